@@ -1,0 +1,75 @@
+//! The binary `icecore`. Called through a link named `zfs` or `zpool` it behaves as that command.
+
+mod args;
+mod commands;
+mod demo;
+mod fail;
+mod human;
+mod session;
+mod state;
+mod sync;
+mod table;
+mod zfs;
+mod zpool;
+
+use fail::{Fail, Outcome, USAGE};
+use std::process::ExitCode;
+
+const USAGE_TEXT: &str = "usage: icecore COMMAND ...
+
+  icecore zpool ...       as zpool: create, import, export, list, status, get, labelclear
+  icecore zfs ...         as zfs: list, get, set, snapshot, send, receive, destroy, ...
+  icecore sync SRC DST    back up a dataset tree: snapshot, send raw, receive, read back
+  icecore demo [DIR]      the backup story on file-backed drives, in a few seconds
+  icecore version
+
+Called through a link named zfs or zpool it behaves as that command.
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let name = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let called = name.rsplit('/').next().unwrap_or("");
+    let outcome = match called {
+        "zfs" => zfs::run(&args),
+        "zpool" => zpool::run(&args),
+        _ => icecore(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Fail { status, message }) => {
+            if !message.is_empty() {
+                eprintln!("{}", message.trim_end());
+            }
+            ExitCode::from(u8::try_from(status).unwrap_or(1))
+        }
+    }
+}
+
+fn icecore(args: &[String]) -> Outcome {
+    let Some((command, rest)) = args.split_first() else {
+        return Err(Fail { status: USAGE, message: USAGE_TEXT.into() });
+    };
+    match command.as_str() {
+        "zfs" => zfs::run(rest),
+        "zpool" => zpool::run(rest),
+        "sync" => sync::run(rest),
+        "demo" => demo::run(rest),
+        "version" | "--version" | "-V" => version(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE_TEXT}");
+            Ok(())
+        }
+        other => {
+            Err(Fail { status: USAGE, message: format!("unrecognized command '{other}'\n{USAGE_TEXT}") })
+        }
+    }
+}
+
+/// `version`: the first line begins as OpenZFS's does, since tools read a version of ZFS from it.
+fn version(_: &[String]) -> Outcome {
+    println!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
+    println!("icecore-{}", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Opening a pool for one command: from the state folder to a [`Pool`].
+//!
+//! Readers take a shared lock on the devices, writers an exclusive one; so commands on one pool follow
+//! each other, and two writers never meet.
+
+use crate::fail::{Fail, Outcome};
+use crate::state::{self, Imported};
+use icecore_env::{Access, Device, Env, FileDevice};
+use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a command needs the pool for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum For {
+    /// Reading only.
+    Read,
+    /// Changing it.
+    Write,
+}
+
+/// The pool part of a dataset's, snapshot's or bookmark's name.
+#[must_use]
+pub fn pool_of(name: &str) -> &str {
+    name.split(['/', '@', '#']).next().unwrap_or(name)
+}
+
+/// This machine, as OpenZFS would name it: `/etc/hostid` or the address-made id, and the node name.
+#[must_use]
+pub fn host() -> Host {
+    let from_file = std::fs::read("/etc/hostid")
+        .ok()
+        .and_then(|b| b.get(..4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Host { id: u64::from(from_file.unwrap_or(0)), name }
+}
+
+/// The devices at `path`: the ZFS partitions of a partitioned disk, or the whole.
+pub fn open_devices(path: &Path, access: Access) -> Outcome<Vec<Arc<dyn Device>>> {
+    let device: Arc<dyn Device> =
+        Arc::new(FileDevice::open(path, access).map_err(|e| Fail::new(e.to_string()))?);
+    let parts = icecore_vdev::gpt::zfs_partitions(&device);
+    if parts.is_empty() {
+        return Ok(vec![device]);
+    }
+    Ok(parts.into_iter().map(|p| Arc::new(p) as Arc<dyn Device>).collect())
+}
+
+/// Opens the imported pool that `name` (a pool, dataset, snapshot or bookmark) lies in.
+pub fn open(name: &str, what_for: For) -> Outcome<Pool> {
+    let pool = pool_of(name);
+    let Some(record) = state::find(pool)? else {
+        return Err(Fail::new(format!("cannot open '{name}': no such pool or dataset")));
+    };
+    open_record(&record, what_for)
+        .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })
+}
+
+/// [`open`], with the state folder named.
+pub fn open_in(state_dir: &Path, name: &str, what_for: For) -> Outcome<Pool> {
+    match state::all_in(state_dir)?.into_iter().find(|p| p.name == pool_of(name)) {
+        Some(record) => open_record(&record, what_for),
+        None => Err(Fail::new(format!("cannot open '{name}': no such pool or dataset"))),
+    }
+}
+
+/// Opens an imported pool.
+pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
+    if what_for == For::Write && record.readonly {
+        return Err(Fail::new("pool is read-only: it was imported with readonly=on"));
+    }
+    let access = if what_for == For::Write { Access::Exclusive } else { Access::ReadOnly };
+    let mut devices = Vec::new();
+    let mut missing = Vec::new();
+    for path in &record.devices {
+        match open_devices(path, access) {
+            Ok(found) => devices.extend(found),
+            Err(f) => missing.push(f.message),
+        }
+    }
+    if devices.is_empty() {
+        return Err(Fail::new(format!("its devices cannot be opened: {}", missing.join("; "))));
+    }
+    let spec = OpenSpec {
+        devices,
+        pool: Some(record.guid.to_string()),
+        mode: if what_for == For::Write { Mode::Write } else { Mode::ReadOnly },
+        force: false,
+        host: host(),
+        max_txg: None,
+    };
+    Pool::open(Env::os(), spec).map_err(|e| pool_fail(&e, &missing))
+}
+
+fn pool_fail(e: &PoolError, missing: &[String]) -> Fail {
+    if missing.is_empty() {
+        Fail::new(e.to_string())
+    } else {
+        Fail::new(format!("{e} ({})", missing.join("; ")))
+    }
+}
+
+/// An open pool that can be opened again as it was after its last commit: what receive needs.
+pub struct Engine {
+    pool: Option<Pool>,
+    record: Imported,
+}
+
+impl Engine {
+    /// Opens the imported pool that `name` lies in for writing.
+    pub fn open(name: &str) -> Outcome<Self> {
+        let pool = open(name, For::Write)?;
+        let record = state::find(pool_of(name))?
+            .ok_or_else(|| Fail::new(format!("cannot open '{name}': no such pool or dataset")))?;
+        Ok(Self { pool: Some(pool), record })
+    }
+    /// The pool.
+    ///
+    /// # Panics
+    /// Never: it is only taken out while being opened again, and a failure to do so ends the command.
+    pub fn pool(&mut self) -> &mut Pool {
+        self.pool.as_mut().expect("open but for the moment of reopening")
+    }
+}
+
+impl icecore_stream::receive::Engine for Engine {
+    fn parts(&mut self) -> (&mut dyn icecore_dmu::BlockWriter, &mut icecore_dsl::Dsl) {
+        let (io, dsl) = self.pool().parts();
+        (io, dsl)
+    }
+    fn commit(&mut self) -> Result<(), String> {
+        self.pool().commit().map(|_| ()).map_err(|e| e.to_string())
+    }
+    fn abandon(&mut self) -> Result<(), String> {
+        // The lock goes with the devices: they must be closed before they can be opened again.
+        self.pool = None;
+        self.pool = Some(open_record(&self.record, For::Write).map_err(|f| f.message)?);
+        Ok(())
+    }
+}

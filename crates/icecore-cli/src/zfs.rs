@@ -1,0 +1,75 @@
+//! The `zfs` command.
+
+mod bookmark;
+mod create;
+mod destroy;
+mod get;
+mod hold;
+mod list;
+mod receive;
+mod rollback;
+mod select;
+mod send;
+mod set;
+mod snapshot;
+
+use crate::commands::Command;
+use crate::fail::{Fail, Outcome};
+use icecore_dsl::{DslError, KeyError};
+
+pub use receive::explain as explain_receive;
+pub use send::explain as explain_send;
+pub use set::split;
+
+/// Names, what runs, and the usage line of each.
+const COMMANDS: &[Command] = &[
+    (&["create"], create::run, create::USAGE),
+    (&["destroy"], destroy::run, destroy::USAGE),
+    (&["snapshot", "snap"], snapshot::run, snapshot::USAGE),
+    (&["rollback"], rollback::run, rollback::USAGE),
+    (&["bookmark"], bookmark::run, bookmark::USAGE),
+    (&["list"], list::run, list::USAGE),
+    (&["get"], get::run, get::USAGE),
+    (&["set"], set::run, set::USAGE),
+    (&["inherit"], set::inherit, set::INHERIT_USAGE),
+    (&["send"], send::run, send::USAGE),
+    (&["receive", "recv"], receive::run, receive::USAGE),
+    (&["hold"], hold::hold, hold::HOLD_USAGE),
+    (&["holds"], hold::holds, hold::HOLDS_USAGE),
+    (&["release"], hold::release, hold::RELEASE_USAGE),
+    (&["version"], crate::version, "version"),
+];
+
+/// Runs `zfs ARGS`.
+pub fn run(args: &[String]) -> Outcome {
+    crate::commands::run("zfs", COMMANDS, args)
+}
+
+/// The reason in OpenZFS's words (`zfs_standard_error`, libzfs_util.c).
+pub fn reason(e: &DslError) -> String {
+    match e {
+        DslError::NotFound(_) => "dataset does not exist".into(),
+        DslError::Exists(_) => "dataset already exists".into(),
+        DslError::Busy(why) if why.is_empty() => "dataset is busy".into(),
+        DslError::Busy(why) => format!("dataset is busy: {why}"),
+        DslError::NoSpace => "out of space".into(),
+        DslError::Key(KeyError::NotLoaded(_)) => "encryption key not loaded".into(),
+        other => other.to_string(),
+    }
+}
+
+/// `cannot VERB 'NAME': REASON`.
+pub fn cannot(verb: &str, name: &str, e: &DslError) -> Fail {
+    Fail::new(format!("cannot {verb} '{name}': {}", reason(e)))
+}
+
+/// A value of a resume token as `zfs send -nvt` prints it.
+fn token_value(v: &icecore_format::nvlist::NvValue) -> String {
+    use icecore_format::nvlist::NvValue as V;
+    match v {
+        V::U64(n) => format!("{n:#x}"),
+        V::Str(s) => s.to_string(),
+        V::Flag => "1".into(),
+        other => format!("{other:?}"),
+    }
+}

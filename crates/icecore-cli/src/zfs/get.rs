@@ -1,0 +1,126 @@
+//! `zfs get`.
+
+use super::list::{json_dataset, known_property, print_json};
+use super::select::{Query, Types, depth, each};
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::table::{Align, Table};
+use icecore_dsl::prop::{PropRow, Source};
+
+pub const USAGE: &str = "get [-rHp] [-j [--json-int]] [-d max] [-o \"all\" | field[,...]] [-t type[,...]]\n\t    [-s source[,...]] <\"all\" | property[,...]> [filesystem|volume|snapshot|bookmark] ...";
+
+pub fn run(args: &[String]) -> Outcome {
+    let known = [
+        flag('H', ""),
+        flag('p', ""),
+        flag('r', ""),
+        value('d', ""),
+        value('o', ""),
+        value('s', ""),
+        value('t', ""),
+        flag('j', "json"),
+        flag('J', "json-int"),
+    ];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let Some((asked, names)) = typed.operands.split_first() else {
+        return Err(Fail::usage("missing property argument", USAGE));
+    };
+    let fields = fields(typed.value('o'))?;
+    let sources: Option<Vec<&str>> = typed.value('s').map(|s| s.split(',').collect());
+    let depth = depth(&typed, USAGE)?;
+    let recursive = typed.has('r') || depth.is_some();
+    let types = match typed.value('t') {
+        Some(t) => Some(Types::parse(t, USAGE)?),
+        None if recursive => Some(Types::ALL),
+        None => None,
+    };
+    let wanted: Option<Vec<String>> = if asked == "all" {
+        None
+    } else {
+        Some(asked.split(',').map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
+    };
+    let exact = typed.has('p') || typed.has('J');
+    let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
+    let mut json = Vec::new();
+    let outcome = each(names, &Query { types, recursive, depth }, |pool, s| {
+        let rows = rows(pool, &s.name, wanted.as_deref())?;
+        let mut properties = serde_json::Map::new();
+        for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source)))) {
+            let shown = if exact { &row.value } else { &row.human };
+            table.row(fields.iter().map(|f| field(f, &s.name, row, shown)).collect());
+            properties.insert(row.name.clone(), json_value(shown, &row.source));
+        }
+        if typed.has('j') {
+            json.push((s.name.clone(), json_dataset(pool, s, properties)));
+        }
+        Ok(())
+    });
+    if typed.has('j') {
+        print_json("zfs get", json.into_iter());
+    } else if !table.is_empty() {
+        print!("{}", table.render(typed.has('H')));
+    }
+    outcome
+}
+
+fn rows(pool: &icecore_pool::Pool, name: &str, wanted: Option<&[String]>) -> Outcome<Vec<PropRow>> {
+    let err = |e| super::cannot("open", name, &e);
+    let Some(wanted) = wanted else { return pool.dsl.props(pool.io(), name).map_err(err) };
+    let dash =
+        |p: &str| PropRow { name: p.into(), value: "-".into(), human: "-".into(), source: Source::None };
+    wanted
+        .iter()
+        .map(|p| match p.as_str() {
+            "name" => {
+                Ok(PropRow { name: p.clone(), value: name.into(), human: name.into(), source: Source::None })
+            }
+            p => Ok(pool.dsl.prop(pool.io(), name, p).map_err(err)?.unwrap_or_else(|| dash(p))),
+        })
+        .collect()
+}
+
+fn fields(asked: Option<&str>) -> Outcome<Vec<&str>> {
+    match asked {
+        None => Ok(vec!["name", "property", "value", "source"]),
+        Some("all") => Ok(vec!["name", "property", "value", "received", "source"]),
+        Some(list) => list
+            .split(',')
+            .map(|f| match f {
+                "name" | "property" | "value" | "received" | "source" => Ok(f),
+                other => Err(Fail::usage(format!("invalid column name '{other}'"), USAGE)),
+            })
+            .collect(),
+    }
+}
+
+fn field(f: &str, name: &str, row: &PropRow, shown: &str) -> String {
+    match f {
+        "name" => name.into(),
+        "property" => row.name.clone(),
+        "value" => shown.into(),
+        "received" if row.source == Source::Received => shown.into(),
+        "received" => "-".into(),
+        _ => row.source.text(),
+    }
+}
+
+/// The word for a source in `-s`.
+fn class(source: &Source) -> &'static str {
+    match source {
+        Source::None => "none",
+        Source::Default => "default",
+        Source::Local => "local",
+        Source::Inherited(_) => "inherited",
+        Source::Received => "received",
+        Source::Temporary => "temporary",
+    }
+}
+
+/// A property's value and source as JSON.
+pub fn json_value(shown: &str, source: &Source) -> serde_json::Value {
+    let data = match source {
+        Source::Inherited(from) => from.as_str(),
+        _ => "-",
+    };
+    serde_json::json!({"value": shown, "source": {"type": class(source).to_uppercase(), "data": data}})
+}

@@ -1,0 +1,94 @@
+//! `zfs hold`, `zfs holds`, `zfs release`.
+
+use super::cannot;
+use crate::args::{Typed, flag};
+use crate::fail::{Fail, Outcome};
+use crate::human;
+use crate::session::{self, For};
+use crate::table::{Align, Table};
+use icecore_dsl::{Dsl, DslError};
+use icecore_pool::{Io, Pool};
+
+pub const HOLD_USAGE: &str = "hold [-r] <tag> <snapshot> ...";
+pub const HOLDS_USAGE: &str = "holds [-rHp] <snapshot> ...";
+pub const RELEASE_USAGE: &str = "release [-r] <tag> <snapshot> ...";
+
+pub fn hold(args: &[String]) -> Outcome {
+    change(args, HOLD_USAGE, |dsl, io, name, tag| {
+        dsl.hold(io, name, tag).map_err(|e| match e {
+            DslError::Exists(_) => {
+                Fail::new(format!("cannot hold snapshot '{name}': tag already exists on this dataset"))
+            }
+            e => cannot("hold snapshot", name, &e),
+        })
+    })
+}
+
+pub fn release(args: &[String]) -> Outcome {
+    change(args, RELEASE_USAGE, |dsl, io, name, tag| {
+        dsl.release(io, name, tag).map_err(|e| match e {
+            DslError::NotFound(_) => {
+                Fail::new(format!("cannot release hold from snapshot '{name}': no such tag on this dataset"))
+            }
+            e => cannot("release hold from snapshot", name, &e),
+        })
+    })
+}
+
+fn change(args: &[String], usage: &str, f: impl Fn(&mut Dsl, &mut Io, &str, &str) -> Outcome) -> Outcome {
+    let typed = Typed::parse(args, &[flag('r', "")], usage)?;
+    let [tag, names @ ..] = typed.operands.as_slice() else {
+        return Err(Fail::usage("missing tag argument", usage));
+    };
+    if names.is_empty() {
+        return Err(Fail::usage("missing snapshot argument", usage));
+    }
+    for name in names {
+        let mut pool = session::open(name, For::Write)?;
+        let all = expand(&pool, name, typed.has('r'), usage)?;
+        let (io, dsl) = pool.parts();
+        all.iter().try_for_each(|n| f(dsl, io, n, tag))?;
+        pool.commit()?;
+    }
+    Ok(())
+}
+
+/// The snapshot, or with `-r` those of its name in all datasets below that have it.
+fn expand(pool: &Pool, name: &str, recursive: bool, usage: &str) -> Outcome<Vec<String>> {
+    let Some((path, snap)) = name.split_once('@') else {
+        return Err(Fail::usage(format!("'{name}' is not a snapshot"), usage));
+    };
+    if !recursive {
+        return Ok(vec![name.to_string()]);
+    }
+    let below = pool.dsl.descendants(pool.io(), path).map_err(|e| cannot("open", path, &e))?;
+    let names = std::iter::once(path.to_string())
+        .chain(below.into_iter().filter(|d| d != path))
+        .map(|d| format!("{d}@{snap}"));
+    Ok(names.filter(|n| pool.dsl.lookup_snapshot(pool.io(), n).is_ok()).collect())
+}
+
+pub fn holds(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('r', ""), flag('H', ""), flag('p', "")], HOLDS_USAGE)?;
+    if typed.operands.is_empty() {
+        return Err(Fail::usage("missing snapshot argument", HOLDS_USAGE));
+    }
+    let mut table = Table::new(["NAME", "TAG", "TIMESTAMP"].map(|c| (c.to_string(), Align::Left)).to_vec());
+    for name in &typed.operands {
+        let pool = session::open(name, For::Read)?;
+        for snap in expand(&pool, name, typed.has('r'), HOLDS_USAGE)? {
+            let r = pool.dsl.lookup_snapshot(pool.io(), &snap).map_err(|e| cannot("open", &snap, &e))?;
+            for (tag, time) in pool.dsl.holds(pool.io(), r).map_err(|e| cannot("open", &snap, &e))? {
+                table.row(vec![
+                    snap.clone(),
+                    tag,
+                    if typed.has('p') { time.to_string() } else { human::time(time) },
+                ]);
+            }
+        }
+    }
+    if !table.is_empty() || !typed.has('H') {
+        print!("{}", table.render(typed.has('H')));
+    }
+    Ok(())
+}

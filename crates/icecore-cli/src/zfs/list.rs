@@ -1,0 +1,223 @@
+//! `zfs list`.
+
+use super::select::{Query, Selected, Types, depth, each};
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::table::{Align, Table};
+use icecore_dsl::prop::table as props;
+use std::cmp::Ordering;
+
+pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-r|-d max] [-o property[,...]] [-s property]...\n\t    [-S property]... [-t type[,...]] [filesystem|volume|snapshot] ...";
+
+struct Column {
+    prop: String,
+    exact: String,
+    shown: String,
+}
+
+pub fn run(args: &[String]) -> Outcome {
+    let known = [
+        flag('H', ""),
+        flag('p', ""),
+        flag('r', ""),
+        value('d', ""),
+        value('o', ""),
+        value('s', ""),
+        value('S', ""),
+        value('t', ""),
+        flag('j', "json"),
+        flag('J', "json-int"),
+    ];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let columns = columns(&typed)?;
+    let types = typed.value('t').map(|t| Types::parse(t, USAGE)).transpose()?;
+    let depth = depth(&typed, USAGE)?;
+    let query = Query { types, recursive: typed.has('r') || depth.is_some(), depth };
+    let sort: Vec<(bool, String)> = typed
+        .ordered()
+        .iter()
+        .filter(|(c, _)| matches!(c, 's' | 'S'))
+        .map(|(c, p)| (*c == 'S', canonical(p).to_string()))
+        .collect();
+    let mut rows: Vec<(Vec<Column>, Vec<String>, serde_json::Value)> = Vec::new();
+    let outcome = each(&typed.operands, &query, |pool, s| {
+        let fetch = |p: &str| -> Outcome<Column> {
+            if p == "name" {
+                return Ok(Column { prop: p.into(), exact: s.name.clone(), shown: s.name.clone() });
+            }
+            let row = pool.dsl.prop(pool.io(), &s.name, p).map_err(|e| super::cannot("open", &s.name, &e))?;
+            let (exact, human) = row.map_or(("-".into(), "-".into()), |r| (r.value, r.human));
+            let shown = if typed.has('p') || typed.has('J') { exact.clone() } else { human };
+            Ok(Column { prop: p.into(), exact, shown })
+        };
+        let shown = columns.iter().map(|c| fetch(c)).collect::<Outcome<Vec<_>>>()?;
+        let keys = sort.iter().map(|(_, p)| fetch(p).map(|c| c.exact)).collect::<Outcome<Vec<_>>>()?;
+        let json = if typed.has('j') { describe(pool, s, &shown)? } else { serde_json::Value::Null };
+        rows.push((shown, keys, json));
+        Ok(())
+    });
+    rows.sort_by(|a, b| {
+        sort.iter()
+            .enumerate()
+            .map(|(i, (down, _))| compare(&a.1[i], &b.1[i], *down))
+            .find(|o| o.is_ne())
+            .unwrap_or(Ordering::Equal)
+    });
+    if typed.has('j') {
+        print_json("zfs list", rows.into_iter().map(|r| (r.0[0].exact.clone(), r.2)));
+        return outcome;
+    }
+    print_table(&columns, rows.into_iter().map(|r| r.0).collect(), typed.has('H'), outcome.is_ok());
+    outcome
+}
+
+fn print_table(columns: &[String], rows: Vec<Vec<Column>>, scripted: bool, complain: bool) {
+    if rows.is_empty() {
+        if complain && !scripted {
+            eprintln!("no datasets available");
+        }
+        return;
+    }
+    let header =
+        columns.iter().map(|c| (heading(c), if numeric(c) { Align::Right } else { Align::Left })).collect();
+    let mut table = Table::new(header);
+    rows.into_iter().for_each(|r| table.row(r.into_iter().map(|c| c.shown).collect()));
+    print!("{}", table.render(scripted));
+}
+
+fn columns(typed: &Typed) -> Outcome<Vec<String>> {
+    let asked = typed.value('o').unwrap_or("name,used,available,referenced,mountpoint");
+    let mut out = Vec::new();
+    for p in asked.split(',') {
+        if p == "space" {
+            out.extend(
+                [
+                    "name",
+                    "available",
+                    "used",
+                    "usedbysnapshots",
+                    "usedbydataset",
+                    "usedbyrefreservation",
+                    "usedbychildren",
+                ]
+                .map(String::from),
+            );
+            continue;
+        }
+        out.push(known_property(p, USAGE)?);
+    }
+    Ok(out)
+}
+
+/// The full name of a property, if it is one.
+pub fn known_property(p: &str, usage: &str) -> Outcome<String> {
+    let full = canonical(p);
+    let user = full.contains(':');
+    let fits = full == "name"
+        || props::find(full).is_some()
+        || user
+        || full.starts_with("written@")
+        || full.starts_with("written#");
+    if fits {
+        Ok(full.to_string())
+    } else {
+        Err(Fail::usage(format!("bad property list: invalid property '{p}'"), usage))
+    }
+}
+
+/// Short column names (`zprop_name_to_prop`).
+fn canonical(p: &str) -> &str {
+    match p {
+        "avail" => "available",
+        "refer" => "referenced",
+        "ratio" => "compressratio",
+        "refratio" => "refcompressratio",
+        "compress" => "compression",
+        "recsize" => "recordsize",
+        "volblock" => "volblocksize",
+        "reserv" => "reservation",
+        "refreserv" => "refreservation",
+        "usedsnap" => "usedbysnapshots",
+        "usedds" => "usedbydataset",
+        "usedchild" => "usedbychildren",
+        "usedrefreserv" => "usedbyrefreservation",
+        "lused" => "logicalused",
+        "lrefer" => "logicalreferenced",
+        "rdonly" => "readonly",
+        other => other,
+    }
+}
+
+fn heading(p: &str) -> String {
+    match p {
+        "available" => "AVAIL".into(),
+        "referenced" => "REFER".into(),
+        "compressratio" => "RATIO".into(),
+        "refcompressratio" => "REFRATIO".into(),
+        "compression" => "COMPRESS".into(),
+        "recordsize" => "RECSIZE".into(),
+        "volblocksize" => "VOLBLOCK".into(),
+        "reservation" => "RESERV".into(),
+        "refreservation" => "REFRESERV".into(),
+        "usedbysnapshots" => "USEDSNAP".into(),
+        "usedbydataset" => "USEDDS".into(),
+        "usedbychildren" => "USEDCHILD".into(),
+        "usedbyrefreservation" => "USEDREFRESERV".into(),
+        "logicalused" => "LUSED".into(),
+        "logicalreferenced" => "LREFER".into(),
+        "readonly" => "RDONLY".into(),
+        other => other.to_uppercase(),
+    }
+}
+
+fn numeric(p: &str) -> bool {
+    p.starts_with("written")
+        || matches!(props::find(p).map(|p| p.kind), Some(props::Type::Bytes(_) | props::Type::Count(_)))
+}
+
+fn compare(a: &str, b: &str, down: bool) -> Ordering {
+    let order = match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) => x.partial_cmp(&y).unwrap_or(Ordering::Equal),
+        _ => a.cmp(b),
+    };
+    if down { order.reverse() } else { order }
+}
+
+/// One dataset as `zfs list -j` and `zfs get -j` show it.
+fn describe(pool: &icecore_pool::Pool, s: &Selected, shown: &[Column]) -> Outcome<serde_json::Value> {
+    let mut properties = serde_json::Map::new();
+    for c in shown.iter().filter(|c| c.prop != "name") {
+        let row =
+            pool.dsl.prop(pool.io(), &s.name, &c.prop).map_err(|e| super::cannot("open", &s.name, &e))?;
+        if let Some(row) = row {
+            properties.insert(c.prop.clone(), super::get::json_value(&c.shown, &row.source));
+        }
+    }
+    Ok(json_dataset(pool, s, properties))
+}
+
+/// The envelope of one dataset in JSON output.
+pub fn json_dataset(
+    pool: &icecore_pool::Pool,
+    s: &Selected,
+    properties: serde_json::Map<String, serde_json::Value>,
+) -> serde_json::Value {
+    let mut out =
+        serde_json::json!({"name": s.name, "type": s.kind.text().to_uppercase(), "pool": pool.name()});
+    if let Some((dataset, snap)) = s.name.split_once('@') {
+        out["dataset"] = dataset.into();
+        out["snapshot_name"] = snap.into();
+    }
+    if let Ok(Some(row)) = pool.dsl.prop(pool.io(), &s.name, "createtxg") {
+        out["createtxg"] = row.value.into();
+    }
+    out["properties"] = properties.into();
+    out
+}
+
+/// The whole JSON answer of a command about datasets.
+pub fn print_json(command: &str, datasets: impl Iterator<Item = (String, serde_json::Value)>) {
+    let map: serde_json::Map<String, serde_json::Value> = datasets.collect();
+    let version = serde_json::json!({"command": command, "vers_major": 0, "vers_minor": 1});
+    println!("{}", serde_json::json!({"output_version": version, "datasets": map}));
+}

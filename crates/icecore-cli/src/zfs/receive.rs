@@ -1,0 +1,202 @@
+//! `zfs receive`.
+
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::human;
+use crate::session::{Engine, For, open};
+use icecore_stream::payload_sum;
+use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
+use std::io::{BufReader, IsTerminal, Read};
+use std::time::Instant;
+
+pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
+
+pub fn run(args: &[String]) -> Outcome {
+    let known = [
+        flag('F', ""),
+        flag('A', ""),
+        flag('c', ""),
+        flag('d', ""),
+        flag('e', ""),
+        flag('h', ""),
+        flag('M', ""),
+        flag('n', ""),
+        value('o', ""),
+        flag('s', ""),
+        flag('u', ""),
+        flag('v', ""),
+        value('x', ""),
+    ];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let [target] = typed.operands.as_slice() else {
+        return Err(Fail::usage("missing snapshot argument", USAGE));
+    };
+    if typed.has('A') {
+        let mut engine = Engine::open(target)?;
+        return abort(&mut engine, target).map_err(|e| match e {
+            ReceiveError::NothingToAbort(name) => {
+                Fail::new(format!("'{name}' does not have any resumable receive state to abort"))
+            }
+            e => Fail::new(e.to_string()),
+        });
+    }
+    if typed.has('c') {
+        return Err(Fail::new("cannot receive: corrective receive (-c) is not supported yet"));
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(Fail::new(
+            "Error: Backup stream can not be read from a terminal.\nYou must redirect standard input.",
+        ));
+    }
+    let spec = spec(target, &typed)?;
+    // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
+    let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    if std::io::BufRead::fill_buf(&mut input).map_or(true, <[u8]>::is_empty) {
+        return Err(Fail::new("cannot receive: failed to read from stream"));
+    }
+    let mut engine = Engine::open(target)?;
+    run_receive(&mut engine, &mut input, &spec, typed.has('v'))
+}
+
+fn spec(target: &str, typed: &Typed) -> Outcome<ReceiveSpec> {
+    let mut spec = ReceiveSpec {
+        target: target.into(),
+        naming: if typed.has('d') {
+            Naming::Prefix
+        } else if typed.has('e') {
+            Naming::Tail
+        } else {
+            Naming::Exact
+        },
+        force: typed.has('F'),
+        resumable: typed.has('s'),
+        dry_run: typed.has('n'),
+        skip_holds: typed.has('h'),
+        exclude: typed.values('x').map(String::from).collect(),
+        ..ReceiveSpec::default()
+    };
+    for o in typed.values('o') {
+        let (p, v) = super::split(o, USAGE)?;
+        if p == "origin" {
+            spec.origin = Some(v.into());
+        } else {
+            spec.set.push((p.into(), v.into()));
+        }
+    }
+    Ok(spec)
+}
+
+fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, verbose: bool) -> Outcome {
+    let mut one = Instant::now();
+    let mut began_at = 0;
+    let mut read = 0;
+    let outcome = receive(engine, input, spec, payload_sum, &mut |p| match p {
+        Progress::Begin { from, into, incremental } => {
+            one = Instant::now();
+            began_at = read;
+            if verbose {
+                let (verb, kind) = (
+                    if spec.dry_run { "would receive" } else { "receiving" },
+                    if incremental { "incremental" } else { "full" },
+                );
+                println!("{verb} {kind} stream of {from} into {into}");
+            }
+        }
+        Progress::Bytes(n) => read = n,
+        Progress::Present(name) => {
+            if verbose {
+                println!("snap {name} already exists; ignoring");
+            }
+        }
+        Progress::Done(_) => {
+            if verbose && !spec.dry_run {
+                let (bytes, secs) = (read.saturating_sub(began_at), one.elapsed().as_secs_f64().max(0.01));
+                println!(
+                    "received {} stream in {secs:.2} seconds ({}/sec)",
+                    human::bytes(bytes),
+                    human::bytes((bytes as f64 / secs) as u64)
+                );
+            }
+        }
+        Progress::Warning(w) => eprintln!("warning: {w}"),
+    });
+    match outcome {
+        Ok(done) => {
+            done.destroyed.iter().for_each(|d| eprintln!("destroyed {d}"));
+            done.renamed.iter().for_each(|(a, b)| eprintln!("renamed {a} to {b}"));
+            Ok(())
+        }
+        Err(e) => Err(explain(&spec.target, &e, spec.resumable)),
+    }
+}
+
+/// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
+pub fn explain(target: &str, e: &ReceiveError, resumable: bool) -> Fail {
+    let new = "cannot receive new filesystem stream";
+    let inc = "cannot receive incremental stream";
+    Fail::new(match e {
+        ReceiveError::Exists(name) => format!(
+            "{new}: destination '{name}' exists\nmust specify -F to overwrite it\ncannot restore to {target}: destination already exists"
+        ),
+        ReceiveError::SnapshotExists(name) => format!("cannot restore to {name}: destination already exists"),
+        ReceiveError::HasSnapshots { dataset, snapshot } => {
+            format!(
+                "{new}: destination has snapshots (eg. {snapshot})\nmust destroy them to overwrite '{dataset}'"
+            )
+        }
+        ReceiveError::Modified { dataset, since, newer } => {
+            let tail = if newer.is_empty() {
+                format!(
+                    "look at what changed, then undo it with 'zfs rollback {dataset}@{}'",
+                    since.split('@').next_back().unwrap_or(since)
+                )
+            } else {
+                format!("snapshots after {since}: {}", newer.join(", "))
+            };
+            format!("{inc}: destination {dataset} has been modified\nsince most recent snapshot\n{tail}")
+        }
+        ReceiveError::NoIncrementalBase { dataset, want, have } => {
+            let have: Vec<String> = have.iter().map(|(n, g)| format!("\n\t{n} ({g:#x})")).collect();
+            format!(
+                "{inc}: most recent snapshot of {dataset} does not\nmatch incremental source\nthe stream builds on {want:#x}; here are:{}",
+                have.concat()
+            )
+        }
+        ReceiveError::PartialState(name) => {
+            format!(
+                "cannot receive: destination {name} contains partially-complete state from \"zfs receive -s\".\nGo on with 'zfs send -t TOKEN', or drop it with 'zfs receive -A {name}'."
+            )
+        }
+        ReceiveError::IvsetMismatch { stream, local } => {
+            format!(
+                "{inc}: IV set guid mismatch. See https://openzfs.github.io/openzfs-docs/msg/ZFS-8000-ER\nthe stream says {stream:#x}, here is {local:#x}: the snapshot here was not received raw from this source"
+            )
+        }
+        ReceiveError::IvsetMissing { .. } => format!("{inc}: IV set guid missing: {e}"),
+        ReceiveError::ForceOverEncrypted(_) => {
+            format!(
+                "{new}: zfs receive -F cannot be used to destroy an encrypted filesystem or overwrite an unencrypted one with an encrypted one"
+            )
+        }
+        ReceiveError::KeyMismatch { .. } => format!("{inc}: encryption key does not match existing key"),
+        ReceiveError::KeyNotLoaded(name) => {
+            format!("cannot receive into '{name}': encryption key not loaded")
+        }
+        ReceiveError::Stream(s) if e.is_transport() => {
+            let mut text = format!("{new}: checksum mismatch or incomplete stream.\n({s})");
+            if resumable && let Ok(Some(token)) = token_of(target) {
+                text.push_str(&format!("\nPartially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t {token}"));
+            }
+            text
+        }
+        e => format!("cannot receive: {e}"),
+    })
+}
+
+/// The resume token of a dataset; `None` if nothing is to be resumed.
+pub fn token_of(target: &str) -> Outcome<Option<String>> {
+    let path = target.split('@').next().unwrap_or(target);
+    let pool = open(path, For::Read)?;
+    let head = pool.dsl.lookup_head(pool.io(), path)?;
+    Ok(pool.dsl.resume_token(pool.io(), head)?)
+}

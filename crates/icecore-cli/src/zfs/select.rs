@@ -1,0 +1,183 @@
+//! Which datasets a command is about: names, types, recursion (`zfs_for_each`, cmd/zfs/zfs_iter.c).
+
+use super::cannot;
+use crate::args::Typed;
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For};
+use crate::state;
+use icecore_dsl::{Found, Kind};
+use icecore_pool::Pool;
+
+/// Kinds of datasets asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Types {
+    /// File systems.
+    pub filesystem: bool,
+    /// Volumes.
+    pub volume: bool,
+    /// Snapshots of either.
+    pub snapshot: bool,
+    /// Bookmarks.
+    pub bookmark: bool,
+}
+
+impl Types {
+    /// Everything.
+    pub const ALL: Self = Self { filesystem: true, volume: true, snapshot: true, bookmark: true };
+    /// File systems and volumes.
+    pub const HEADS: Self = Self { filesystem: true, volume: true, snapshot: false, bookmark: false };
+
+    /// From `-t`.
+    pub fn parse(text: &str, usage: &str) -> Outcome<Self> {
+        let mut out = Self::default();
+        for word in text.split(',') {
+            match word {
+                "filesystem" | "fs" => out.filesystem = true,
+                "volume" | "vol" => out.volume = true,
+                "snapshot" | "snap" => out.snapshot = true,
+                "bookmark" => out.bookmark = true,
+                "all" => out = Self::ALL,
+                other => return Err(Fail::usage(format!("invalid type '{other}'"), usage)),
+            }
+        }
+        Ok(out)
+    }
+    /// Whether `kind` was asked for.
+    #[must_use]
+    pub fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Filesystem => self.filesystem,
+            Kind::Volume => self.volume,
+            Kind::Snapshot | Kind::VolumeSnapshot => self.snapshot,
+            Kind::Bookmark => self.bookmark,
+        }
+    }
+}
+
+/// What was asked for on the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// Kinds to show; `None` where none were named.
+    pub types: Option<Types>,
+    /// With everything below.
+    pub recursive: bool,
+    /// At most this far below.
+    pub depth: Option<usize>,
+}
+
+/// The value of `-d`.
+pub fn depth(typed: &Typed, usage: &str) -> Outcome<Option<usize>> {
+    let parse = |d: &str| d.parse().map_err(|_| Fail::usage("depth is not a number", usage));
+    typed.value('d').map(parse).transpose()
+}
+
+/// One selected name.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// Full name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The names in the pools asked for, each pool open once, in the order of the tree.
+pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Selected) -> Outcome) -> Outcome {
+    let all: Vec<String>;
+    let (names, query) = if names.is_empty() {
+        all = state::all()?.into_iter().map(|p| p.name).collect();
+        (all.as_slice(), Query { recursive: true, ..*query })
+    } else {
+        (names, *query)
+    };
+    let mut failed = Vec::new();
+    let mut open: Option<Pool> = None;
+    for name in names {
+        let pool = match open.take() {
+            Some(pool) if pool.name() == session::pool_of(name) => pool,
+            _ => match session::open(name, For::Read) {
+                Ok(pool) => pool,
+                Err(f) => {
+                    failed.push(f.message);
+                    continue;
+                }
+            },
+        };
+        match select(&pool, name, &query) {
+            Ok(found) => found.iter().try_for_each(|s| show(&pool, s))?,
+            Err(f) => failed.push(f.message),
+        }
+        open = Some(pool);
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+}
+
+/// The names below `name` that the query asks for.
+pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> {
+    let found = pool.dsl.lookup(pool.io(), name).map_err(|e| cannot("open", name, &e))?;
+    let mut out = Vec::new();
+    match found {
+        Found::Bookmark { .. } => {
+            let wanted = query.types.unwrap_or(Types::ALL).bookmark;
+            push(&mut out, wanted, name.to_string(), Kind::Bookmark);
+        }
+        Found::Dataset(r) => {
+            let kind = pool.dsl.kind(pool.io(), r).map_err(|e| cannot("open", name, &e))?;
+            if r.snapshot {
+                let types = query.types.unwrap_or(Types::ALL);
+                if !types.has(kind) {
+                    return Err(Fail::new(format!(
+                        "cannot open '{name}': operation not applicable to datasets of this type"
+                    )));
+                }
+                push(&mut out, true, name.to_string(), kind);
+            } else {
+                let depth = if query.recursive {
+                    query.depth.unwrap_or(usize::MAX)
+                } else {
+                    query.depth.unwrap_or(0)
+                };
+                // Snapshots of a dataset that was itself named are shown when asked for by type.
+                let types = query.types.unwrap_or(Types::HEADS);
+                let only_below = query.types.is_some() && !types.filesystem && !types.volume && depth == 0;
+                walk(pool, name, types, if only_below { 1 } else { depth }, only_below, &mut out)?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind) {
+    if wanted {
+        out.push(Selected { name, kind });
+    }
+}
+
+fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &mut Vec<Selected>) -> Outcome {
+    let err = |e| cannot("open", name, &e);
+    let io = pool.io();
+    let head = pool.dsl.lookup_head(io, name).map_err(err)?;
+    let kind = pool.dsl.kind(io, head).map_err(err)?;
+    push(out, types.has(kind), name.to_string(), kind);
+    if depth == 0 {
+        return Ok(());
+    }
+    if types.snapshot {
+        let snap_kind = if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot };
+        for (snap, _) in pool.dsl.snapshots(io, name).map_err(err)? {
+            push(out, true, format!("{name}@{snap}"), snap_kind);
+        }
+    }
+    if types.bookmark {
+        for (mark, _) in pool.dsl.bookmarks(io, name).map_err(err)? {
+            push(out, true, format!("{name}#{mark}"), Kind::Bookmark);
+        }
+    }
+    if flat {
+        return Ok(());
+    }
+    for child in pool.dsl.children(io, name).map_err(err)? {
+        let path = if child.contains('/') { child } else { format!("{name}/{child}") };
+        walk(pool, &path, types, depth - 1, false, out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The `zpool` command.
+
+mod create;
+mod export;
+mod get;
+mod import;
+mod labelclear;
+mod list;
+mod status;
+
+use crate::commands::Command;
+use crate::fail::Outcome;
+
+pub use export::export;
+
+const COMMANDS: &[Command] = &[
+    (&["create"], create::run, create::USAGE),
+    (&["labelclear"], labelclear::run, labelclear::USAGE),
+    (&["list"], list::run, list::USAGE),
+    (&["status"], status::run, status::USAGE),
+    (&["import"], import::run, import::USAGE),
+    (&["export"], export::run, export::USAGE),
+    (&["get"], get::run, get::USAGE),
+    (&["version"], crate::version, "version"),
+];
+
+/// Runs `zpool ARGS`.
+pub fn run(args: &[String]) -> Outcome {
+    crate::commands::run("zpool", COMMANDS, args)
+}

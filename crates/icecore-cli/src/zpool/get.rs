@@ -1,0 +1,169 @@
+//! `zpool get`, and the pool properties themselves.
+
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::human;
+use crate::session::{self, For};
+use crate::state::{self, Imported};
+use crate::table::{Align, Table};
+use icecore_pool::Pool;
+
+pub const USAGE: &str = "get [-Hp] [-o \"all\" | field[,...]] <\"all\" | property[,...]> <pool> ...";
+
+/// Properties in the order of `zpool get all`.
+const PROPS: &[&str] = &[
+    "size",
+    "capacity",
+    "altroot",
+    "health",
+    "guid",
+    "version",
+    "bootfs",
+    "cachefile",
+    "comment",
+    "free",
+    "allocated",
+    "readonly",
+    "ashift",
+    "expandsize",
+    "freeing",
+    "fragmentation",
+    "leaked",
+    "checkpoint",
+    "dedupratio",
+    "load_guid",
+];
+
+/// One value, exact and for people, with its source.
+#[derive(Clone, Debug)]
+pub struct Value {
+    exact: String,
+    human: String,
+    source: &'static str,
+}
+
+impl Value {
+    fn text(t: impl Into<String>, source: &'static str) -> Self {
+        let exact = t.into();
+        Self { human: exact.clone(), exact, source }
+    }
+    fn bytes(n: u64) -> Self {
+        Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
+    }
+    /// The text to show.
+    #[must_use]
+    pub fn shown(&self, exact: bool) -> String {
+        if exact { self.exact.clone() } else { self.human.clone() }
+    }
+}
+
+/// Long names of columns.
+#[must_use]
+pub fn canonical(p: &str) -> &str {
+    match p {
+        "alloc" => "allocated",
+        "cap" => "capacity",
+        "frag" => "fragmentation",
+        "ckpoint" => "checkpoint",
+        "expandsz" => "expandsize",
+        "dedup" => "dedupratio",
+        other => other,
+    }
+}
+
+/// Whether there is such a property.
+#[must_use]
+pub fn known(p: &str) -> bool {
+    p == "name"
+        || PROPS.contains(&p)
+        || p.strip_prefix("feature@").is_some_and(|f| icecore_dsl::Feature::by_name(f).is_some())
+}
+
+/// One property of an open pool.
+pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
+    let space = pool.space();
+    let free = space.size.saturating_sub(space.allocated);
+    let percent = |n: u64| Value { exact: n.to_string(), human: format!("{n}%"), source: "-" };
+    Some(match p {
+        "name" => Value::text(pool.name(), "-"),
+        "size" => Value::bytes(space.size),
+        "allocated" => Value::bytes(space.allocated),
+        "free" => Value::bytes(free),
+        "capacity" => percent((space.allocated * 100).checked_div(space.size).unwrap_or(0)),
+        "health" => Value::text(pool.io().vdevs().health().to_string(), "-"),
+        "guid" => Value::text(pool.guid().to_string(), "-"),
+        "readonly" => Value::text(if record.readonly { "on" } else { "off" }, "-"),
+        "altroot" if record.altroot.is_empty() => Value::text("-", "default"),
+        "altroot" => Value::text(record.altroot.clone(), "local"),
+        "dedupratio" => Value { exact: "1.00".into(), human: "1.00x".into(), source: "-" },
+        "freeing" | "leaked" => Value { exact: "0".into(), human: "0".into(), source: "-" },
+        "ashift" => Value::text(ashift(pool).to_string(), "-"),
+        "comment" => match &pool.config().comment {
+            Some(c) => Value::text(c.clone(), "local"),
+            None => Value::text("-", "default"),
+        },
+        "version" => match pool.config().version {
+            Some(5000) | None => Value::text("-", "default"),
+            Some(v) => Value::text(v.to_string(), "default"),
+        },
+        "bootfs" | "cachefile" => Value::text("-", "default"),
+        "expandsize" | "checkpoint" | "fragmentation" | "load_guid" => Value::text("-", "-"),
+        p => {
+            let f = icecore_dsl::Feature::by_name(p.strip_prefix("feature@")?)?;
+            let refs = pool.dsl.feature_refcount(pool.io(), f).ok()?;
+            Value::text(refs.map_or("disabled", |n| if n > 0 { "active" } else { "enabled" }), "local")
+        }
+    })
+}
+
+fn ashift(pool: &Pool) -> u64 {
+    let tops = pool.config().vdev_tree.as_ref().map(|t| t.children.iter().filter_map(|c| c.ashift).max());
+    tops.flatten().unwrap_or(0)
+}
+
+pub fn run(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', "")], USAGE)?;
+    let Some((asked, names)) = typed.operands.split_first() else {
+        return Err(Fail::usage("missing property argument", USAGE));
+    };
+    let fields: Vec<&str> = match typed.value('o') {
+        None | Some("all") => vec!["name", "property", "value", "source"],
+        Some(list) => list.split(',').collect(),
+    };
+    if let Some(bad) = fields.iter().find(|f| !["name", "property", "value", "source"].contains(f)) {
+        return Err(Fail::usage(format!("invalid column name '{bad}'"), USAGE));
+    }
+    let wanted: Vec<String> = if asked == "all" {
+        let features = icecore_dsl::Feature::ALL.iter().map(|f| format!("feature@{}", f.name));
+        PROPS.iter().map(|p| (*p).to_string()).chain(features).collect()
+    } else {
+        asked.split(',').map(|p| canonical(p).to_string()).collect()
+    };
+    if let Some(bad) = wanted.iter().find(|p| !known(p)) {
+        return Err(Fail::usage(format!("bad property list: invalid property '{bad}'"), USAGE));
+    }
+    let names: Vec<String> =
+        if names.is_empty() { state::all()?.into_iter().map(|p| p.name).collect() } else { names.to_vec() };
+    let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
+    for name in &names {
+        let Some(record) = state::find(name)? else {
+            return Err(Fail::new(format!("cannot open '{name}': no such pool")));
+        };
+        let pool = session::open_record(&record, For::Read)
+            .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;
+        for p in &wanted {
+            if let Some(v) = property(&pool, &record, p) {
+                let p: &str = p;
+                let cell = |f: &&str| match *f {
+                    "name" => name.clone(),
+                    "property" => p.to_string(),
+                    "value" => v.shown(typed.has('p')),
+                    _ => v.source.to_string(),
+                };
+                table.row(fields.iter().map(cell).collect());
+            }
+        }
+    }
+    print!("{}", table.render(typed.has('H')));
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! `zpool import`.
+
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::session;
+use crate::state::{self, Imported};
+use icecore_env::{Access, Env};
+use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
+use icecore_vdev::probe::{self, FoundPool};
+use icecore_vdev::tree::Health;
+use icecore_vdev::{PoolState, VdevConfig, VdevSet};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub const USAGE: &str =
+    "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-a | <pool | id> [newpool]]";
+
+/// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
+const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
+
+pub fn run(args: &[String]) -> Outcome {
+    let known = [
+        value('d', ""),
+        value('o', ""),
+        value('R', ""),
+        flag('N', ""),
+        flag('f', ""),
+        flag('a', ""),
+        flag('l', ""),
+        flag('D', ""),
+    ];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let mut readonly = false;
+    for o in typed.values('o') {
+        match o {
+            "readonly=on" => readonly = true,
+            "readonly=off" => readonly = false,
+            other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
+        }
+    }
+    let found = search(&typed)?;
+    let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
+        [] if typed.has('a') => found.iter().filter(|f| !imported(f)).collect(),
+        [] => return list(&found),
+        [name] => vec![choose(&found, name)?],
+        [_, _] => {
+            return Err(Fail::new("cannot import under another name: renaming pools is not supported yet"));
+        }
+        _ => return Err(Fail::usage("too many arguments", USAGE)),
+    };
+    wanted.into_iter().try_for_each(|f| import(f, readonly, typed.has('f'), typed.value('R').unwrap_or("")))
+}
+
+fn imported(f: &FoundPool) -> bool {
+    state::all().is_ok_and(|all| all.iter().any(|p| p.guid == f.guid.0))
+}
+
+fn choose<'f>(found: &'f [FoundPool], name: &str) -> Outcome<&'f FoundPool> {
+    let guid = name.parse::<u64>().ok();
+    let fitting: Vec<&FoundPool> =
+        found.iter().filter(|f| Some(f.guid.0) == guid || f.name == name).collect();
+    match fitting.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Fail::new(format!("cannot import '{name}': no such pool available"))),
+        many => {
+            let guids: Vec<String> = many.iter().map(|f| f.guid.to_string()).collect();
+            Err(Fail::new(format!(
+                "cannot import '{name}': more than one matching pool\nimport by numeric ID instead: {}",
+                guids.join(", ")
+            )))
+        }
+    }
+}
+
+fn import(f: &FoundPool, readonly: bool, force: bool, altroot: &str) -> Outcome {
+    let (name, guid) = (f.name.clone(), f.guid.0);
+    let fail = |why: String| Fail::new(format!("cannot import '{name}': {why}"));
+    if let Some(known) = state::find(&name)? {
+        return Err(fail(if known.guid == guid {
+            "a pool with that name is already imported here".into()
+        } else {
+            format!(
+                "a pool with that name is already created/imported (guid {}),\nexport that one first",
+                known.guid
+            )
+        }));
+    }
+    kernel_has(guid).map_err(fail)?;
+    let access = if readonly { Access::ReadOnly } else { Access::Exclusive };
+    let mut paths: Vec<PathBuf> =
+        f.devices.values().filter_map(|c| c.source.as_ref()).map(|s| absolute(&s.path)).collect();
+    paths.sort();
+    paths.dedup();
+    let mut devices = Vec::new();
+    for path in &paths {
+        devices.extend(session::open_devices(path, access).map_err(|f| fail(f.message))?);
+    }
+    let mode = if readonly { Mode::ReadOnly } else { Mode::Write };
+    let spec =
+        OpenSpec { devices, pool: Some(guid.to_string()), mode, force, host: session::host(), max_txg: None };
+    let mut pool = Pool::open(Env::os(), spec).map_err(|e| fail(explain(&e, &name)))?;
+    if !readonly {
+        // The first txg marks the pool as ours, so that others see it in use.
+        pool.commit().map_err(|e| fail(e.to_string()))?;
+    }
+    state::remember(&Imported { name: name.clone(), guid, devices: paths, readonly, altroot: altroot.into() })
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// What stands in the way, and what to do about it.
+fn explain(e: &PoolError, name: &str) -> String {
+    match e {
+        PoolError::InUse { hostname, hostid, last_access } => format!(
+            "pool was previously in use from another system.\nLast accessed by {hostname} (hostid={hostid:x}) at {}\n\
+             The pool can be imported, use 'zpool import -f {name}' to import the pool.",
+            crate::human::time(*last_access)
+        ),
+        PoolError::ReadOnlyOnly(reasons) => format!(
+            "it can only be read here: {}\nImport it with '-o readonly=on' to read it.",
+            reasons.join("; ")
+        ),
+        PoolError::UnsupportedRead(features) => {
+            format!(
+                "unsupported version or feature\nThis pool uses the following feature(s) not supported by this system:\n\t{}",
+                features.join("\n\t")
+            )
+        }
+        PoolError::Destroyed => "the pool was destroyed, use '-f' to import it all the same".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Refuses a pool that the kernel's own ZFS has imported: two writers would destroy it.
+fn kernel_has(guid: u64) -> Result<(), String> {
+    let Ok(pools) = std::fs::read_dir("/proc/spl/kstat/zfs") else { return Ok(()) };
+    for pool in pools.flatten().filter(|p| p.path().is_dir()) {
+        if std::fs::read_to_string(pool.path().join("guid")).is_ok_and(|g| g.trim() == guid.to_string()) {
+            return Err(format!(
+                "the kernel's ZFS has it imported as '{}'; export it there first",
+                pool.file_name().to_string_lossy()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn search(typed: &Typed) -> Outcome<Vec<FoundPool>> {
+    let asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
+    let dirs = if asked.is_empty() {
+        SEARCH.iter().map(PathBuf::from).filter(|p| p.exists()).collect()
+    } else {
+        asked.clone()
+    };
+    let mut paths: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for dir in dirs {
+        if dir.is_dir() {
+            let entries = std::fs::read_dir(&dir)
+                .map_err(|e| Fail::new(format!("cannot open '{}': {e}", dir.display())))?;
+            entries.flatten().filter(|e| usable(&e.path())).for_each(|e| remember_path(&mut paths, e.path()));
+        } else if dir.exists() {
+            remember_path(&mut paths, dir);
+        } else {
+            return Err(Fail::new(format!("cannot open '{}': no such file or directory", dir.display())));
+        }
+    }
+    let paths: Vec<PathBuf> = paths.into_values().collect();
+    // What cannot be read at all cannot be imported either; a search goes past it.
+    let seen = probe::probe(&paths, &*Env::os().workers);
+    Ok(probe::assemble(&seen.candidates).0)
+}
+
+/// Files and block devices of a useful size; one path for each, however many links lead to it.
+fn usable(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path)
+        .is_ok_and(|m| m.file_type().is_block_device() || m.is_file() && m.len() >= 64 << 20)
+}
+
+fn remember_path(paths: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf) {
+    let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    paths.entry(real).or_insert(path);
+}
+
+fn list(found: &[FoundPool]) -> Outcome {
+    let mut shown = 0;
+    for f in found.iter().filter(|f| !imported(f) && f.state != PoolState::DESTROYED) {
+        println!("   pool: {}\n     id: {}\n  state: {}", f.name, f.guid, f.health());
+        if let Some((hostid, hostname)) = f.other_host(session::host().id) {
+            println!(
+                " status: The pool was last accessed by another system ({hostname}, hostid={hostid:x})."
+            );
+        } else if !f.absent.is_empty() {
+            println!(" status: One or more devices are missing from the system.");
+        }
+        println!(" action: {}\n config:\n", action(f));
+        if let Some(root) = &f.config.vdev_tree {
+            println!("\t{:<28}{}", f.name, f.health());
+            root.children.iter().for_each(|c| tree(c, 1, &f.vdevs));
+        }
+        for a in &f.absent {
+            println!("\n\tmissing: {} ({}): {}", a.path, a.guid, a.why);
+        }
+        for l in &f.left_over {
+            println!("\n\tnot used: {} ({}): {:?}", l.device, l.guid, l.why);
+        }
+        println!();
+        shown += 1;
+    }
+    if shown == 0 {
+        eprintln!("no pools available to import");
+    }
+    Ok(())
+}
+
+fn action(f: &FoundPool) -> &'static str {
+    match (f.health(), f.state) {
+        (Health::Unavail, _) => "The pool cannot be imported. Attach the missing devices and try again.",
+        (_, s) if s == PoolState::EXPORTED => {
+            "The pool can be imported using its name or numeric identifier."
+        }
+        _ => "The pool can be imported using its name or numeric identifier and\n\tthe '-f' flag.",
+    }
+}
+
+/// Prints a vdev and what is below it, indented, with its state.
+pub fn tree(v: &VdevConfig, depth: usize, vdevs: &VdevSet) {
+    if v.is_hole() {
+        return;
+    }
+    println!("\t{:<28}{}", format!("{}{}", "  ".repeat(depth), display_name(v)), vdev_state(v, vdevs));
+    v.children.iter().for_each(|c| tree(c, depth + 1, vdevs));
+}
+
+/// As `zpool status` names a vdev: the last part of the path of a device, the whole path of a file.
+pub fn display_name(v: &VdevConfig) -> String {
+    match (&v.path, v.kind.is_leaf()) {
+        (Some(path), true) if path.starts_with("/dev/") => {
+            Path::new(path).file_name().map_or(path.clone(), |n| n.to_string_lossy().into_owned())
+        }
+        (Some(path), true) => path.clone(),
+        (None, true) => v.guid.to_string(),
+        _ => format!("{}-{}", v.kind.name(), v.id.unwrap_or(0)),
+    }
+}
+
+/// ONLINE, DEGRADED or UNAVAIL for a vdev of the tree.
+pub fn vdev_state(v: &VdevConfig, vdevs: &VdevSet) -> String {
+    if v.kind.is_leaf() {
+        let leaf = vdevs.leaves().iter().find(|l| l.guid == v.guid);
+        return match leaf {
+            Some(l) if l.device().is_none() => format!("UNAVAIL  {}", l.absence()),
+            Some(l) if l.is_stale() => "ONLINE   (has missed writes)".into(),
+            Some(_) => "ONLINE".into(),
+            None => "UNAVAIL".into(),
+        };
+    }
+    let missing = v
+        .leaves()
+        .iter()
+        .filter(|c| vdevs.leaves().iter().find(|l| l.guid == c.guid).is_none_or(|l| l.device().is_none()))
+        .count();
+    match missing {
+        0 => "ONLINE".into(),
+        n if n < v.leaves().len() => "DEGRADED".into(),
+        _ => "UNAVAIL".into(),
+    }
+}

@@ -1,0 +1,69 @@
+//! `zpool list`.
+
+use super::get::property;
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For};
+use crate::state;
+use crate::table::{Align, Table};
+
+pub const USAGE: &str = "list [-Hp] [-o property[,...]] [pool] ...";
+
+pub fn run(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', ""), flag('v', "")], USAGE)?;
+    let default =
+        "name,size,allocated,free,checkpoint,expandsize,fragmentation,capacity,dedupratio,health,altroot";
+    let columns: Vec<String> = typed
+        .value('o')
+        .unwrap_or(default)
+        .split(',')
+        .map(|p| super::get::canonical(p).to_string())
+        .collect();
+    if let Some(bad) = columns.iter().find(|c| !super::get::known(c)) {
+        return Err(Fail::usage(format!("bad property list: invalid property '{bad}'"), USAGE));
+    }
+    let records = state::all()?;
+    let header = columns
+        .iter()
+        .map(|c| {
+            (
+                heading(c).to_string(),
+                if matches!(c.as_str(), "name" | "health" | "altroot") { Align::Left } else { Align::Right },
+            )
+        })
+        .collect();
+    let mut table = Table::new(header);
+    let mut failed = Vec::new();
+    for name in typed.operands.iter().filter(|n| !records.iter().any(|r| r.name == **n)) {
+        failed.push(format!("cannot open '{name}': no such pool"));
+    }
+    for r in records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)) {
+        match session::open_record(r, For::Read) {
+            Ok(pool) => table.row(
+                columns
+                    .iter()
+                    .map(|c| property(&pool, r, c).map_or("-".into(), |v| v.shown(typed.has('p'))))
+                    .collect(),
+            ),
+            Err(f) => failed.push(format!("cannot open '{}': {}", r.name, f.message)),
+        }
+    }
+    if !table.is_empty() {
+        print!("{}", table.render(typed.has('H')));
+    } else if failed.is_empty() {
+        eprintln!("no pools available");
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+}
+
+fn heading(c: &str) -> String {
+    match c {
+        "allocated" => "ALLOC".into(),
+        "checkpoint" => "CKPOINT".into(),
+        "expandsize" => "EXPANDSZ".into(),
+        "fragmentation" => "FRAG".into(),
+        "capacity" => "CAP".into(),
+        "dedupratio" => "DEDUP".into(),
+        other => other.to_uppercase(),
+    }
+}

@@ -1,0 +1,74 @@
+//! `zpool status`.
+
+use super::import::{display_name, vdev_state};
+use crate::args::{Typed, flag};
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For};
+use crate::state::{self, Imported};
+use icecore_vdev::VdevConfig;
+use icecore_vdev::tree::Health;
+
+pub const USAGE: &str = "status [-vxP] [pool] ...";
+
+pub fn run(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('v', ""), flag('x', ""), flag('P', "")], USAGE)?;
+    let records = state::all()?;
+    if let Some(bad) = typed.operands.iter().find(|n| !records.iter().any(|r| r.name == **n)) {
+        return Err(Fail::new(format!("cannot open '{bad}': no such pool")));
+    }
+    let asked: Vec<&Imported> =
+        records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)).collect();
+    let mut shown = 0;
+    for record in &asked {
+        shown += usize::from(status(record, typed.has('x'))?);
+    }
+    match (asked.is_empty(), shown) {
+        (true, _) => println!("no pools available"),
+        (false, 0) => println!("all pools are healthy"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Prints one pool; false if it was healthy and only trouble was asked for.
+fn status(record: &Imported, only_trouble: bool) -> Outcome<bool> {
+    let pool = match session::open_record(record, For::Read) {
+        Ok(pool) => pool,
+        Err(f) => {
+            println!(
+                "  pool: {}\n state: UNAVAIL\nstatus: {}\naction: Attach the missing devices, then run the command again.",
+                record.name, f.message
+            );
+            return Ok(true);
+        }
+    };
+    let vdevs = pool.io().vdevs();
+    if only_trouble && vdevs.health() == Health::Online {
+        return Ok(false);
+    }
+    println!("  pool: {}\n state: {}\nconfig:\n", record.name, vdevs.health());
+    println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
+    println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", record.name, vdevs.health().to_string(), 0, 0, 0);
+    for v in vdevs.config().children.iter() {
+        row(v, 1, vdevs);
+    }
+    println!("\nerrors: No known data errors");
+    Ok(true)
+}
+
+fn row(v: &VdevConfig, depth: usize, vdevs: &icecore_vdev::VdevSet) {
+    if v.is_hole() {
+        return;
+    }
+    let state = vdev_state(v, vdevs);
+    let (word, note) = state.split_once(' ').unwrap_or((&state, ""));
+    println!(
+        "\t{:<28}{word:<9}{:>5} {:>5} {:>5}  {}",
+        format!("{}{}", "  ".repeat(depth), display_name(v)),
+        0,
+        0,
+        0,
+        note.trim()
+    );
+    v.children.iter().for_each(|c| row(c, depth + 1, vdevs));
+}

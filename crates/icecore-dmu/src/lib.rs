@@ -1,0 +1,13 @@
+//! Objsets, dnodes, block trees, ZAPs, bpobjs over a block store.
+//!
+//! This crate knows no device, no allocation, no dataset: what it needs from below stands in [`store`].
+#![forbid(unsafe_code)]
+
+pub mod bpobj;
+pub mod mem;
+pub mod objset;
+pub mod store;
+pub mod zap;
+
+pub use objset::{Delta, NewObject, Objset, Policy, Space};
+pub use store::{BlockStore, BlockWriter, Form, NewBlock, RawCrypt, ReadError, Want, WriteError};

@@ -1,0 +1,346 @@
+//! Making directories, datasets, clones, and the DSL of a new pool (`dsl_dir_create_sync`,
+//! `dsl_dataset_create_sync_dd`, `dsl_pool_create`).
+//!
+//! Invariants:
+//! 1. Every dataset but `$ORIGIN`'s has a previous snapshot from birth: its origin, or `$ORIGIN@$ORIGIN`.
+//! 2. A clone's deadlist has the keys of its origin's dataset below the origin's creation txg.
+
+use crate::error::{DslError, Result};
+use crate::feature::Feature;
+use crate::lookup::{DatasetRef, Kind};
+use crate::name;
+use crate::phys::{
+    DD_FLAG_USED_BREAKDOWN, DS_FLAG_CI_DATASET, DS_FLAG_INCONSISTENT, DS_FLAG_UNIQUE_ACCURATE, Dataset, Dir,
+};
+use crate::prop::{SetSource, parse_new};
+use crate::{Chance, DIRECTORY, Dsl, FREE_DIR, MOS_DIR, NewKey, ORIGIN_DIR, PoolInfo, zpl};
+use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, Policy, Want, zap};
+use icecore_format::objset::ObjsetType;
+use icecore_format::{ObjectId, ObjectType};
+
+const FS_COUNT: &str = "com.joyent:filesystem_count";
+pub(crate) const SNAP_COUNT: &str = "com.joyent:snapshot_count";
+const SNAPSHOTS_CHANGED: &str = "com.ixsystems:snapshots_changed";
+
+impl Dsl {
+    /// The DSL of a new pool in txg 4: object directory, special directories, origin snapshot, features,
+    /// and an empty root file system. The MOS is left dirty; the pool adds its own objects and commits.
+    pub fn create(
+        io: &mut dyn BlockWriter,
+        info: PoolInfo,
+        chance: Box<dyn Chance>,
+        features: &[Feature],
+    ) -> Result<Self> {
+        name::check_pool(&info.name)?;
+        let mos = Objset::create(0, ObjsetType::Meta, Policy::mos(), Want::Logical);
+        let mut dsl = Self::empty(mos, info, chance);
+        let directory = NewObject::plain(ObjectType::OBJECT_DIRECTORY, 512);
+        dsl.mos.claim(io, ObjectId(DIRECTORY), &directory)?;
+        zap::init(&mut dsl.mos, io, ObjectId(DIRECTORY), 0)?;
+        dsl.features_for_read = dsl.linked_zap(io, "features_for_read")?;
+        dsl.features_for_write = dsl.linked_zap(io, "features_for_write")?;
+        dsl.feature_descriptions = dsl.linked_zap(io, "feature_descriptions")?;
+        for f in features {
+            dsl.feature_enable(io, *f)?;
+        }
+        dsl.root_dir = dsl.dir_create(io, 0, "")?;
+        dsl.mos_dir = dsl.dir_create(io, dsl.root_dir, MOS_DIR)?;
+        dsl.free_dir = dsl.dir_create(io, dsl.root_dir, FREE_DIR)?;
+        dsl.free_bpobj = dsl.bpobj_new(io)?;
+        dsl.zap_put_u64(io, DIRECTORY, "free_bpobj", dsl.free_bpobj)?;
+        dsl.create_origin(io)?;
+        let root = dsl.dataset_create(io, dsl.root_dir, None, 0)?;
+        dsl.fill_filesystem(io, root, &zpl::ZplProps::default())?;
+        Ok(dsl)
+    }
+
+    fn linked_zap(&mut self, io: &mut dyn BlockWriter, entry: &str) -> Result<u64> {
+        let obj = self.zap_new(io, crate::mos::OTN_ZAP_METADATA)?;
+        self.zap_put_u64(io, DIRECTORY, entry, obj)?;
+        Ok(obj)
+    }
+
+    /// `dsl_pool_create_origin`: an empty dataset with one snapshot of txg 1, from which all others start.
+    fn create_origin(&mut self, io: &mut dyn BlockWriter) -> Result<()> {
+        let dir = self.dir_create(io, self.root_dir, ORIGIN_DIR)?;
+        let head = self.dataset_create(io, dir, None, 0)?;
+        self.origin_snap = self.snapshot_head(io, head, ORIGIN_DIR)?;
+        Ok(())
+    }
+
+    /// A new directory below `parent` (0: the pool's root).
+    pub(crate) fn dir_create(&mut self, io: &mut dyn BlockWriter, parent: u64, name: &str) -> Result<u64> {
+        let obj = self.new_dir_object(io)?;
+        let dd = Dir {
+            creation_time: self.chance.now().0,
+            parent_obj: parent,
+            props_zapobj: self.zap_new(io, ObjectType::DSL_PROPS)?,
+            child_dir_zapobj: self.zap_new(io, ObjectType::DSL_DIR_CHILD_MAP)?,
+            flags: DD_FLAG_USED_BREAKDOWN,
+            ..Dir::default()
+        };
+        self.put_dir(io, obj, &dd)?;
+        if parent == 0 {
+            self.zap_put_u64(io, DIRECTORY, "root_dataset", obj)?;
+        } else {
+            let map = self.dir(io, parent)?.child_dir_zapobj;
+            self.zap_put_u64(io, map, name, obj)?;
+            if !name.starts_with('$') {
+                self.count_adjust(io, parent, FS_COUNT, 1)?;
+            }
+        }
+        Ok(obj)
+    }
+
+    /// Counts of file systems and snapshots, where they are kept (`dsl_fs_ss_count_adjust`).
+    pub(crate) fn count_adjust(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        dir: u64,
+        field: &str,
+        delta: i64,
+    ) -> Result<()> {
+        let mut obj = dir;
+        for _ in 0..name::NESTING_MAX + 8 {
+            if obj == 0 {
+                break;
+            }
+            let Some(n) = self.field_u64(io, obj, field)? else { break };
+            self.zap_put_u64(io, obj, field, crate::space::add(n, delta))?;
+            obj = self.dir(io, obj)?.parent_obj;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_fs_gone(&mut self, io: &mut dyn BlockWriter, parent: u64) -> Result<()> {
+        self.count_adjust(io, parent, FS_COUNT, -1)
+    }
+
+    /// Notes when the set of snapshots changed (`dsl_dir_snap_cmtime_update`).
+    pub(crate) fn snapshots_changed(&mut self, io: &mut dyn BlockWriter, dir: u64) -> Result<()> {
+        let (sec, nsec) = self.chance.now();
+        if self.feature_enabled(io, Feature::EXTENSIBLE_DATASET)? {
+            self.zapify(io, dir)?;
+            self.zap_put(io, dir, SNAPSHOTS_CHANGED, &zap::ZapValue::U64(vec![sec, u64::from(nsec)]))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn new_fsid(&mut self) -> u64 {
+        self.chance.number() & ((1 << 56) - 1)
+    }
+
+    /// The head of directory `dir`, cloned from snapshot `origin` (`None`: from `$ORIGIN`).
+    pub(crate) fn dataset_create(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        dir: u64,
+        origin: Option<u64>,
+        flags: u64,
+    ) -> Result<u64> {
+        let obj = self.new_dataset_object(io)?;
+        let txg = io.txg().0;
+        let mut ds = Dataset {
+            dir_obj: dir,
+            flags: flags | DS_FLAG_UNIQUE_ACCURATE,
+            fsid_guid: self.new_fsid(),
+            guid: self.chance.number(),
+            snapnames_zapobj: self.zap_new_folded(io, ObjectType::DSL_DS_SNAP_MAP)?,
+            creation_time: self.chance.now().0,
+            creation_txg: if self.origin_snap == 0 && txg <= 4 { 1 } else { txg },
+            ..Dataset::default()
+        };
+        if dir == self.root_dir && txg <= 4 {
+            ds.creation_txg = 1;
+        }
+        match origin.unwrap_or(self.origin_snap) {
+            0 => ds.deadlist_obj = self.deadlist_new(io)?,
+            origin => self.link_origin(io, obj, dir, &mut ds, origin)?,
+        }
+        self.put_dataset(io, obj, &ds)?;
+        if let Some(origin) = origin {
+            self.copy_features(io, origin, obj)?;
+            let from = self.dataset(io, origin)?.dir_obj;
+            self.key_clone(io, from, dir)?;
+        }
+        let mut dd = self.dir(io, dir)?;
+        dd.head_dataset_obj = obj;
+        self.put_dir(io, dir, &dd)?;
+        if origin.is_some() {
+            self.zero_log(io, obj)?;
+        }
+        Ok(obj)
+    }
+
+    fn link_origin(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        obj: u64,
+        dir: u64,
+        ds: &mut Dataset,
+        origin: u64,
+    ) -> Result<()> {
+        let mut o = self.dataset(io, origin)?;
+        ds.prev_snap_obj = origin;
+        ds.prev_snap_txg = o.creation_txg;
+        ds.referenced_bytes = o.referenced_bytes;
+        ds.compressed_bytes = o.compressed_bytes;
+        ds.uncompressed_bytes = o.uncompressed_bytes;
+        ds.bp = o.bp;
+        ds.flags |= o.flags & (DS_FLAG_INCONSISTENT | DS_FLAG_CI_DATASET);
+        let origin_head = self.dir(io, o.dir_obj)?.head_dataset_obj;
+        let deadlist = self.dataset(io, origin_head)?.deadlist_obj;
+        ds.deadlist_obj = self.deadlist_clone(io, deadlist, o.creation_txg, origin)?;
+        o.num_children = o.num_children.saturating_add(1);
+        if o.next_clones_obj == 0 {
+            o.next_clones_obj = self.zap_new(io, ObjectType::NEXT_CLONES)?;
+        }
+        self.put_dataset(io, origin, &o)?;
+        self.zap_put_u64(io, o.next_clones_obj, &crate::mos::int_key(obj), obj)?;
+        let mut dd = self.dir(io, dir)?;
+        dd.origin_obj = origin;
+        self.put_dir(io, dir, &dd)?;
+        let mut odd = self.dir(io, o.dir_obj)?;
+        if odd.clones == 0 {
+            odd.clones = self.zap_new(io, ObjectType::DSL_CLONES)?;
+            self.put_dir(io, o.dir_obj, &odd)?;
+        }
+        self.zap_put_u64(io, odd.clones, &crate::mos::int_key(obj), obj)
+    }
+
+    /// Where a new dataset `path` may be made: its parent's directory and its own last name.
+    fn create_check<'a>(&self, io: &dyn BlockStore, path: &'a str) -> Result<(u64, &'a str)> {
+        name::check(path)?;
+        if path.contains(['@', '#']) {
+            return Err(DslError::Name("a dataset's name has no '@' or '#'".into()));
+        }
+        let Some((parent, last)) = name::parent(path) else {
+            return Err(DslError::Exists(path.into()));
+        };
+        if self.lookup_dir(io, path).is_ok() {
+            return Err(DslError::Exists(path.into()));
+        }
+        let head = self.lookup_head(io, parent)?;
+        if self.kind(io, head)? != Kind::Filesystem && !last.starts_with('%') {
+            return Err(DslError::Invalid(format!("parent '{parent}' is not a filesystem")));
+        }
+        Ok((head.dir, last))
+    }
+
+    fn create_entry(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        parent: u64,
+        last: &str,
+        origin: Option<u64>,
+        flags: u64,
+    ) -> Result<DatasetRef> {
+        let dir = self.dir_create(io, parent, last)?;
+        let obj = self.dataset_create(io, dir, origin, flags)?;
+        if self.feature_active(io, Feature::FS_SS_LIMIT)? {
+            self.zapify(io, dir)?;
+            self.zap_put_u64(io, dir, FS_COUNT, 0)?;
+            self.zap_put_u64(io, dir, SNAP_COUNT, 0)?;
+        }
+        Ok(DatasetRef { obj, dir, snapshot: false })
+    }
+
+    /// A new, empty file system (`zfs create`). Below an encrypted parent the parent's key must be loaded;
+    /// the block store needs the new dataset's keys ([`Dsl::master_keys`]) before the next sync.
+    pub fn create_filesystem(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        path: &str,
+        props: &[(&str, &str)],
+    ) -> Result<DatasetRef> {
+        self.create_with(io, path, props, None)
+    }
+
+    /// The same as an encryption root of its own (`zfs create -o encryption=…`).
+    pub fn create_encrypted(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        path: &str,
+        props: &[(&str, &str)],
+        key: &NewKey,
+    ) -> Result<DatasetRef> {
+        self.new_key_check(io, key)?;
+        self.create_with(io, path, props, Some(key))
+    }
+
+    fn create_with(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        path: &str,
+        props: &[(&str, &str)],
+        key: Option<&NewKey>,
+    ) -> Result<DatasetRef> {
+        let (parent, last) = self.create_check(io, path)?;
+        let mut zpl_props = zpl::ZplProps::default();
+        let mut rest = Vec::new();
+        for (name, value) in props {
+            if !zpl_props.take(name, value)? {
+                rest.push((*name, parse_new(name, value)?));
+            }
+        }
+        if key.is_none() {
+            let head = self.dir(io, parent)?.head_dataset_obj;
+            self.require_key(io, DatasetRef { obj: head, dir: parent, snapshot: false })?;
+        }
+        let flags = if zpl_props.folds_case() { DS_FLAG_CI_DATASET } else { 0 };
+        let r = self.create_entry(io, parent, last, None, flags)?;
+        match key {
+            Some(key) => self.key_make(io, r, key)?,
+            None => self.key_inherit(io, r, parent)?,
+        }
+        for (name, value) in rest {
+            self.prop_set_raw(io, r, name, &value, SetSource::Local)?;
+        }
+        self.fill_filesystem(io, r.obj, &zpl_props)?;
+        Ok(r)
+    }
+
+    fn fill_filesystem(&mut self, io: &mut dyn BlockWriter, obj: u64, props: &zpl::ZplProps) -> Result<()> {
+        let now = self.chance.now();
+        let os = self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
+        zpl::create_empty(io, os, props, now)
+    }
+
+    /// A dataset for a stream to be received into: inconsistent, without an objset where there is no
+    /// `origin`, whose contents it has otherwise (`dmu_recv_begin_sync`). No key is made for it.
+    pub fn create_for_receive(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        path: &str,
+        origin: Option<DatasetRef>,
+        case_folded: bool,
+    ) -> Result<DatasetRef> {
+        let (parent, last) = self.create_check(io, path)?;
+        if origin.is_some_and(|o| !o.snapshot) {
+            return Err(DslError::Invalid("the origin is not a snapshot".into()));
+        }
+        let flags = DS_FLAG_INCONSISTENT | if case_folded { DS_FLAG_CI_DATASET } else { 0 };
+        self.create_entry(io, parent, last, origin.map(|o| o.obj), flags)
+    }
+
+    /// A clone of snapshot `origin` (`zfs clone`).
+    pub fn clone_snapshot(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        origin: DatasetRef,
+        path: &str,
+    ) -> Result<DatasetRef> {
+        let (parent, last) = self.create_check(io, path)?;
+        if !origin.snapshot {
+            return Err(DslError::Invalid("the origin is not a snapshot".into()));
+        }
+        self.create_entry(io, parent, last, Some(origin.obj), 0)
+    }
+
+    /// Sets or clears «half-received».
+    pub fn set_inconsistent(&mut self, io: &dyn BlockStore, obj: u64, on: bool) -> Result<()> {
+        let mut ds = self.dataset(io, obj)?;
+        ds.flags = if on { ds.flags | DS_FLAG_INCONSISTENT } else { ds.flags & !DS_FLAG_INCONSISTENT };
+        self.put_dataset(io, obj, &ds)
+    }
+}

@@ -1,0 +1,118 @@
+//! What we can do with a pool by its feature flags: read it, write it, and which flags new pools get.
+//!
+//! A flag in `features_for_read` with a count must be understood by readers, any flag with a count by
+//! writers (`spa_features_check`, zfeature.c).
+
+use icecore_dsl::Feature;
+
+/// What we can do with a pool in which a feature is active.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Support {
+    /// Nothing.
+    No,
+    /// Read it.
+    Read,
+    /// Read and write it.
+    Write,
+}
+
+/// Whether new pools get the feature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewPools {
+    /// Enabled.
+    Yes,
+    /// Left out: once OpenZFS used it we could not write to the pool any more, or it makes no sense here.
+    No,
+}
+
+use NewPools::{No as Not, Yes};
+use Support::{No, Read, Write};
+
+/// One row for each feature OpenZFS knows.
+const TABLE: &[(Feature, Support, NewPools)] = &[
+    (Feature::ASYNC_DESTROY, Write, Yes),
+    (Feature::EMPTY_BPOBJ, Write, Yes),
+    (Feature::LZ4_COMPRESS, Write, Yes),
+    (Feature::MULTI_VDEV_CRASH_DUMP, Read, Not),
+    (Feature::SPACEMAP_HISTOGRAM, Write, Yes),
+    (Feature::ENABLED_TXG, Write, Yes),
+    (Feature::HOLE_BIRTH, Write, Yes),
+    (Feature::POOL_CHECKPOINT, Read, Not),
+    (Feature::SPACEMAP_V2, Write, Yes),
+    (Feature::EXTENSIBLE_DATASET, Write, Yes),
+    (Feature::BOOKMARKS, Write, Yes),
+    (Feature::FS_SS_LIMIT, Write, Yes),
+    (Feature::EMBEDDED_DATA, Write, Yes),
+    (Feature::LIVELIST, Write, Not),
+    (Feature::LOG_SPACEMAP, Write, Yes),
+    (Feature::LARGE_BLOCKS, Write, Yes),
+    (Feature::LARGE_DNODE, Write, Yes),
+    (Feature::SHA512, Write, Yes),
+    (Feature::SKEIN, Write, Yes),
+    (Feature::EDONR, Write, Yes),
+    (Feature::REDACTION_BOOKMARKS, Write, Yes),
+    (Feature::REDACTED_DATASETS, Write, Yes),
+    (Feature::BOOKMARK_WRITTEN, Write, Yes),
+    (Feature::DEVICE_REMOVAL, Read, Not),
+    (Feature::OBSOLETE_COUNTS, Read, Not),
+    (Feature::USEROBJ_ACCOUNTING, Write, Yes),
+    (Feature::BOOKMARK_V2, Write, Yes),
+    (Feature::ENCRYPTION, Write, Yes),
+    (Feature::PROJECT_QUOTA, Write, Yes),
+    (Feature::ALLOCATION_CLASSES, Read, Not),
+    (Feature::RESILVER_DEFER, Read, Yes),
+    (Feature::DEVICE_REBUILD, Write, Yes),
+    (Feature::ZSTD_COMPRESS, Write, Yes),
+    (Feature::DRAID, Read, Not),
+    (Feature::ZILSAXATTR, Write, Yes),
+    (Feature::HEAD_ERRLOG, Write, Yes),
+    (Feature::BLAKE3, Write, Yes),
+    (Feature::BLOCK_CLONING, Read, Not),
+    (Feature::AVZ_V2, Write, Yes),
+    (Feature::REDACTION_LIST_SPILL, Write, Yes),
+    (Feature::RAIDZ_EXPANSION, Read, Not),
+    (Feature::FAST_DEDUP, Read, Not),
+    (Feature::LONGNAME, Write, Yes),
+    (Feature::LARGE_MICROZAP, Write, Yes),
+    (Feature::DYNAMIC_GANG_HEADER, No, Not),
+    (Feature::BLOCK_CLONING_ENDIAN, Read, Not),
+    (Feature::PHYSICAL_REWRITE, Write, Not),
+];
+
+/// What we can do with a pool in which the feature of this on-disk name is active.
+#[must_use]
+pub fn support(guid: &str) -> Support {
+    TABLE.iter().find(|(f, ..)| f.guid == guid).map_or(No, |(_, s, _)| *s)
+}
+
+/// The features of new pools, in OpenZFS's order.
+pub fn of_new_pools() -> impl Iterator<Item = Feature> {
+    TABLE.iter().filter(|(.., new)| *new == Yes).map(|(f, ..)| *f)
+}
+
+/// A feature's name for people: the short one if known.
+#[must_use]
+pub fn title(guid: &str) -> String {
+    Feature::by_guid(guid).map_or_else(|| guid.to_owned(), |f| format!("{} ({guid})", f.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_feature_has_a_row() {
+        for f in Feature::ALL {
+            assert_eq!(TABLE.iter().filter(|(t, ..)| t == f).count(), 1, "{}", f.name);
+        }
+        assert_eq!(support("com.example:new"), No);
+    }
+
+    #[test]
+    fn new_pools_get_only_what_we_can_write() {
+        for f in of_new_pools() {
+            let depends = f.depends.iter().all(|d| of_new_pools().any(|n| n.guid == *d));
+            assert!(depends, "{} depends on a feature left out", f.name);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A cache of metadata blocks in their logical form, least recently used first out, bounded in bytes.
+//!
+//! Keyed by place, birth and checksum: a block rewritten in place within a txg has another checksum, so a
+//! stale entry is never found.
+
+use icecore_dmu::Want;
+use icecore_format::{Blkptr, Bookmark};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Which block in which form.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Key {
+    dva: [u64; 2],
+    birth: u64,
+    cksum: [u64; 4],
+    objset: u64,
+    want: Want,
+}
+
+impl Key {
+    /// The key of a cacheable block: metadata with a checksum, in logical form.
+    pub(crate) fn of(bp: &Blkptr, at: &Bookmark, want: Want) -> Option<Self> {
+        let meta = bp.level() > 0 || bp.kind().is_metadata();
+        if !meta
+            || matches!(want, Want::Stored | Want::Compressed)
+            || bp.is_embedded()
+            || bp.cksum() == [0; 4]
+        {
+            return None;
+        }
+        let dva = bp.dva.first()?.words();
+        Some(Self { dva, birth: bp.birth().0, cksum: bp.cksum(), objset: at.objset, want })
+    }
+}
+
+/// The cache.
+#[derive(Default)]
+pub(crate) struct Cache {
+    blocks: BTreeMap<Key, (Arc<[u8]>, u64)>,
+    by_use: BTreeMap<u64, Key>,
+    clock: u64,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Cache {
+    /// A cache of at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+    /// The block, if it is here.
+    pub(crate) fn get(&mut self, key: &Key) -> Option<Arc<[u8]>> {
+        let (block, used) = self.blocks.get_mut(key)?;
+        self.by_use.remove(used);
+        self.clock += 1;
+        *used = self.clock;
+        self.by_use.insert(self.clock, *key);
+        Some(block.clone())
+    }
+    /// Keeps a block, dropping the ones not used for longest.
+    pub(crate) fn put(&mut self, key: Key, block: &Arc<[u8]>) {
+        if block.len() > self.limit / 8 || self.blocks.contains_key(&key) {
+            return;
+        }
+        self.clock += 1;
+        self.bytes += block.len();
+        self.blocks.insert(key, (block.clone(), self.clock));
+        self.by_use.insert(self.clock, key);
+        while self.bytes > self.limit {
+            let Some((_, old)) = self.by_use.pop_first() else { break };
+            if let Some((gone, _)) = self.blocks.remove(&old) {
+                self.bytes -= gone.len();
+            }
+        }
+    }
+    /// Forgets everything read with the key of `objset`.
+    pub(crate) fn forget_objset(&mut self, objset: u64) {
+        let keys: Vec<Key> = self.blocks.keys().filter(|k| k.objset == objset).copied().collect();
+        for key in keys {
+            if let Some((gone, used)) = self.blocks.remove(&key) {
+                self.by_use.remove(&used);
+                self.bytes -= gone.len();
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Block I/O of one pool: what the DMU's `BlockStore` and `BlockWriter` ask for, over the vdev tree.
+//!
+//! Invariants:
+//! 1. Reads take `&self` and are repeatable; what they cache is keyed by checksum.
+//! 2. After one failed device write the pool is suspended: every later write and commit fails, and nothing
+//!    more reaches a device. Reopen it.
+//! 3. Allocation order is input order; everything random comes from `Env::entropy` in input order too.
+//!
+//! Does not do: dedup tables, block cloning tables, self-healing of bad copies while reading.
+
+mod cache;
+pub mod codec;
+mod gang;
+mod read;
+mod write;
+
+use crate::metaslab::{Allocator, Space};
+use cache::Cache;
+use icecore_dmu::{ReadError, WriteError};
+use icecore_env::Env;
+use icecore_format::{Blkptr, Txg};
+use icecore_transform::checksum::PoolSalt;
+use icecore_vdev::VdevSet;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of metadata kept in memory.
+const CACHE_BYTES: usize = 64 << 20;
+/// Blocks that may share a salt (`ZFS_CURRENT_MAX_SALT_USES`); far fewer, since a new one costs nothing.
+const SALT_USES: u64 = 1 << 24;
+
+struct Loaded {
+    keys: codec::Keys,
+    /// Salt of new blocks and how many have it.
+    salt: Option<([u8; 8], u64)>,
+}
+
+/// Reads, writes, allocates and frees the blocks of a pool.
+pub struct Io {
+    pub(crate) env: Env,
+    pub(crate) vdevs: VdevSet,
+    pub(crate) alloc: Allocator,
+    pub(crate) txg: Txg,
+    /// Pass of the commit in progress; 0 before it.
+    pub(crate) pass: u32,
+    /// Root of the MOS as last committed: space maps are loaded from it.
+    pub(crate) mos_root: Blkptr,
+    pub(crate) salt: PoolSalt,
+    pub(crate) hole_birth: bool,
+    pub(crate) writable: bool,
+    /// log2 of the smallest allocation of any vdev.
+    pub(crate) min_shift: u32,
+    pub(crate) unflushed_writes: bool,
+    gang_above: u64,
+    suspended: Option<String>,
+    keys: BTreeMap<u64, Loaded>,
+    cache: Mutex<Cache>,
+}
+
+impl Io {
+    pub(crate) fn new(env: Env, vdevs: VdevSet, txg: Txg, mos_root: Blkptr) -> Self {
+        Self {
+            env,
+            vdevs,
+            alloc: Allocator::default(),
+            txg,
+            pass: 0,
+            mos_root,
+            salt: PoolSalt([0; 32]),
+            hole_birth: false,
+            writable: false,
+            min_shift: 9,
+            unflushed_writes: false,
+            gang_above: u64::MAX,
+            suspended: None,
+            keys: BTreeMap::new(),
+            cache: Mutex::new(Cache::new(CACHE_BYTES)),
+        }
+    }
+
+    /// Clock, entropy, workers.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+    /// The pool's devices.
+    #[must_use]
+    pub fn vdevs(&self) -> &VdevSet {
+        &self.vdevs
+    }
+    /// Space in the pool, the open txg included. All zero for pools opened read-only.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.alloc.space()
+    }
+
+    /// For tests: blocks of datasets stored in more than `bytes` are ganged although there is a place for
+    /// them (as OpenZFS's `metaslab_force_ganging`).
+    pub fn force_ganging(&mut self, bytes: u64) {
+        self.gang_above = bytes;
+    }
+    /// Bytes of all space maps: what opening all metaslabs would read.
+    #[must_use]
+    pub fn space_map_bytes(&self) -> u64 {
+        self.alloc.space_map_bytes()
+    }
+    /// Whether the pool's space map logs hold changes that the next commit will put into the space maps.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        self.alloc.has_unflushed()
+    }
+
+    /// Makes the keys of a dataset available to reads with `Want::Logical` and to writes.
+    pub fn add_key(&mut self, objset: u64, keys: codec::Keys) {
+        self.forget(objset);
+        self.keys.insert(objset, Loaded { keys, salt: None });
+    }
+    /// Forgets the keys and everything read with them. Key material is wiped with its last user.
+    pub fn remove_key(&mut self, objset: u64) -> bool {
+        self.forget(objset);
+        self.keys.remove(&objset).is_some()
+    }
+    /// The keys of a dataset, if loaded.
+    #[must_use]
+    pub fn key(&self, objset: u64) -> Option<&codec::Keys> {
+        self.keys.get(&objset).map(|l| &l.keys)
+    }
+    fn forget(&self, objset: u64) {
+        if let Ok(mut cache) = self.cache.lock() {
+            cache.forget_objset(objset);
+        }
+    }
+
+    /// Why nothing can be written any more, if so.
+    #[must_use]
+    pub fn suspended(&self) -> Option<&str> {
+        self.suspended.as_deref()
+    }
+    pub(crate) fn suspend(&mut self, why: String) -> WriteError {
+        let why = self.suspended.get_or_insert(why);
+        WriteError::Device(format!("pool I/O is suspended: {why}"))
+    }
+    pub(crate) fn check_writable(&self) -> Result<(), WriteError> {
+        match &self.suspended {
+            Some(why) => Err(WriteError::Device(format!("pool I/O is suspended: {why}"))),
+            None if !self.writable => Err(WriteError::Invalid("the pool is opened read-only".into())),
+            None => Ok(()),
+        }
+    }
+    /// Makes everything written so far durable.
+    pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
+        self.check_writable()?;
+        if std::mem::take(&mut self.unflushed_writes)
+            && let Err(e) = self.vdevs.flush()
+        {
+            return Err(self.suspend(e.to_string()));
+        }
+        Ok(())
+    }
+    pub(crate) fn set_alloc(&mut self, alloc: Allocator) {
+        let shifts = alloc.tops.iter().flatten().map(|t| t.ashift);
+        self.min_shift = shifts.min().unwrap_or(9);
+        self.alloc = alloc;
+    }
+}
+
+/// A shared block.
+type Block = Result<Arc<[u8]>, ReadError>;

@@ -1,0 +1,226 @@
+//! Writing a batch: form, encrypt and sum all blocks in parallel, give them places in order, write.
+//!
+//! Invariants:
+//! 1. Places are given in input order, so the layout does not depend on scheduling.
+//! 2. Only blocks of the MOS are rewritten in place, and only if they were born in this txg: nothing
+//!    committed and no snapshot refers to them, and there is no IV to be used twice. Passes converge by it.
+//! 3. On an error nothing of the txg is ever committed; the caller abandons it.
+
+use super::codec::{self, Closed, Context};
+use super::gang::DEPTH_NEW;
+use super::{Io, SALT_USES};
+use crate::metaslab::load;
+use icecore_dmu::{BlockStore, BlockWriter, Form, NewBlock, Objset, ReadError, Want, WriteError};
+use icecore_env::map;
+use icecore_format::{Blkptr, Corrupt, Dva};
+use icecore_transform::crypt::Nonce;
+
+/// From this pass on, blocks rewritten in the same txg are not compressed, so that their sizes stay put
+/// (`zfs_sync_pass_dont_compress`).
+const PASS_DONT_COMPRESS: u32 = 8;
+/// Adjacent writes are joined up to this size.
+const JOIN_MAX: usize = 8 << 20;
+
+/// The same bytes for each copy.
+fn split(bp: &Blkptr, data: Vec<u8>) -> Vec<(Dva, Vec<u8>)> {
+    let dvas = bp.dvas();
+    let mut all: Vec<(Dva, Vec<u8>)> = dvas.iter().skip(1).map(|d| (*d, data.clone())).collect();
+    all.extend(dvas.first().map(|d| (*d, data)));
+    all
+}
+
+impl Io {
+    fn close_all(&mut self, blocks: &[NewBlock]) -> Result<Vec<Closed>, WriteError> {
+        let mut nonces = Vec::with_capacity(blocks.len());
+        for new in blocks {
+            nonces.push(self.nonce(new));
+        }
+        let this = &*self;
+        let closed = map(&*this.env.workers, blocks.len(), |i| match (blocks.get(i), nonces.get(i)) {
+            (Some(new), Some(nonce)) => {
+                let cx = Context {
+                    txg: this.txg,
+                    salt: &this.salt,
+                    min_shift: this.min_shift,
+                    keys: this.keys.get(&new.at.objset).map(|l| l.keys.clone()),
+                    nonce: *nonce,
+                    no_compress: this.pass >= PASS_DONT_COMPRESS && this.rewrites(new),
+                };
+                codec::close(new, &cx)
+            }
+            _ => Err(WriteError::Invalid("index".into())),
+        });
+        closed.into_iter().collect()
+    }
+
+    /// Whether the block replaces one of the MOS born in this txg.
+    fn rewrites(&self, new: &NewBlock) -> bool {
+        new.at.objset == 0 && !new.old.is_hole() && new.old.birth() == self.txg
+    }
+
+    /// Salt and IV for a block to be encrypted.
+    fn nonce(&mut self, new: &NewBlock) -> Option<Nonce> {
+        let wanted = matches!(new.form, Form::Logical { encrypt: true, .. });
+        if !wanted || new.level > 0 || !new.kind.is_encrypted() {
+            return None;
+        }
+        let loaded = self.keys.get_mut(&new.at.objset)?;
+        let salt = match &mut loaded.salt {
+            Some((salt, uses)) if *uses < SALT_USES => {
+                *uses += 1;
+                *salt
+            }
+            slot => {
+                let mut salt = [0; 8];
+                self.env.entropy.fill(&mut salt);
+                *slot = Some((salt, 1));
+                salt
+            }
+        };
+        let mut iv = [0; 12];
+        self.env.entropy.fill(&mut iv);
+        Some(Nonce { salt, iv })
+    }
+
+    /// Gives a formed block its places: those of the block it replaces, or new ones, or parts of it several.
+    /// What is to be written where, is added to `out`.
+    fn place(
+        &mut self,
+        new: &NewBlock,
+        bp: &mut Blkptr,
+        data: Vec<u8>,
+        out: &mut Vec<(Dva, Vec<u8>)>,
+    ) -> Result<(), WriteError> {
+        let max = if bp.is_encrypted() { 2 } else { 3 };
+        let copies = usize::from(new.copies.clamp(1, max));
+        let old = &new.old;
+        let in_place = self.rewrites(new)
+            && !old.is_embedded()
+            && !old.is_gang()
+            && old.psize() == bp.psize()
+            && old.dvas().len() == copies;
+        if in_place {
+            bp.dva = old.dva;
+            out.extend(split(bp, data));
+            return Ok(());
+        }
+        if new.at.objset != 0 && self.alloc.space().available() < bp.psize() * copies as u64 {
+            return Err(WriteError::NoSpace);
+        }
+        match self.try_allocate(bp.psize(), copies, new.at.objset != 0) {
+            Ok(dvas) => {
+                for (slot, dva) in bp.dva.iter_mut().zip(dvas) {
+                    *slot = dva;
+                }
+                out.extend(split(bp, data));
+                Ok(())
+            }
+            // A ganged block of the MOS could not be rewritten in place, and passes would not converge.
+            Err(WriteError::NoSpace) if new.at.objset != 0 => {
+                self.place_ganged(bp, &data, copies, DEPTH_NEW, out)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// As `allocate`, but with no place for what tests want ganged.
+    pub(super) fn try_allocate(
+        &mut self,
+        psize: u64,
+        copies: usize,
+        may_gang: bool,
+    ) -> Result<Vec<Dva>, WriteError> {
+        if may_gang && psize > self.gang_above {
+            return Err(WriteError::NoSpace);
+        }
+        self.allocate(psize, copies)
+    }
+
+    pub(super) fn allocate(&mut self, psize: u64, copies: usize) -> Result<Vec<Dva>, WriteError> {
+        let mut alloc = std::mem::take(&mut self.alloc);
+        let mut mos: Option<Objset> = None;
+        let placed = alloc.allocate(psize, copies, &mut |slab, top| {
+            if mos.is_none() {
+                mos = Some(Objset::open(self, 0, &self.mos_root, Want::Logical)?);
+            }
+            match &mos {
+                Some(mos) => load::free_space(mos, self, slab, top.ashift),
+                None => Err(ReadError::Corrupt(Corrupt::new("space map", "no MOS"))),
+            }
+        });
+        self.alloc = alloc;
+        placed
+    }
+
+    /// Writes everything, adjacent pieces joined, whole sectors.
+    fn write_out(&mut self, mut writes: Vec<(Dva, Vec<u8>)>) -> Result<(), WriteError> {
+        self.unflushed_writes |= !writes.is_empty();
+        writes.sort_by_key(|(dva, _)| (dva.vdev(), dva.offset()));
+        let mut at = 0;
+        while let Some((first, _)) = writes.get(at) {
+            let first = *first;
+            let mut joined: Vec<u8> = Vec::new();
+            while let Some((dva, data)) = writes.get_mut(at) {
+                let next = first.offset() + joined.len() as u64;
+                let full = !joined.is_empty() && joined.len() + data.len() > JOIN_MAX;
+                if dva.vdev() != first.vdev() || dva.offset() != next || full {
+                    break;
+                }
+                let sector = 1 << self.alloc.ashift(dva.vdev());
+                if joined.is_empty() {
+                    joined = std::mem::take(data)
+                } else {
+                    joined.extend_from_slice(data)
+                }
+                joined.resize(joined.len().next_multiple_of(sector), 0);
+                at += 1;
+            }
+            if let Err(e) = self.vdevs.write(u64::from(first.vdev()), first.offset(), &joined) {
+                return Err(self.suspend(e.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BlockWriter for Io {
+    fn write_batch(&mut self, blocks: Vec<NewBlock>) -> Result<Vec<Blkptr>, WriteError> {
+        self.check_writable()?;
+        if let Some(new) = blocks.iter().find(|b| !codec::summable(b.checksum)) {
+            return Err(WriteError::Invalid(format!("checksum {:?} at {}", new.checksum, new.at)));
+        }
+        let closed = self.close_all(&blocks)?;
+        let mut out = Vec::with_capacity(blocks.len());
+        let mut writes = Vec::new();
+        for (new, closed) in blocks.iter().zip(closed) {
+            match closed {
+                Closed::Hole => {
+                    let birth = self.hole_birth() && new.old.birth().0 != 0;
+                    let txg = if birth { self.txg } else { icecore_format::Txg(0) };
+                    out.push(Blkptr::hole(txg, new.kind, new.level, new.lsize));
+                }
+                Closed::Embedded(bp) => out.push(bp),
+                Closed::Block { mut bp, data } => {
+                    self.place(new, &mut bp, data, &mut writes)?;
+                    out.push(bp);
+                }
+            }
+        }
+        self.write_out(writes)?;
+        Ok(out)
+    }
+
+    fn free(&mut self, bp: &Blkptr) -> Result<(), WriteError> {
+        self.check_writable()?;
+        if bp.is_hole() || bp.is_embedded() {
+            return Ok(());
+        }
+        if bp.is_dedup() {
+            return Err(WriteError::Invalid("a deduplicated block cannot be freed".into()));
+        }
+        for dva in self.places(bp)? {
+            self.alloc.free(&dva)?;
+        }
+        Ok(())
+    }
+}

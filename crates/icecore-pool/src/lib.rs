@@ -1,0 +1,23 @@
+//! The storage pool: block I/O, allocation, transaction groups, commit, import.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod create;
+mod dtl;
+pub mod error;
+pub mod features;
+mod history;
+pub mod io;
+pub mod metaslab;
+pub mod open;
+pub mod pool;
+pub mod range_tree;
+pub mod space_map;
+mod sync;
+
+pub use create::{CreateSpec, TXG_INITIAL};
+pub use error::{PoolError, Result};
+pub use io::Io;
+pub use metaslab::Space;
+pub use open::{Candidate, Mode, OpenSpec, find};
+pub use pool::{Host, Pool};

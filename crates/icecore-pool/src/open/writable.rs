@@ -1,0 +1,154 @@
+//! Whether we may write to a pool: every reason against it, in words.
+//!
+//! The rule behind each: whatever a change of ours would have to keep up and we do not keep up, forbids it.
+
+use super::{DIRECTORY, Opened};
+use crate::error::Result;
+use crate::features::{self, Support};
+use icecore_dmu::{BlockStore, Want, zap};
+use icecore_format::objset::ObjsetPhys;
+use icecore_format::reader::u64_at;
+use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
+use icecore_vdev::{Leaf, PoolState, VdevConfig, VdevKind};
+use zerocopy::FromBytes;
+
+/// Offset of the root pointer in a dataset's bonus, of the count that only snapshots have, and their ends.
+const DS_BP: std::ops::Range<usize> = 128..256;
+const DS_NUM_CHILDREN: usize = 40;
+/// In the intent log header: the txg in which the log was claimed, and the pointer to its first block.
+const ZH_CLAIM_TXG: usize = 0;
+const ZH_LOG: std::ops::Range<usize> = 16..144;
+
+/// Why the pool cannot be written to; empty if it can.
+pub(super) fn reasons_against(pool: &Opened) -> Result<Vec<String>> {
+    let mut why = Vec::new();
+    if pool.uberblock.version.get() != icecore_format::uberblock::VERSION_FEATURES {
+        why.push(format!("pool version {} has no feature flags", pool.uberblock.version.get()));
+        return Ok(why);
+    }
+    features_against(pool, &mut why);
+    vdevs_against(pool, &mut why)?;
+    if pool.uberblock.checkpoint_txg.get() != 0 || pool.entry("com.delphix:zpool_checkpoint") != 0 {
+        why.push("the pool has a checkpoint".into());
+    }
+    if pool.uberblock.mmp_active() {
+        why.push("multihost is on: another system may have the pool open".into());
+    }
+    for (name, object) in &pool.directory {
+        let table = name.starts_with("DDT-") && name != "DDT-statistics";
+        if table && zap::count(&pool.mos, &pool.io, ObjectId(*object)).is_ok_and(|n| n > 0) {
+            why.push(format!("the pool has deduplicated blocks ({name})"));
+        }
+    }
+    for (entry, what) in [
+        ("com.delphix:removing", "a device is being removed"),
+        ("com.delphix:condensing_indirect", "an indirect vdev is being condensed"),
+    ] {
+        if pool.directory.contains_key(entry) {
+            why.push(what.into());
+        }
+    }
+    if let Some(zap::ZapValue::U64(scan)) = zap::lookup(&pool.mos, &pool.io, DIRECTORY, "scan")?
+        && scan.get(1) == Some(&1)
+    {
+        why.push("a scrub or resilver is under way".into());
+    }
+    logs_against(pool, &mut why)?;
+    Ok(why)
+}
+
+/// Features that all we write relies on.
+const NEEDED: [&str; 5] = [
+    "org.illumos:lz4_compress",
+    "com.delphix:spacemap_histogram",
+    "com.delphix:extensible_dataset",
+    "com.delphix:empty_bpobj",
+    "com.delphix:hole_birth",
+];
+
+fn features_against(pool: &Opened, why: &mut Vec<String>) {
+    for guid in NEEDED.iter().filter(|guid| !pool.features.contains_key(**guid)) {
+        why.push(format!("feature {} is not enabled", features::title(guid)));
+    }
+    for (guid, count) in &pool.features {
+        if *count > 0 && features::support(guid) != Support::Write {
+            why.push(format!("feature {} is active", features::title(guid)));
+        }
+    }
+}
+
+fn vdevs_against(pool: &Opened, why: &mut Vec<String>) -> Result<()> {
+    for leaf in pool.io.vdevs.leaves() {
+        if leaf.device().is_some_and(|d| d.read_only()) {
+            why.push(format!("device {} is opened read-only", leaf.name()));
+        }
+    }
+    let Some(tree) = &pool.config.vdev_tree else { return Ok(()) };
+    for top in &tree.children {
+        let id = top.id.unwrap_or(0);
+        match &top.kind {
+            VdevKind::Disk | VdevKind::File | VdevKind::Hole => {}
+            VdevKind::Mirror if top.children.iter().all(|c| c.kind.is_leaf()) => {}
+            other => why.push(format!("vdev {id} is of kind {other}, which we do not write yet")),
+        }
+        let sound = |l: &&Leaf| l.device().is_some() && !pool.stale.contains(&l.guid);
+        let sound = pool.io.vdevs.leaves().iter().filter(|l| top.find(l.guid).is_some()).filter(sound);
+        if top.kind != VdevKind::Hole && sound.count() == 0 {
+            why.push(format!("no device of vdev {id} is whole: a resilver is needed"));
+        }
+        if top.holds_log() {
+            why.push(format!("vdev {id} is a separate intent log"));
+        }
+        if top.removing.unwrap_or(0) != 0 {
+            why.push(format!("vdev {id} is being removed"));
+        }
+        if has_bias(pool, top)? {
+            why.push(format!("vdev {id} is reserved for a special class"));
+        }
+    }
+    Ok(())
+}
+
+fn has_bias(pool: &Opened, top: &VdevConfig) -> Result<bool> {
+    let Some(object) = top.vdev_zap_top.filter(|o| *o != 0) else { return Ok(false) };
+    let key = "org.zfsonlinux:allocation_bias";
+    Ok(zap::lookup(&pool.mos, &pool.io, ObjectId(object), key)?.is_some())
+}
+
+/// Intent logs with records that no import claimed: their blocks are not in the space maps, so we could
+/// overwrite them. After an export there are none: every block of a log belongs to a synced txg.
+fn logs_against(pool: &Opened, why: &mut Vec<String>) -> Result<()> {
+    if pool.config.pool_state() == PoolState::EXPORTED {
+        return Ok(());
+    }
+    let mut at = ObjectId(0);
+    while let Some(object) = pool.mos.next_object(&pool.io, at)? {
+        at = object;
+        let dn = pool.mos.dnode(&pool.io, object)?;
+        if dn.bonus_type() == ObjectType::DSL_DATASET
+            && u64_at(dn.bonus(), DS_NUM_CHILDREN) == 0
+            && let Some(bp) = dn.bonus().get(DS_BP).and_then(|b| Blkptr::read_from_bytes(b).ok())
+            && !bp.is_hole()
+            && unclaimed_log(pool, object, &bp)?
+        {
+            why.push(format!(
+                "dataset object {object} has an intent log to be replayed: import the pool with OpenZFS once"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the log has a first block that was written (its checksum holds), or that lies in a txg that was
+/// never synced.
+fn unclaimed_log(pool: &Opened, object: ObjectId, bp: &Blkptr) -> Result<bool> {
+    let block = pool.io.read(bp, &Bookmark::root(object.0), Want::NoKey)?;
+    let phys = ObjsetPhys::parse(&block)?;
+    let header = phys.zil_header();
+    let log = header.get(ZH_LOG).and_then(|b| Blkptr::read_from_bytes(b).ok()).unwrap_or_default();
+    if log.is_hole() || u64_at(header, ZH_CLAIM_TXG) != 0 {
+        return Ok(false);
+    }
+    let lost = log.birth() > pool.uberblock.txg();
+    Ok(lost || pool.io.read(&log, &Bookmark::root(object.0), Want::Stored).is_ok())
+}

@@ -1,0 +1,131 @@
+//! A pool in use: its I/O, its datasets, its configuration.
+//!
+//! Invariants:
+//! 1. One owner, one open txg: everything changed since the last commit is committed by [`Pool::commit`], whole
+//!    or not at all.
+//! 2. The configuration here is the one in the MOS; labels hold what `PoolConfig::label_for` makes of it.
+//! 3. After an error of a commit or an operation the pool object is of no more use: drop it and open again.
+
+use crate::error::PoolError;
+use crate::io::Io;
+use crate::metaslab::Space;
+use icecore_dmu::WriteError;
+use icecore_dsl::{Chance, Dsl};
+use icecore_env::Env;
+use icecore_format::uberblock::UberblockPhys;
+use icecore_format::{Guid, Txg};
+use icecore_vdev::PoolConfig;
+use std::collections::BTreeSet;
+
+/// Who we are, for the labels: other systems refuse a pool that somebody else has in use.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// As `hostid` says; 0 for none.
+    pub id: u64,
+    /// As `hostname` says.
+    pub name: String,
+}
+
+/// Objects of the MOS that belong to the pool itself; 0 for none.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Objects {
+    pub config: u64,
+    pub log_spacemap_zap: u64,
+    pub sync_bpobj: u64,
+    pub history: u64,
+}
+
+/// An open pool.
+pub struct Pool {
+    pub(crate) io: Io,
+    /// Directories, datasets, snapshots.
+    pub dsl: Dsl,
+    pub(crate) config: PoolConfig,
+    pub(crate) uberblock: UberblockPhys,
+    /// Active features without which the MOS cannot be read: the labels list them.
+    pub(crate) label_features: BTreeSet<String>,
+    /// The configuration changed: MOS object and labels are written with the next commit.
+    pub(crate) config_dirty: bool,
+    /// The next commit tells the labels that the pool is in use, and by whom.
+    pub(crate) announce: bool,
+    pub(crate) objects: Objects,
+    pub(crate) host: Host,
+    /// Leaves that are not written to: absent, or stale.
+    pub(crate) missing: BTreeSet<Guid>,
+    /// Passes the last commit took.
+    pub(crate) passes: u32,
+}
+
+impl Pool {
+    /// Block I/O and datasets at once, for operations that need both.
+    pub fn parts(&mut self) -> (&mut Io, &mut Dsl) {
+        (&mut self.io, &mut self.dsl)
+    }
+    /// Block I/O, for reading.
+    #[must_use]
+    pub fn io(&self) -> &Io {
+        &self.io
+    }
+    /// Block I/O.
+    pub fn io_mut(&mut self) -> &mut Io {
+        &mut self.io
+    }
+    /// The configuration as the MOS has it.
+    #[must_use]
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.dsl.info.name
+    }
+    /// The pool's identity.
+    #[must_use]
+    pub fn guid(&self) -> Guid {
+        Guid(self.config.pool_guid.unwrap_or_default())
+    }
+    /// The last committed uberblock.
+    #[must_use]
+    pub fn uberblock(&self) -> &UberblockPhys {
+        &self.uberblock
+    }
+    /// The last committed txg.
+    #[must_use]
+    pub fn synced(&self) -> Txg {
+        self.uberblock.txg()
+    }
+    /// Whether anything can be written.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.io.writable
+    }
+    /// Bytes in the pool, allocated, deferred. Read from the space maps also for pools opened read-only.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.io.space()
+    }
+    /// Passes the last commit took to converge.
+    #[must_use]
+    pub fn last_passes(&self) -> u32 {
+        self.passes
+    }
+    pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
+        let txg = Some(self.io.txg);
+        let error = if self.io.suspended().is_some() { error } else { self.io.suspend(error.to_string()) };
+        PoolError::Write { error, txg }
+    }
+}
+
+/// Time and randomness for the DSL, from the environment.
+pub(crate) struct EnvChance(pub Env);
+
+impl Chance for EnvChance {
+    fn now(&mut self) -> (u64, u32) {
+        let ns = self.0.clock.monotonic_ns() % 1_000_000_000;
+        (self.0.clock.now(), u32::try_from(ns).unwrap_or(0))
+    }
+    fn fill(&mut self, out: &mut [u8]) {
+        self.0.entropy.fill(out);
+    }
+}

@@ -1,0 +1,516 @@
+//! Receive: a stream of `zfs send` becomes snapshots of a pool.
+//!
+//! `rules` says what a record may say, `apply` turns records into changes, `begin` and `finish` are the
+//! two ends of a dataset's receive, `package` is for streams of many snapshots, `props` for what travels
+//! beside the data, `keydata` for the keys of raw streams.
+//!
+//! Invariants:
+//! 1. A record is applied only after the checksum of the next one has proven it.
+//! 2. Nothing of a receive is visible before its last commit, and that makes all of it visible: a cut
+//!    anywhere leaves the datasets as they were, beside partial state that is marked as such.
+//! 3. A receive that fails leaves partial state only if it was asked to be resumable and had passed its
+//!    first checks. Otherwise the pool is as before.
+//! 4. One parser for receiving, skipping and dry runs.
+//! 5. Memory: one batch of blocks, one record ahead, and the dirty metadata of less than
+//!    [`DIRTY_MAX`] bytes.
+
+pub mod apply;
+mod begin;
+pub mod error;
+mod finish;
+pub mod keydata;
+mod package;
+mod props;
+pub mod rules;
+
+pub use error::ReceiveError;
+pub use package::inherit_root;
+
+use apply::{Applier, ApplyError};
+use begin::{Ask, Place, Receiving};
+use icecore_dmu::{BlockStore, BlockWriter, WriteError};
+use icecore_dsl::resume::{Point, RECV_CLONE};
+use icecore_dsl::{DatasetRef, Dsl, DslError, Feature};
+use icecore_format::NvList;
+use icecore_format::fletcher::{Fletcher4, HashFn};
+use icecore_format::stream::{Begin, Entry, Record, StreamReader, feature};
+use std::io::Read;
+
+type Result<T, E = ReceiveError> = std::result::Result<T, E>;
+
+/// Bytes of dirty metadata that force a commit.
+pub const DIRTY_MAX: u64 = 48 << 20;
+/// Bytes of data after which a commit makes what was received durable.
+pub const DATA_MAX: u64 = 512 << 20;
+/// Records between two looks at the dirty metadata.
+const DIRTY_LOOK: u64 = 512;
+/// Largest buffer prepared for a payload before any of it was read.
+const PAYLOAD_GUESS_MAX: usize = 1 << 20;
+
+/// What receive needs of an open pool.
+pub trait Engine {
+    /// The pool's blocks and its datasets.
+    fn parts(&mut self) -> (&mut dyn BlockWriter, &mut Dsl);
+    /// Commits the open txg.
+    fn commit(&mut self) -> Result<(), String>;
+    /// Forgets the open txg: the pool is opened again as it was after the last commit.
+    fn abandon(&mut self) -> Result<(), String>;
+}
+
+/// How the name of a received dataset follows from the one it was sent from.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Naming {
+    /// The target is the dataset that was sent; what was below it comes below the target.
+    #[default]
+    Exact,
+    /// `-d`: all but the sender's pool name is put below the target; missing parents are made.
+    Prefix,
+    /// `-e`: only the last component of the dataset sent.
+    Tail,
+}
+
+/// What to receive, where, and how.
+#[derive(Clone, Default, Debug)]
+pub struct ReceiveSpec {
+    /// `pool/dataset` or `pool/dataset@snapshot`.
+    pub target: String,
+    /// `-d`, `-e`.
+    pub naming: Naming,
+    /// `-F`: roll back, replace an empty-handed dataset, and with packages destroy what the sender has not.
+    pub force: bool,
+    /// `-s`: keep partial state.
+    pub resumable: bool,
+    /// `-n`: check only.
+    pub dry_run: bool,
+    /// `-o origin=`.
+    pub origin: Option<String>,
+    /// `-o property=value`.
+    pub set: Vec<(String, String)>,
+    /// `-x property`.
+    pub exclude: Vec<String>,
+    /// `-h`: no holds from the stream.
+    pub skip_holds: bool,
+    /// Properties that mount, share, or loosen what files may do take effect as OpenZFS lets them.
+    /// Without it they are kept as received values that do not rule (`zfs inherit -S` makes them).
+    pub trust_props: bool,
+    /// Commit after so many bytes of data; 0 for [`DATA_MAX`].
+    pub commit_bytes: u64,
+    /// Let a stream that is not raw follow a raw one; no raw stream can follow then.
+    pub allow_ivset_divergence: bool,
+}
+
+/// What a receive tells while it runs.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A stream begins.
+    Begin {
+        /// The sender's name of the snapshot.
+        from: &'a str,
+        /// Ours.
+        into: &'a str,
+        /// It builds on another snapshot.
+        incremental: bool,
+    },
+    /// So many bytes of the input were read.
+    Bytes(u64),
+    /// The snapshot is here already; its stream is read and dropped.
+    Present(&'a str),
+    /// A snapshot is complete.
+    Done(&'a str),
+    /// Something the user should know.
+    Warning(String),
+}
+
+/// One snapshot received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReceivedSnapshot {
+    /// Its full name.
+    pub name: String,
+    /// Its guid.
+    pub guid: u64,
+    /// Bytes of its stream.
+    pub bytes: u64,
+    /// Its stream built on another snapshot.
+    pub incremental: bool,
+}
+
+/// What a receive did (or, as a dry run, would do).
+#[derive(Clone, Default, Debug)]
+pub struct Received {
+    /// Snapshots received, in order.
+    pub snapshots: Vec<ReceivedSnapshot>,
+    /// Snapshots that were here already.
+    pub present: Vec<String>,
+    /// Snapshots and datasets destroyed because of `-F`.
+    pub destroyed: Vec<String>,
+    /// Datasets and snapshots renamed because of `-F`.
+    pub renamed: Vec<(String, String)>,
+    /// What could not be done, or was done otherwise, without making the receive fail.
+    pub warnings: Vec<String>,
+    /// Bytes read.
+    pub bytes: u64,
+    /// The dataset that the first stream went to.
+    pub top: Option<String>,
+}
+
+/// Receives a stream or a package of streams. `hash` sums payloads; [`Fletcher4::of`] will do.
+pub fn receive(
+    engine: &mut dyn Engine,
+    input: &mut dyn Read,
+    spec: &ReceiveSpec,
+    hash: HashFn,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Received> {
+    let mut run = Run {
+        engine,
+        reader: StreamReader::new(input, hash),
+        spec,
+        progress,
+        done: Received::default(),
+        guess: 0,
+    };
+    let Some((entry, payload)) = run.next()? else {
+        return Err(ReceiveError::BadStream("no stream".into()));
+    };
+    let Record::Begin(begin) = entry.record else {
+        return Err(ReceiveError::BadStream("the stream does not begin with BEGIN".into()));
+    };
+    let list = decode_list(&payload)?;
+    if begin.is_compound() {
+        run.package(&begin, &list)?;
+    } else {
+        let top = begin.toname.as_str().unwrap_or("").split('@').next().unwrap_or("").to_string();
+        run.stream(&begin, &list, &top, None)?;
+    }
+    run.done.bytes = run.reader.offset();
+    Ok(run.done)
+}
+
+/// Receives with the plain checksum function.
+pub fn receive_plain(engine: &mut dyn Engine, input: &mut dyn Read, spec: &ReceiveSpec) -> Result<Received> {
+    receive(engine, input, spec, Fletcher4::of, &mut |_| {})
+}
+
+/// Removes what an interrupted receive left at `path` (`zfs receive -A`).
+pub fn abort(engine: &mut dyn Engine, path: &str) -> Result<()> {
+    let (io, dsl) = engine.parts();
+    let head = dsl.lookup_head(io, path)?;
+    let gone = match dsl.receive_clone(io, head)? {
+        Some(_) => format!("{path}/{RECV_CLONE}"),
+        None => {
+            let partial = dsl.dataset(io, head.obj)?.is_inconsistent();
+            if !partial || dsl.resume_state(io, head.obj)?.is_none() {
+                return Err(ReceiveError::NothingToAbort(path.into()));
+            }
+            path.to_string()
+        }
+    };
+    dsl.destroy_head(io, &gone)?;
+    engine.commit().map_err(ReceiveError::Commit)
+}
+
+/// A packed list with its padding; no list for no bytes.
+fn decode_list(payload: &[u8]) -> Result<NvList> {
+    if payload.is_empty() {
+        return Ok(NvList::new());
+    }
+    let (list, _) = NvList::decode(payload).map_err(|c| ReceiveError::BadStream(c.to_string()))?;
+    Ok(list)
+}
+
+/// What a package says about the stream at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// The entry of its file system.
+    pub fs: &'a NvList,
+}
+
+pub(crate) struct Run<'a> {
+    engine: &'a mut dyn Engine,
+    reader: StreamReader<&'a mut dyn Read>,
+    spec: &'a ReceiveSpec,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    done: Received,
+    /// Length of the last payload: the next buffer gets that size at once.
+    guess: usize,
+}
+
+impl Run<'_> {
+    fn next(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
+        let mut payload = Vec::with_capacity(self.guess);
+        let entry = self.reader.next(&mut payload)?;
+        self.guess = payload.len().min(PAYLOAD_GUESS_MAX);
+        if payload.capacity() > payload.len().saturating_mul(2).max(4096) {
+            payload.shrink_to_fit();
+        }
+        Ok(entry.map(|e| (e, payload)))
+    }
+
+    fn warn(&mut self, what: String) {
+        (self.progress)(Progress::Warning(what.clone()));
+        self.done.warnings.push(what);
+    }
+
+    /// Receives the stream that `begin` opens. `sent` is the dataset that `zfs send` was called for.
+    fn stream(
+        &mut self,
+        begin: &Begin,
+        list: &NvList,
+        sent: &str,
+        context: Option<Context<'_>>,
+    ) -> Result<()> {
+        let start = self.reader.offset();
+        let toname = begin.toname.as_str().unwrap_or("").to_string();
+        let (path, snap) = self.place_name(begin, &toname, sent, context)?;
+        let full = format!("{path}@{snap}");
+        let ask = Ask {
+            begin,
+            list,
+            path: &path,
+            snap: &snap,
+            origin: self.spec.origin.as_deref(),
+            force: self.spec.force,
+            resumable: self.spec.resumable,
+            plain: self.spec.set.iter().any(|(k, v)| k == "encryption" && v == "off"),
+            allow_ivset_divergence: self.spec.allow_ivset_divergence,
+        };
+        let limits = {
+            let (io, dsl) = self.engine.parts();
+            begin::limits(dsl, io)?
+        };
+        let (place, key) = {
+            let (io, dsl) = self.engine.parts();
+            begin::check(dsl, io, &ask)?
+        };
+        if self.done.top.is_none() {
+            self.done.top = Some(path.clone());
+        }
+        if matches!(place, Place::Present) {
+            (self.progress)(Progress::Present(&full));
+            self.done.present.push(full);
+            return self.skip(begin, limits);
+        }
+        let incremental = begin.fromguid != 0;
+        (self.progress)(Progress::Begin { from: &toname, into: &full, incremental });
+        let bytes_at = |now: u64| now.saturating_sub(start);
+        if self.spec.dry_run {
+            self.skip(begin, limits)?;
+        } else {
+            self.receive_into(&ask, &place, key, context, limits)?;
+        }
+        (self.progress)(Progress::Done(&full));
+        let bytes = bytes_at(self.reader.offset());
+        self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
+        Ok(())
+    }
+
+    /// Reads a stream to its END with all checks, and drops it.
+    fn skip(&mut self, begin: &Begin, limits: rules::Limits) -> Result<()> {
+        let mut rules = rules::Rules::new(begin, limits);
+        while let Some((entry, _)) = self.next()? {
+            if matches!(entry.record, Record::End(_)) {
+                return Ok(());
+            }
+            rules.check(&entry.record).map_err(|refusal| record_error(&entry, refusal))?;
+        }
+        Err(ReceiveError::BadStream("the stream ends without END".into()))
+    }
+
+    /// Makes the dataset, applies the records, makes the snapshot; on an error undoes what it did.
+    fn receive_into(
+        &mut self,
+        ask: &Ask<'_>,
+        place: &Place,
+        key: Option<keydata::KeyData>,
+        context: Option<Context<'_>>,
+        limits: rules::Limits,
+    ) -> Result<()> {
+        let spec = self.spec;
+        let started = {
+            let (io, dsl) = self.engine.parts();
+            begin::start(dsl, io, ask, place, key, &mut |dsl, io, ds| {
+                props::apply_new(dsl, io, ds, ask.begin, context, spec)
+            })
+        };
+        let receiving = match started {
+            Ok(r) => r,
+            Err(e) => {
+                self.engine.abandon().map_err(ReceiveError::Commit)?;
+                return Err(e);
+            }
+        };
+        let mut committed = matches!(place, Place::Resume { .. });
+        let result = self
+            .records(ask.begin, &receiving, limits, &mut committed)
+            .and_then(|()| self.complete(ask, &receiving, context));
+        let Err(failure) = result else { return Ok(()) };
+        self.clean_up(ask, &receiving, &failure, committed, matches!(place, Place::Resume { .. }))?;
+        Err(failure)
+    }
+
+    /// Applies all records up to END.
+    fn records(
+        &mut self,
+        begin: &Begin,
+        r: &Receiving,
+        limits: rules::Limits,
+        committed: &mut bool,
+    ) -> Result<()> {
+        let mut applier = Applier::new(begin, self.reader.order(), limits);
+        let result = self.apply_all(&mut applier, r, begin.payload_len.0.into(), committed);
+        // What was applied before an error counts: it is where a resumed stream goes on.
+        if let Err(e) = &result
+            && !is_write(e)
+        {
+            self.flush(&mut applier, r.ds)?;
+        }
+        result?;
+        self.flush(&mut applier, r.ds)?;
+        if begin.fromguid == 0 && r.from.is_some() {
+            let (io, dsl) = self.engine.parts();
+            let os = opened(dsl, r.ds)?;
+            applier.free_the_rest(io, os).map_err(plain_error)?;
+        }
+        Ok(())
+    }
+
+    fn apply_all(
+        &mut self,
+        applier: &mut Applier,
+        r: &Receiving,
+        list_len: u64,
+        committed: &mut bool,
+    ) -> Result<()> {
+        // OpenZFS counts from after the BEGIN record: its list is in, its 312 bytes are not.
+        let start = self.reader.offset().saturating_sub(list_len);
+        let mut pending: Option<(Entry, Vec<u8>)> = None;
+        let mut since_commit = 0;
+        let data_max = if self.spec.commit_bytes == 0 { DATA_MAX } else { self.spec.commit_bytes };
+        loop {
+            let Some((entry, payload)) = self.next()? else {
+                return Err(ReceiveError::BadStream("the stream ends without END".into()));
+            };
+            let proven = pending.replace((entry, payload));
+            let ends = matches!(pending, Some((Entry { record: Record::End(_), .. }, _)));
+            if let Some((entry, payload)) = proven {
+                let bytes = r.bytes + entry.offset.saturating_sub(start) + 312;
+                let (io, dsl) = self.engine.parts();
+                let os = opened(dsl, r.ds)?;
+                applier.apply(io, os, &entry.record, payload, bytes).map_err(|e| match e {
+                    ApplyError::Refused(refusal) => record_error(&entry, refusal),
+                    ApplyError::Write(e) => ReceiveError::Write(e),
+                })?;
+                since_commit += applier.take_written();
+                // Counting what is dirty walks over it: not for every record.
+                let crowded = entry.number.is_multiple_of(DIRTY_LOOK) && os.dirty_bytes() >= DIRTY_MAX;
+                if since_commit >= data_max || crowded {
+                    self.flush(applier, r.ds)?;
+                    self.engine.commit().map_err(ReceiveError::Commit)?;
+                    *committed = true;
+                    since_commit = 0;
+                }
+                (self.progress)(Progress::Bytes(self.reader.offset()));
+            }
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes what waits and notes how far the receive has come.
+    fn flush(&mut self, applier: &mut Applier, ds: DatasetRef) -> Result<()> {
+        let (io, dsl) = self.engine.parts();
+        applier.flush(io, opened(dsl, ds)?).map_err(plain_error)?;
+        let point = applier.point();
+        if point.object != 0 {
+            let apply::Point { object, offset, bytes } = point;
+            dsl.set_resume_point(ds.obj, Point { object, offset, bytes });
+        }
+        let seen = applier.seen();
+        let features = [
+            (seen.zstd, Feature::ZSTD_COMPRESS),
+            (seen.large_dnode, Feature::LARGE_DNODE),
+            (seen.large_block, Feature::LARGE_BLOCKS),
+        ];
+        for (_, f) in features.into_iter().filter(|(on, _)| *on) {
+            dsl.activate_feature(io, ds.obj, f)?;
+        }
+        Ok(())
+    }
+
+    /// The last txg.
+    fn complete(&mut self, ask: &Ask<'_>, r: &Receiving, context: Option<Context<'_>>) -> Result<()> {
+        let spec = self.spec;
+        let (io, dsl) = self.engine.parts();
+        let done = finish::finish(dsl, io, r, ask.path, ask.snap, ask.begin)?;
+        let mut warnings = props::apply_finished(dsl, io, ask, r.over.is_some(), context, spec)?;
+        self.engine.commit().map_err(ReceiveError::Commit)?;
+        if done.kept_wrapping {
+            warnings.push(format!(
+                "{}: the key was wrapped anew here since it was received, or not received by us; it stays as it is",
+                ask.path
+            ));
+        }
+        self.done.destroyed.extend(done.destroyed);
+        for w in warnings {
+            self.warn(w);
+        }
+        Ok(())
+    }
+
+    /// After a failure: keeps partial state if that was asked for and makes sense, else removes it.
+    fn clean_up(
+        &mut self,
+        ask: &Ask<'_>,
+        r: &Receiving,
+        failure: &ReceiveError,
+        committed: bool,
+        resumed: bool,
+    ) -> Result<()> {
+        let resumable = self.spec.resumable || resumed;
+        if resumable && !is_write(failure) && !matches!(failure, ReceiveError::Dsl(_)) {
+            return self.engine.commit().map_err(ReceiveError::Commit);
+        }
+        self.engine.abandon().map_err(ReceiveError::Commit)?;
+        if resumable || !committed {
+            return Ok(());
+        }
+        let gone = if r.over.is_some() { format!("{}/{RECV_CLONE}", ask.path) } else { ask.path.to_string() };
+        let (io, dsl) = self.engine.parts();
+        dsl.destroy_head(io, &gone)?;
+        self.engine.commit().map_err(ReceiveError::Commit)
+    }
+}
+
+/// Errors after which the open txg is of no use.
+fn is_write(e: &ReceiveError) -> bool {
+    matches!(e, ReceiveError::Write(_) | ReceiveError::Commit(_))
+        || matches!(e, ReceiveError::Dsl(DslError::Write(_) | DslError::NoSpace | DslError::Read(_)))
+}
+
+fn opened(dsl: &mut Dsl, ds: DatasetRef) -> Result<&mut icecore_dmu::Objset> {
+    dsl.opened(ds.obj).ok_or_else(|| {
+        ReceiveError::Write(WriteError::Invalid("the dataset received into is not open".into()))
+    })
+}
+
+fn record_error(entry: &Entry, refusal: rules::Refusal) -> ReceiveError {
+    ReceiveError::Record { number: entry.number, offset: entry.offset, refusal }
+}
+
+fn plain_error(e: ApplyError) -> ReceiveError {
+    match e {
+        ApplyError::Refused(r) => ReceiveError::BadStream(r.to_string()),
+        ApplyError::Write(e) => ReceiveError::Write(e),
+    }
+}
+
+/// Whether `begin` is of a stream that goes on with another.
+pub(crate) fn is_resuming(begin: &Begin) -> bool {
+    begin.has(feature::RESUMING)
+}
+
+/// Whether a dataset of that name exists.
+pub(crate) fn exists(dsl: &Dsl, io: &dyn BlockStore, path: &str) -> bool {
+    dsl.lookup_head(io, path).is_ok()
+}

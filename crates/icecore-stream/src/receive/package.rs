@@ -1,0 +1,458 @@
+//! Packages of streams (`zfs send -R`, `-I`, `-p`): names, order, and what is done around the streams.
+//!
+//! Facts: `zfs_receive_package`, `zfs_receive_impl`, `zfs_receive_one`, `recv_incremental_replication`,
+//! `recv_fix_encryption_hierarchy`, libzfs_sendrecv.c.
+//!
+//! Invariants:
+//! 1. Datasets and snapshots are recognised by guid, never by name.
+//! 2. Nothing is destroyed or renamed unless `-F` was given; everything that is, is listed.
+//! 3. A dataset becomes part of its parent's encryption root only if its key is wrapped as that root's is:
+//!    same format, salt and iterations. So every dataset can be opened by the key of its root.
+//! 4. The sender's `keylocation` is not taken: roots made here ask for their key.
+
+use super::begin::snapshots_with_guid;
+use super::error::ReceiveError;
+use super::{Context, Naming, Progress, Run, exists, is_resuming};
+use icecore_dmu::zap::{self, ZapValue};
+use icecore_dmu::{BlockStore, BlockWriter};
+use icecore_dsl::prop::SetSource;
+use icecore_dsl::{Dsl, Value, name};
+use icecore_format::nvlist::NvValue;
+use icecore_format::stream::{Begin, Record, begin_flag};
+use icecore_format::{NvList, ObjectId};
+use std::collections::BTreeMap;
+
+type Result<T, E = ReceiveError> = std::result::Result<T, E>;
+
+/// Rounds of renaming and destroying, each of which may make room for the next.
+const PASSES_MAX: usize = 8;
+
+/// What a package says about its file systems, by guid of their snapshots.
+struct Fss<'a> {
+    all: Vec<&'a NvList>,
+    by_guid: BTreeMap<u64, (usize, String)>,
+}
+
+impl<'a> Fss<'a> {
+    fn new(list: &'a NvList) -> Self {
+        let mut out = Self { all: Vec::new(), by_guid: BTreeMap::new() };
+        let Some(fss) = list.list("fss") else { return out };
+        for (_, value) in fss.iter() {
+            let NvValue::List(fs) = value else { continue };
+            for (snap, guid) in fs.list("snaps").into_iter().flat_map(NvList::iter) {
+                if let (Some(snap), NvValue::U64(guid)) = (snap.as_str(), guid) {
+                    out.by_guid.insert(*guid, (out.all.len(), snap.to_string()));
+                }
+            }
+            out.all.push(fs);
+        }
+        out
+    }
+    /// The file system that a snapshot belongs to at the sender, and the snapshot's name there.
+    fn find(&self, guid: u64) -> Option<(&'a NvList, &str)> {
+        let (at, snap) = self.by_guid.get(&guid)?;
+        self.all.get(*at).map(|fs| (*fs, snap.as_str()))
+    }
+}
+
+/// A local dataset of the tree that a package goes to.
+struct Local {
+    path: String,
+    snaps: Vec<(String, u64)>,
+}
+
+fn locals(dsl: &Dsl, io: &dyn BlockStore, top: &str) -> Result<Vec<Local>> {
+    let mut out = Vec::new();
+    for path in dsl.descendants(io, top)? {
+        let mut snaps = Vec::new();
+        for (name, snap) in dsl.snapshots(io, &path)? {
+            snaps.push((name, dsl.dataset(io, snap.obj)?.guid));
+        }
+        out.push(Local { path, snaps });
+    }
+    Ok(out)
+}
+
+/// The part after the last slash.
+fn last(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, l)| l)
+}
+
+impl Run<'_> {
+    /// Dataset and snapshot that the stream `toname` goes to. `sent` is the dataset that was sent.
+    pub(super) fn place_name(
+        &mut self,
+        begin: &Begin,
+        toname: &str,
+        sent: &str,
+        context: Option<Context<'_>>,
+    ) -> Result<(String, String)> {
+        let full = destination(&self.spec.target, self.spec.naming, toname, sent)?;
+        // Names with '%' and '$' are for hidden clones and the pool's own directories.
+        if name::check(&full).is_err() || full.contains(['%', '$', '#']) {
+            return Err(ReceiveError::Name(full));
+        }
+        let Some((path, snap)) = full.split_once('@').filter(|(_, s)| !s.is_empty()) else {
+            return Err(ReceiveError::Name(full));
+        };
+        let (mut path, snap) = (path.to_string(), snap.to_string());
+        let (io, dsl) = self.engine.parts();
+        let fresh = begin.fromguid == 0 || begin.flags & begin_flag::CLONE != 0 || self.spec.origin.is_some();
+        let below_top = toname.strip_prefix(sent).is_some_and(|rest| !rest.starts_with('@'));
+        if fresh && !is_resuming(begin) {
+            // The parent may have been renamed here: it is found by the snapshot it was sent with.
+            if let Some((parent, base)) = path.rsplit_once('/')
+                && !exists(dsl, io, parent)
+                && let Some(guid) = context.and_then(|c| c.fs.u64("parentfromsnap")).filter(|g| *g != 0)
+                && let Some((found, _)) = snapshots_with_guid(dsl, io, guid)?.into_iter().next()
+                && let Some((dataset, _)) = found.split_once('@')
+            {
+                path = format!("{dataset}/{base}");
+            }
+            if self.spec.naming == Naming::Prefix && !self.spec.dry_run {
+                self.make_parents(&path)?;
+            }
+        } else if (self.spec.naming != Naming::Exact || below_top) && !exists(dsl, io, &path) {
+            let found = snapshots_with_guid(dsl, io, begin.fromguid)?.into_iter().next();
+            if let Some((dataset, _)) = found.as_ref().and_then(|(n, _)| n.split_once('@')) {
+                path = dataset.to_string();
+            }
+        }
+        Ok((path, snap))
+    }
+
+    /// Makes the missing datasets between the target and `path`.
+    fn make_parents(&mut self, path: &str) -> Result<()> {
+        let target = self.spec.target.as_str();
+        let rest = path.strip_prefix(target).unwrap_or("").trim_start_matches('/');
+        let mut at = target.to_string();
+        let parts: Vec<&str> = rest.split('/').collect();
+        for part in parts.iter().take(parts.len().saturating_sub(1)) {
+            at = format!("{at}/{part}");
+            let (io, dsl) = self.engine.parts();
+            if !exists(dsl, io, &at) {
+                dsl.create_filesystem(io, &at, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a package. Its BEGIN has been read.
+    pub(super) fn package(&mut self, begin: &Begin, list: &NvList) -> Result<()> {
+        let fss = Fss::new(list);
+        let recursive = !list.flag("not_recursive");
+        let incremental = list.str("fromsnap").is_some() && recursive;
+        if recursive && self.spec.target.contains('@') {
+            return Err(ReceiveError::BadStream(
+                "cannot specify snapshot name for multi-snapshot stream".into(),
+            ));
+        }
+        match self.next()? {
+            Some((e, _)) if matches!(e.record, Record::End(_)) => {}
+            _ => return Err(ReceiveError::BadStream("a package without END after its list".into())),
+        }
+        let toname = begin.toname.as_str().unwrap_or("").to_string();
+        let sent = toname.split('@').next().unwrap_or("").to_string();
+        let top = destination(&self.spec.target, self.spec.naming, &toname, &sent)?;
+        let top = top.split('@').next().unwrap_or("").to_string();
+        if incremental {
+            self.replicate(&fss, &top, list)?;
+        }
+        self.streams(&fss, &sent)?;
+        if incremental {
+            self.replicate(&fss, &top, list)?;
+        }
+        if list.flag("raw") && !self.spec.dry_run {
+            self.fix_roots(&fss)?;
+        }
+        Ok(())
+    }
+
+    /// Receives each stream of the package, to the END of zeros.
+    fn streams(&mut self, fss: &Fss<'_>, sent: &str) -> Result<()> {
+        while let Some((entry, payload)) = self.next()? {
+            match entry.record {
+                Record::Begin(begin) => {
+                    let list = super::decode_list(&payload)?;
+                    let context = fss.find(begin.toguid).map(|(fs, _)| Context { fs });
+                    self.stream(&begin, &list, sent, context)?;
+                }
+                Record::End(_) => return Ok(()),
+                other => {
+                    return Err(ReceiveError::BadStream(format!("{} between streams", other.type_name())));
+                }
+            }
+        }
+        Err(ReceiveError::BadStream("the package ends without its last END".into()))
+    }
+
+    // ---- what the sender renamed and destroyed ----
+
+    /// Destroys and renames what the sender has destroyed and renamed since (`recv_incremental_replication`).
+    fn replicate(&mut self, fss: &Fss<'_>, top: &str, list: &NvList) -> Result<()> {
+        let (io, dsl) = self.engine.parts();
+        if !exists(dsl, io, top) {
+            return Ok(());
+        }
+        let from = list.str("fromsnap").unwrap_or("").to_string();
+        if !self.spec.force || self.spec.dry_run {
+            return self.replicate_listing(fss, top);
+        }
+        for _ in 0..PASSES_MAX {
+            let (io, dsl) = self.engine.parts();
+            let mut again = false;
+            for local in locals(dsl, io, top)? {
+                again |= self.replicate_one(fss, top, &local, &from)?;
+            }
+            if !again {
+                break;
+            }
+        }
+        self.engine.commit().map_err(ReceiveError::Commit)
+    }
+
+    /// Without `-F` nothing is destroyed or renamed; a dry run says what would be.
+    fn replicate_listing(&mut self, fss: &Fss<'_>, top: &str) -> Result<()> {
+        let (io, dsl) = self.engine.parts();
+        let all = locals(dsl, io, top)?;
+        for local in all {
+            let known = local.snaps.iter().any(|(_, g)| fss.find(*g).is_some());
+            let gone: Vec<String> = local
+                .snaps
+                .iter()
+                .filter(|(_, g)| fss.find(*g).is_none())
+                .map(|(n, _)| format!("{}@{n}", local.path))
+                .collect();
+            if self.spec.force && self.spec.dry_run {
+                self.done.destroyed.extend(gone);
+                if !known && local.path != top {
+                    self.done.destroyed.push(local.path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True if something changed that may let another dataset follow.
+    fn replicate_one(&mut self, fss: &Fss<'_>, top: &str, local: &Local, from: &str) -> Result<bool> {
+        let mut changed = false;
+        let mut own: Option<&NvList> = None;
+        let mut has_from = false;
+        for (snap, guid) in &local.snaps {
+            let full = format!("{}@{snap}", local.path);
+            let Some((fs, name)) = fss.find(*guid) else {
+                changed |= self.destroy(&full)?;
+                continue;
+            };
+            own = Some(fs);
+            has_from |= name == from;
+            if name != snap {
+                let (io, dsl) = self.engine.parts();
+                if dsl.rename_snapshot(io, &local.path, snap, name).is_ok() {
+                    self.done.renamed.push((full, format!("{}@{name}", local.path)));
+                    changed = true;
+                }
+            }
+        }
+        let Some(fs) = own else {
+            return Ok(if local.path == top { changed } else { self.destroy(&local.path)? || changed });
+        };
+        if has_from && local.path != top {
+            changed |= self.rename(fss, top, local, fs)?;
+        }
+        Ok(changed)
+    }
+
+    fn destroy(&mut self, full: &str) -> Result<bool> {
+        let (io, dsl) = self.engine.parts();
+        let result = if full.contains('@') {
+            dsl.destroy_snapshot(io, full, false).map(|_| ())
+        } else if dsl.children(io, full)?.is_empty() {
+            dsl.destroy_head(io, full)
+        } else {
+            return Ok(false); // its children first
+        };
+        match result {
+            Ok(()) => {
+                self.done.destroyed.push(full.into());
+                Ok(true)
+            }
+            Err(e) => {
+                let e = ReceiveError::from(e);
+                if super::is_write(&e) {
+                    return Err(e);
+                }
+                self.warn(format!("cannot destroy {full}: {e}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Moves a dataset below the parent it has at the sender, with the name it has there.
+    fn rename(&mut self, fss: &Fss<'_>, top: &str, local: &Local, fs: &NvList) -> Result<bool> {
+        let (Some(sent), Some(parent_guid)) = (fs.str("name"), fs.u64("parentfromsnap")) else {
+            return Ok(false);
+        };
+        let Some((own_parent, own_last)) = local.path.rsplit_once('/') else { return Ok(false) };
+        let (io, dsl) = self.engine.parts();
+        let parent = match fss.find(parent_guid) {
+            Some(_) => locals(dsl, io, top)?
+                .into_iter()
+                .find(|l| l.snaps.iter().any(|(_, g)| *g == parent_guid))
+                .map(|l| l.path),
+            None => Some(own_parent.to_string()),
+        };
+        let Some(parent) = parent else { return Ok(false) };
+        let to = format!("{parent}/{}", last(sent));
+        if (parent == own_parent && own_last == last(sent)) || to == local.path {
+            return Ok(false);
+        }
+        match dsl.rename(io, &local.path, &to) {
+            Ok(()) => {
+                self.done.renamed.push((local.path.clone(), to));
+                Ok(true)
+            }
+            Err(e) => {
+                self.warn(format!("cannot rename {} to {to}: {e}", local.path));
+                Ok(false)
+            }
+        }
+    }
+
+    // ---- encryption roots ----
+
+    /// Gives every dataset received raw the encryption root it has at the sender, where its key allows it
+    /// (`recv_fix_encryption_hierarchy`).
+    fn fix_roots(&mut self, fss: &Fss<'_>) -> Result<()> {
+        let Some(top) = self.done.top.clone() else { return Ok(()) };
+        let (io, dsl) = self.engine.parts();
+        let mut changed = false;
+        let mut warnings = Vec::new();
+        for local in locals(dsl, io, &top)? {
+            let Some((fs, _)) = local.snaps.iter().find_map(|(_, g)| fss.find(*g)) else { continue };
+            let head = dsl.lookup_head(io, &local.path)?;
+            let Some(root) = dsl.encryption_root(io, head.dir)? else { continue };
+            let is_root = root == head.dir;
+            let sender_root = fs.contains("is_encroot");
+            let clone = dsl.is_clone(&dsl.dir(io, head.dir)?);
+            if sender_root && !is_root && !clone {
+                set_root(dsl, io, &local.path, head.dir)?;
+                let prompt = Value::Text("prompt".into());
+                dsl.prop_set_raw(io, head, "keylocation", &prompt, SetSource::Local)?;
+                changed = true;
+            } else if !sender_root && is_root && local.path != top {
+                match inheritable_root(dsl, io, head.dir)? {
+                    Some(parent_root) => {
+                        set_root(dsl, io, &local.path, parent_root)?;
+                        dsl.prop_clear(io, head, "keylocation", false)?;
+                        changed = true;
+                    }
+                    None => warnings.push(format!(
+                        "{} stays its own encryption root: its parent's key would not open it",
+                        local.path
+                    )),
+                }
+            }
+        }
+        if changed {
+            self.engine.commit().map_err(ReceiveError::Commit)?;
+        }
+        for w in warnings {
+            (self.progress)(Progress::Warning(w.clone()));
+            self.done.warnings.push(w);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the dataset at `path`, received raw on its own and so its own encryption root, the root of its
+/// parent, if its key is wrapped as the parent's is. False if it stays as it was.
+pub fn inherit_root(engine: &mut dyn super::Engine, path: &str) -> Result<bool> {
+    let (io, dsl) = engine.parts();
+    let head = dsl.lookup_head(io, path)?;
+    if dsl.encryption_root(io, head.dir)? != Some(head.dir) {
+        return Ok(false);
+    }
+    let Some(root) = inheritable_root(dsl, io, head.dir)? else { return Ok(false) };
+    set_root(dsl, io, path, root)?;
+    dsl.prop_clear(io, head, "keylocation", false)?;
+    engine.commit().map_err(ReceiveError::Commit)?;
+    Ok(true)
+}
+
+/// The root of the parent, if what is wrapped for the one can be meant for the other.
+fn inheritable_root(dsl: &Dsl, io: &dyn BlockStore, dir: u64) -> Result<Option<u64>> {
+    let parent = dsl.dir(io, dir)?.parent_obj;
+    if parent == 0 {
+        return Ok(None);
+    }
+    let Some(root) = dsl.encryption_root(io, parent)? else { return Ok(None) };
+    let (Some(own), Some(above)) = (dsl.key_object(io, dir)?, dsl.key_object(io, root)?) else {
+        return Ok(None);
+    };
+    let form = |k: &icecore_dsl::crypt::KeyObject| (k.keyformat, k.salt, k.iters);
+    Ok((form(&own) == form(&above)).then_some(root))
+}
+
+/// Moves a dataset, and all below it that shared its root, to another encryption root. The keys stay
+/// wrapped as they are.
+fn set_root(dsl: &mut Dsl, io: &mut dyn BlockWriter, path: &str, root: u64) -> Result<()> {
+    let was = dsl.lookup_head(io, path)?.dir;
+    let was = dsl.encryption_root(io, was)?.unwrap_or(was);
+    for name in dsl.descendants(io, path)? {
+        let dir = dsl.lookup_dir(io, &name)?;
+        if let Some(obj) = dsl.crypto_obj(io, dir)?
+            && dsl.encryption_root(io, dir)? == Some(was)
+        {
+            let value = ZapValue::U64(vec![root]);
+            zap::update(&mut dsl.mos, io, ObjectId(obj), "DSL_CRYPTO_ROOT_DDOBJ", &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Full name that a stream goes to: the target, and what of the sender's name comes after it.
+fn destination(target: &str, naming: Naming, toname: &str, sent: &str) -> Result<String> {
+    let bad = || ReceiveError::BadStream(format!("'{toname}' is not below '{sent}'"));
+    if target.contains('@') && naming != Naming::Exact {
+        return Err(ReceiveError::Name(target.into()));
+    }
+    let rest = toname.strip_prefix(sent).filter(|r| r.starts_with(['/', '@'])).ok_or_else(bad)?;
+    let tail = match naming {
+        Naming::Tail => match sent.rfind('/') {
+            Some(at) => toname.get(at..).unwrap_or("").to_string(),
+            None => format!("/{toname}"),
+        },
+        Naming::Prefix => match toname.find('/').or_else(|| toname.find('@')) {
+            Some(at) => toname.get(at..).unwrap_or("").to_string(),
+            None => return Err(bad()),
+        },
+        Naming::Exact if target.contains('@') => String::new(),
+        Naming::Exact => rest.to_string(),
+    };
+    Ok(format!("{target}{tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_options_as_in_zfs_receive() {
+        let to = |target, naming, toname, sent| destination(target, naming, toname, sent).ok();
+        let some = |s: &str| Some(s.to_string());
+        use Naming::{Exact, Prefix, Tail};
+        assert_eq!(to("b", Exact, "main@a", "main"), some("b@a"));
+        assert_eq!(to("b", Exact, "main/x/y@a", "main"), some("b/x/y@a"));
+        assert_eq!(to("b/c", Exact, "main/x/y@a", "main/x"), some("b/c/y@a"));
+        assert_eq!(to("b/c@z", Exact, "main/x@a", "main/x"), some("b/c@z"));
+        assert_eq!(to("b", Prefix, "main/x/y@a", "main/x"), some("b/x/y@a"));
+        assert_eq!(to("b", Prefix, "main@a", "main"), some("b@a"));
+        assert_eq!(to("b", Tail, "main/x/y@a", "main/x"), some("b/x/y@a"));
+        assert_eq!(to("b", Tail, "main/x/y/z@a", "main/x/y"), some("b/y/z@a"));
+        assert_eq!(to("b", Tail, "main@a", "main"), some("b/main@a"));
+        assert_eq!(to("b@s", Prefix, "main@a", "main"), None);
+        assert_eq!(to("b", Exact, "other@a", "main"), None);
+        assert_eq!(to("b", Exact, "mainly@a", "main"), None);
+    }
+}

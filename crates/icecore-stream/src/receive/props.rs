@@ -1,0 +1,246 @@
+//! Properties and holds that travel with a package (`zfs send -p`, `-R`), and those the user adds or
+//! leaves out (`-o`, `-x`).
+//!
+//! Facts: `zfs_receive_one`, `zfs_setup_cmdline_props`, libzfs_sendrecv.c; `extract_delay_props`,
+//! `zfs_ioc_recv_impl`, zfs_ioctl.c.
+//!
+//! Rules of our own, since a stream may come from anybody:
+//! 1. `keylocation` is never taken: it would make the next load-key read a file or address of the sender's
+//!    choice.
+//! 2. What mounts, shares, or loosens what files may do is stored as received, but does not rule until
+//!    the user asks for it (`zfs inherit -S`), unless the receive is told to trust the stream.
+//! 3. Names and values that the table does not know are left out with a warning.
+
+use super::begin::Ask;
+use super::error::ReceiveError;
+use super::{Context, ReceiveSpec};
+use icecore_dmu::BlockWriter;
+use icecore_dsl::prop::{SetSource, is_user, table};
+use icecore_dsl::{DatasetRef, Dsl, Value};
+use icecore_format::NvList;
+use icecore_format::nvlist::NvValue;
+use icecore_format::objset::ObjsetType;
+use icecore_format::stream::Begin;
+
+type Result<T, E = ReceiveError> = std::result::Result<T, E>;
+
+/// Never taken from a stream.
+const NEVER: &[&str] = &["keylocation", "encryption", "keyformat", "pbkdf2iters", "volsize", "type", "zoned"];
+/// Kept, but not in force.
+const HIDDEN: &[&str] =
+    &["mountpoint", "canmount", "sharenfs", "sharesmb", "exec", "setuid", "devices", "overlay", "mlslabel"];
+/// Set when the data is there: before, they could be exceeded.
+const DELAYED: &[&str] = &["quota", "refquota", "reservation", "refreservation"];
+/// Longest value of a user property.
+const TEXT_MAX: usize = 8192;
+
+/// One property of a stream, checked.
+struct Given {
+    name: String,
+    value: Value,
+}
+
+/// The properties of `list` that may be stored, and a line for each that may not.
+fn take(list: &NvList, volume: bool, warnings: &mut Vec<String>) -> Vec<Given> {
+    let mut out = Vec::new();
+    for (name, value) in list.iter() {
+        let Some(name) = name.as_str() else {
+            warnings.push("a property whose name is no text was left out".into());
+            continue;
+        };
+        if NEVER.contains(&name) {
+            continue;
+        }
+        match checked(name, value, volume) {
+            Some(value) => out.push(Given { name: name.into(), value }),
+            None => warnings.push(format!("property '{name}' of the stream was left out")),
+        }
+    }
+    out
+}
+
+fn checked(name: &str, value: &NvValue, volume: bool) -> Option<Value> {
+    let text = |v: &icecore_format::nvlist::NvStr| {
+        v.as_str().filter(|t| t.len() < TEXT_MAX && !t.contains('\0')).map(|t| Value::Text(t.into()))
+    };
+    if is_user(name) {
+        return match value {
+            NvValue::Str(v) if name.len() < 256 => text(v),
+            _ => None,
+        };
+    }
+    let p = table::find(name)?;
+    let kinds = if volume { table::VOL } else { table::FS };
+    if p.readonly() || p.types & kinds == 0 {
+        return None;
+    }
+    match (p.kind, value) {
+        (table::Type::Text(_), NvValue::Str(v)) => text(v),
+        (table::Type::Index(..), NvValue::U64(n)) => p.word(*n).map(|_| Value::Number(*n)),
+        (table::Type::Bytes(_) | table::Type::Count(_), NvValue::U64(n)) => {
+            let fits = match name {
+                "recordsize" | "volblocksize" => n.is_power_of_two() && (512..=16 << 20).contains(n),
+                "copies" => (1..=3).contains(n),
+                _ => true,
+            };
+            fits.then_some(Value::Number(*n))
+        }
+        _ => None,
+    }
+}
+
+/// The properties that a package has for a dataset.
+fn of_context(context: Option<Context<'_>>) -> Option<&NvList> {
+    context.and_then(|c| c.fs.list("props"))
+}
+
+/// Stores a received value; one that could do harm is stored but does not rule.
+fn store(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    ds: DatasetRef,
+    given: &Given,
+    spec: &ReceiveSpec,
+) -> Result<()> {
+    dsl.prop_set_raw(io, ds, &given.name, &given.value, SetSource::Received)?;
+    let unwanted = spec.exclude.contains(&given.name);
+    let hidden = !spec.trust_props && HIDDEN.contains(&given.name.as_str());
+    let own = dsl.own_props(io, ds, false)?.iter().any(|p| p.name == given.name && !p.received);
+    if (hidden && !own) || unwanted {
+        dsl.prop_inherit(io, ds, &given.name, false)?;
+    }
+    Ok(())
+}
+
+fn local(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    ds: DatasetRef,
+    spec: &ReceiveSpec,
+    delayed: bool,
+) -> Result<()> {
+    let creation_only = ["origin", "encryption", "keyformat", "keylocation", "pbkdf2iters"];
+    for (name, text) in &spec.set {
+        if creation_only.contains(&name.as_str()) || DELAYED.contains(&name.as_str()) != delayed {
+            continue;
+        }
+        let value = parse_local(dsl, io, ds, name, text)?;
+        dsl.prop_set_raw(io, ds, name, &value, SetSource::Local)?;
+    }
+    Ok(())
+}
+
+/// The kind of a dataset that is still empty is not known to the DSL; the table's own checks suffice.
+fn parse_local(dsl: &Dsl, io: &dyn BlockWriter, ds: DatasetRef, name: &str, text: &str) -> Result<Value> {
+    Ok(dsl.prop_parse(io, ds, name, text)?)
+}
+
+/// Properties of a new dataset, before its objset is made: they rule how the stream is stored.
+pub(crate) fn apply_new(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    ds: DatasetRef,
+    begin: &Begin,
+    context: Option<Context<'_>>,
+    spec: &ReceiveSpec,
+) -> Result<()> {
+    let volume = ObjsetType::from_raw(begin.objset_type.into()) == ObjsetType::Zvol;
+    if let Some(list) = of_context(context) {
+        dsl.set_has_received_props(io, ds.dir)?;
+        for given in take(list, volume, &mut Vec::new()) {
+            if !DELAYED.contains(&given.name.as_str()) {
+                store(dsl, io, ds, &given, spec)?;
+            }
+        }
+    }
+    for name in &spec.exclude {
+        let has = of_context(context).is_some_and(|l| l.contains(name));
+        if !has && table::find(name).is_some_and(|p| p.inheritable()) {
+            dsl.set_has_received_props(io, ds.dir)?;
+            dsl.prop_inherit(io, ds, name, false)?;
+        }
+    }
+    local(dsl, io, ds, spec, false)
+}
+
+/// Properties and holds once the snapshot is made. Gives warnings.
+pub(crate) fn apply_finished(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    ask: &Ask<'_>,
+    existed: bool,
+    context: Option<Context<'_>>,
+    spec: &ReceiveSpec,
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let head = dsl.lookup_head(io, ask.path)?;
+    let volume = ObjsetType::from_raw(ask.begin.objset_type.into()) == ObjsetType::Zvol;
+    if let Some(list) = of_context(context) {
+        let given = take(list, volume, &mut warnings);
+        if existed {
+            dsl.set_has_received_props(io, head.dir)?;
+            for old in dsl.own_props(io, head, true)? {
+                if !given.iter().any(|g| g.name == old.name) {
+                    dsl.prop_clear(io, head, &old.name, true)?;
+                }
+            }
+        }
+        for g in given.iter().filter(|g| existed || DELAYED.contains(&g.name.as_str())) {
+            if let Err(e) = store(dsl, io, head, g, spec) {
+                soft(&mut warnings, &format!("cannot receive {} property on {}", g.name, ask.path), e)?;
+            }
+        }
+    }
+    if existed {
+        local(dsl, io, head, spec, false)?;
+    }
+    if let Err(e) = local(dsl, io, head, spec, true) {
+        soft(&mut warnings, &format!("cannot set properties on {}", ask.path), e)?;
+    }
+    if let Some(c) = context {
+        snapshot_extras(dsl, io, ask, c, spec, &mut warnings)?;
+    }
+    Ok(warnings)
+}
+
+/// User properties and holds of the snapshot.
+fn snapshot_extras(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    ask: &Ask<'_>,
+    context: Context<'_>,
+    spec: &ReceiveSpec,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let full = format!("{}@{}", ask.path, ask.snap);
+    let of = |what: &str| context.fs.list(what).and_then(|l| l.list(sent_name(ask)));
+    if let Some(props) = of("snapprops") {
+        let snap = dsl.lookup_snapshot(io, &full)?;
+        for given in take(props, false, warnings).into_iter().filter(|g| is_user(&g.name)) {
+            dsl.prop_set_raw(io, snap, &given.name, &given.value, SetSource::Received)?;
+        }
+    }
+    if let Some(holds) = of("snapholds").filter(|_| !spec.skip_holds) {
+        for (tag, _) in holds.iter() {
+            let Some(tag) = tag.as_str() else { continue };
+            if let Err(e) = dsl.hold(io, &full, tag) {
+                soft(warnings, &format!("cannot hold {full}"), e.into())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The snapshot's own name at the sender.
+fn sent_name<'a>(ask: &Ask<'a>) -> &'a str {
+    ask.begin.toname.as_str().and_then(|n| n.split_once('@')).map_or("", |(_, s)| s)
+}
+
+/// An error that does not make the receive fail, unless the txg is lost with it.
+fn soft(warnings: &mut Vec<String>, what: &str, e: ReceiveError) -> Result<()> {
+    if super::is_write(&e) && !matches!(e, ReceiveError::Dsl(icecore_dsl::DslError::NoSpace)) {
+        return Err(e);
+    }
+    warnings.push(format!("{what}: {e}"));
+    Ok(())
+}

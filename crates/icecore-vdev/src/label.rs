@@ -1,0 +1,257 @@
+//! The four labels of a device: what it says of its pool, and its ring of uberblocks.
+//!
+//! Facts: layout from vdev_impl.h (`vdev_label_t`, `vdev_phys_t`); placement `vdev_label_offset`; order of
+//! uberblocks `vdev_uberblock_compare`; which slot `vdev_uberblock_sync`; new labels `vdev_label_init` (all
+//! vdev_label.c).
+//!
+//! Invariants:
+//! 1. A configuration or uberblock is believed only if the checksum embedded in it holds, which also proves
+//!    that it lies where it was written to.
+//! 2. Uberblocks come out little-endian whoever wrote them.
+//! 3. A write touches the parts it names and nothing else; none of them flushes: order is the caller's.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use icecore_env::{Device, DeviceError, What};
+use icecore_format::label::{self as layout, label_offset};
+use icecore_format::nvlist::NvList;
+use icecore_format::uberblock::{self, UberblockPhys};
+use icecore_format::{Corrupt, Txg};
+use icecore_transform::checksum::embedded::{label_seal, label_verify};
+
+use crate::config::PoolConfig;
+use crate::error::VdevError;
+
+/// Labels on a device.
+pub const LABELS: usize = layout::LABELS as usize;
+const CONFIG_SIZE: usize = layout::CONFIG_SIZE as usize;
+const RING_SIZE: usize = layout::RING_SIZE as usize;
+
+/// Which labels of a device a write goes to. A commit writes the even ones before the uberblocks and the
+/// odd ones after them, so that one pair is always whole and fits some uberblock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabelSet {
+    /// Labels 0 and 2.
+    Even,
+    /// Labels 1 and 3.
+    Odd,
+    /// All four.
+    All,
+}
+
+impl LabelSet {
+    /// Their numbers.
+    #[must_use]
+    pub fn indices(self) -> &'static [usize] {
+        match self {
+            Self::Even => &[0, 2],
+            Self::Odd => &[1, 3],
+            Self::All => &[0, 1, 2, 3],
+        }
+    }
+}
+
+/// Why a label gives no configuration.
+#[derive(Clone, Debug)]
+pub enum LabelFault {
+    /// The device is too small to have one.
+    NoRoom,
+    /// It cannot be read.
+    Device(DeviceError),
+    /// All zeros: never written, or cleared.
+    Blank,
+    /// Its checksum does not hold: something else is there, or it is damaged.
+    Checksum,
+    /// Its checksum holds and its contents make no sense.
+    Corrupt(Corrupt),
+}
+
+impl fmt::Display for LabelFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("no room for a label"),
+            Self::Device(e) => e.fmt(f),
+            Self::Blank => f.write_str("blank"),
+            Self::Checksum => f.write_str("bad checksum"),
+            Self::Corrupt(c) => c.fmt(f),
+        }
+    }
+}
+
+/// What the four labels of a device say.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// Label by label.
+    pub each: Vec<Result<PoolConfig, LabelFault>>,
+}
+
+impl Labels {
+    /// Reads the configurations of all four.
+    #[must_use]
+    pub fn read(device: &dyn Device) -> Self {
+        Self { each: (0..LABELS).map(|l| read_config(device, l)).collect() }
+    }
+
+    /// The sound ones with their numbers.
+    pub fn good(&self) -> impl Iterator<Item = (usize, &PoolConfig)> {
+        self.each.iter().enumerate().filter_map(|(l, c)| c.as_ref().ok().map(|c| (l, c)))
+    }
+
+    /// The newest configuration not newer than `max` (`vdev_label_read_config`); one without a txg (spare,
+    /// cache, not yet part of a pool) counts if there is no other.
+    #[must_use]
+    pub fn best(&self, max: Txg) -> Option<&PoolConfig> {
+        let mut best: Option<&PoolConfig> = None;
+        for (_, c) in self.good() {
+            let fits = c.written() <= max;
+            if fits && best.is_none_or(|b| c.written() > b.written()) {
+                best = Some(c);
+            }
+        }
+        best
+    }
+}
+
+fn read_config(device: &dyn Device, l: usize) -> Result<PoolConfig, LabelFault> {
+    let at = label_offset(device.size(), l as u64).ok_or(LabelFault::NoRoom)? + layout::CONFIG_AT;
+    let mut buf = vec![0; CONFIG_SIZE];
+    device.read_at(at, &mut buf).map_err(LabelFault::Device)?;
+    if label_verify(&buf, at).is_err() {
+        let blank = buf.iter().all(|b| *b == 0);
+        return Err(if blank { LabelFault::Blank } else { LabelFault::Checksum });
+    }
+    let list = layout::parse_config(&buf).map_err(LabelFault::Corrupt)?;
+    PoolConfig::parse(&list).map_err(LabelFault::Corrupt)
+}
+
+/// An uberblock whose checksum held, and where it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FoundUberblock {
+    /// Label it was in.
+    pub label: usize,
+    /// Slot of the ring it was in.
+    pub slot: usize,
+    /// Whether the machine that wrote it was big-endian.
+    pub foreign: bool,
+    /// What it says, little-endian.
+    pub uberblock: UberblockPhys,
+}
+
+impl FoundUberblock {
+    /// The txg it commits.
+    #[must_use]
+    pub fn txg(&self) -> Txg {
+        self.uberblock.txg()
+    }
+}
+
+impl fmt::Debug for FoundUberblock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uberblock txg {} in label {} slot {}", self.txg(), self.label, self.slot)
+    }
+}
+
+/// Every sound uberblock of a device, in label and slot order. Without an ashift all slot sizes are tried.
+#[must_use]
+pub fn read_uberblocks(device: &dyn Device, ashift: Option<u64>) -> Vec<FoundUberblock> {
+    let mut found = Vec::new();
+    let shifts = ashift.map_or(10..=13, |a| slot_shift(a)..=slot_shift(a));
+    for label in 0..LABELS {
+        let Some(at) = label_offset(device.size(), label as u64) else { continue };
+        let at = at + layout::RING_AT;
+        let mut ring = vec![0; RING_SIZE];
+        if device.read_at(at, &mut ring).is_err() {
+            // One bad sector must not hide the other slots.
+            for (chunk, i) in ring.chunks_mut(1 << 10).zip(0_u64..) {
+                if device.read_at(at + (i << 10), chunk).is_err() {
+                    chunk.fill(0);
+                }
+            }
+        }
+        for shift in shifts.clone() {
+            let slots = ring.chunks_exact(1 << shift).enumerate();
+            found.extend(slots.filter_map(|(slot, bytes)| {
+                let at = at + ((slot as u64) << shift);
+                let uberblock = UberblockPhys::parse(bytes)?;
+                label_verify(bytes, at).ok()?;
+                let foreign = !bytes.starts_with(&uberblock::MAGIC.to_le_bytes());
+                Some(FoundUberblock { label, slot, foreign, uberblock })
+            }));
+        }
+    }
+    found
+}
+
+/// log2 of the slot size of a ring.
+fn slot_shift(ashift: u64) -> u32 {
+    ashift.clamp(10, 13) as u32
+}
+
+/// The newest of `found` that commits at most `max`.
+pub fn best_uberblock<'a>(
+    found: impl IntoIterator<Item = &'a FoundUberblock>,
+    max: Txg,
+) -> Option<&'a FoundUberblock> {
+    // Among equals the first found, as OpenZFS keeps the one it has.
+    let fitting = found.into_iter().filter(|u| u.txg() <= max);
+    fitting.fold(None, |best: Option<&FoundUberblock>, u| match best {
+        Some(b) if u.uberblock.cmp_age(&b.uberblock) != Ordering::Greater => best,
+        _ => Some(u),
+    })
+}
+
+/// Writes a configuration to some labels of a device.
+pub fn write_config(device: &dyn Device, set: LabelSet, config: &NvList) -> Result<(), VdevError> {
+    let too_large = || VdevError::LabelTooLarge { size: config.encode_xdr().len() };
+    let mut block = layout::config_block(config).ok_or_else(too_large)?;
+    for l in set.indices() {
+        write_sealed(device, *l, layout::CONFIG_AT, &mut block)?;
+    }
+    Ok(())
+}
+
+/// Writes an uberblock to a slot of all four labels; for which slot see
+/// [`icecore_format::uberblock::slot_of`].
+pub fn write_uberblock(
+    device: &dyn Device,
+    uberblock: &UberblockPhys,
+    ashift: u64,
+    slot: u64,
+) -> Result<(), VdevError> {
+    let ashift = slot_shift(ashift);
+    let mut block = uberblock.slot(uberblock::slot_size(ashift), [0; 4]).expect("an uberblock fits its slot");
+    for l in LabelSet::All.indices() {
+        write_sealed(device, *l, uberblock::slot_offset(ashift, slot), &mut block)?;
+    }
+    Ok(())
+}
+
+/// Writes fresh labels: the configuration, an empty boot environment and an empty ring, so that nothing of
+/// an older pool can be found (`vdev_label_init`).
+pub fn init(device: &dyn Device, config: &NvList) -> Result<(), VdevError> {
+    for l in LabelSet::All.indices() {
+        write_sealed(device, *l, layout::BOOTENV_AT, &mut vec![0; layout::PAD_SIZE as usize])?;
+        write_sealed(device, *l, layout::RING_AT, &mut vec![0; RING_SIZE])?;
+    }
+    write_config(device, LabelSet::All, config)
+}
+
+/// Zeroes all four labels (`zpool labelclear`) and flushes.
+pub fn clear(device: &dyn Device) -> Result<(), DeviceError> {
+    for l in 0..layout::LABELS {
+        if let Some(at) = label_offset(device.size(), l) {
+            device.write_at(at, &vec![0; layout::LABEL_SIZE as usize])?;
+        }
+    }
+    device.flush()
+}
+
+/// Seals a part of a label with its place on the device and writes it.
+fn write_sealed(device: &dyn Device, l: usize, part: u64, block: &mut [u8]) -> Result<(), DeviceError> {
+    let too_small = || DeviceError::new(What::NoSpace, device.name(), "too small for labels");
+    let at = label_offset(device.size(), l as u64).ok_or_else(too_small)? + part;
+    let sealed = label_seal(block, at);
+    assert!(sealed, "label parts have room for their checksum");
+    device.write_at(at, block)
+}

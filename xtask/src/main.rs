@@ -1,0 +1,55 @@
+//! Builds, checks, oracle runs and benchmarks of Icecore: `cargo xtask COMMAND`.
+//!
+//! What the machine needs is installed where that may be done (root and apt), and said loudly where it may not.
+
+mod bench;
+mod ci;
+mod interop;
+mod shell;
+mod streamgen;
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+  test [ARGS]          all tests; ARGS go to cargo test
+  tidy                 the repository's own rules
+  ci                   all that must hold: format, clippy, tidy, test, interop --short
+  interop [--short]    prove both directions against real OpenZFS in a virtual machine
+  judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
+  bench spine          raw send and receive against cat, cp and zdb -B, in one run
+  bench stream full|increment MIB     the raw stream that spine receives, to standard output";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["test", rest @ ..] => ci::test(rest),
+        ["tidy"] => tidy::run(),
+        ["ci"] => ci::run(),
+        ["interop"] => interop::run(interop::Length::Full),
+        ["interop", "--short"] => interop::run(interop::Length::Short),
+        ["bench", "spine"] => bench::spine(),
+        ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
+        ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment, mib),
+        ["judge", dir, pool] => judge(Path::new(dir), pool),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask {}: {why}", words[0]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn judge(dir: &Path, pool: &str) -> shell::Outcome {
+    icecore_check::zdb::zdb_clean(dir, pool)?;
+    println!("zdb: {pool} is clean: no errors, no leaks");
+    Ok(())
+}
