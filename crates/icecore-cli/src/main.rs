@@ -7,6 +7,7 @@ mod fail;
 mod human;
 mod session;
 mod state;
+mod stream;
 mod sync;
 mod table;
 mod zfs;
@@ -21,6 +22,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore zfs ...         as zfs: list, get, set, snapshot, send, receive, destroy, ...
   icecore sync SRC DST    back up a dataset tree: snapshot, send raw, receive, read back
   icecore demo [DIR]      the backup story on file-backed drives, in a few seconds
+  icecore stream ...      verify and dump stream files, without a pool
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -55,6 +57,7 @@ fn icecore(args: &[String]) -> Outcome {
         "zfs" => zfs::run(rest),
         "zpool" => zpool::run(rest),
         "sync" => sync::run(rest),
+        "stream" => stream::run(rest),
         "demo" => demo::run(rest),
         "version" | "--version" | "-V" => version(rest),
         "help" | "--help" | "-h" => {

@@ -38,7 +38,7 @@ pub mod zpl;
 pub use bookmark::BookmarkPhys;
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
-pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys};
+pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};
 pub use lookup::{DatasetRef, Found, Kind};
 pub use phys::{Dataset, Dir};
 pub use prop::{PropRow, Source, Value};

@@ -4,10 +4,12 @@
 //! beyond the records (lists in BEGIN, packages, resume tokens) is in `package` and `token`.
 #![forbid(unsafe_code)]
 
+pub mod dump;
 pub mod package;
 pub mod receive;
 pub mod send;
 pub mod token;
+pub mod verify;
 
 use icecore_format::fletcher::Fletcher4;
 

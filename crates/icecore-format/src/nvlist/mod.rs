@@ -6,7 +6,10 @@
 //! 3. Nesting goes at most [`MAX_DEPTH`] deep, and memory grows with bytes read, never with a count alone.
 
 mod native;
+mod text;
 mod xdr;
+
+pub use text::print;
 
 use crate::Corrupt;
 use std::collections::BTreeSet;

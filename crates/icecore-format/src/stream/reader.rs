@@ -16,6 +16,8 @@ use crate::fletcher::{Fletcher4, HashFn};
 use std::fmt;
 use std::io::{self, Read};
 
+/// Bytes of an END record in use: type, payload length, checksum and guid.
+const END_FIELDS: usize = 48;
 const _: () = assert!(MAX_PAYLOAD <= MAX_BEGIN_PAYLOAD);
 
 /// A record with its place in the stream.
@@ -53,6 +55,8 @@ pub enum StreamErrorKind {
         /// No byte of the record was there.
         between_records: bool,
     },
+    /// What the input begins with is no BEGIN.
+    NotAStream,
     /// The record's fields make no sense.
     Corrupt(Corrupt),
     /// The bytes read so far have another sum than the record says.
@@ -73,6 +77,7 @@ impl fmt::Display for StreamError {
             StreamErrorKind::Io(e) => write!(f, "{e}"),
             StreamErrorKind::Truncated { between_records: true } => write!(f, "the stream ends without END"),
             StreamErrorKind::Truncated { .. } => write!(f, "the stream ends in the middle"),
+            StreamErrorKind::NotAStream => write!(f, "this is not a ZFS send stream"),
             StreamErrorKind::Corrupt(c) => write!(f, "{c}"),
             StreamErrorKind::Checksum { field, .. } => write!(f, "{field} does not match what was read"),
         }
@@ -106,6 +111,8 @@ pub struct StreamReader<R> {
     hash: HashFn,
     state: State,
     in_package: bool,
+    /// The last BEGIN opened a package.
+    package_head: bool,
     concatenated: bool,
     order: Order,
     sum: Fletcher4,
@@ -123,6 +130,7 @@ impl<R: Read> StreamReader<R> {
             hash,
             state: State::Start,
             in_package: false,
+            package_head: false,
             concatenated: false,
             order: Order::Little,
             sum: Fletcher4::ZERO,
@@ -224,7 +232,11 @@ impl<R: Read> StreamReader<R> {
         let out_of_place = |r: &Record| {
             StreamErrorKind::Corrupt(Corrupt::new("stream", format!("{} out of place", r.type_name())))
         };
-        if matches!(head, [0, 0, 0, 0, ..]) {
+        let begins = matches!(head, [0, 0, 0, 0, ..]);
+        if self.state == State::Start && (!begins || Record::order_of_begin(head).is_err()) {
+            return Err(StreamErrorKind::NotAStream);
+        }
+        if begins {
             self.order = Record::order_of_begin(head).map_err(StreamErrorKind::Corrupt)?;
         }
         let record = Record::parse(head, self.order).map_err(StreamErrorKind::Corrupt)?;
@@ -234,7 +246,8 @@ impl<R: Read> StreamReader<R> {
                 if begin.is_compound() && self.in_package {
                     return Err(out_of_place(&record));
                 }
-                self.in_package |= begin.is_compound();
+                self.package_head = begin.is_compound();
+                self.in_package |= self.package_head;
                 self.sum = Fletcher4::ZERO;
                 self.state = State::Inside;
             }
@@ -251,10 +264,17 @@ impl<R: Read> StreamReader<R> {
 
     /// Checks the sums a record carries and adds its bytes to the running one.
     fn check_head(&mut self, head: &[u8; RECORD_SIZE], record: &Record) -> Result<(), StreamErrorKind> {
+        let (fields, checksum) = head.split_at(CHECKSUM_AT);
         if let Record::End(end) = record {
             compare("END checksum", end.checksum, &self.sum)?;
+            // The ENDs of a package carry no sum of their own, so nothing else would see damage here.
+            let unused = fields.get(4..8).into_iter().chain(fields.get(END_FIELDS..)).flatten();
+            let stray_guid = self.package_head && end.toguid != 0;
+            if stray_guid || unused.into_iter().any(|b| *b != 0) {
+                let why = Corrupt::new("stream record", "END with bytes set that have no meaning");
+                return Err(StreamErrorKind::Corrupt(why));
+            }
         }
-        let (fields, checksum) = head.split_at(CHECKSUM_AT);
         self.add(fields);
         if !matches!(record, Record::Begin(_)) {
             let said = Record::checksum_field(head, self.order);
