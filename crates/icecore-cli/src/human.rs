@@ -6,9 +6,26 @@ pub use icecore_dsl::prop::nice_bytes as bytes;
 /// Seconds since 1970 as local time in the form of `zfs get creation`: `Sun Nov 22 23:10 2026`.
 #[must_use]
 pub fn time(seconds: u64) -> String {
+    local(seconds, "%a %b %e %H:%M %Y")
+}
+
+/// The same as `ctime` has it, which `zpool status` shows: `Sun Nov 22 23:10:05 2026`.
+#[must_use]
+pub fn time_with_seconds(seconds: u64) -> String {
+    local(seconds, "%a %b %e %H:%M:%S %Y")
+}
+
+fn local(seconds: u64, form: &str) -> String {
     let local = i64::try_from(seconds).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     match local {
-        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%a %b %e %H:%M %Y").to_string(),
+        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime(form).to_string(),
         None => seconds.to_string(),
     }
+}
+
+/// Seconds as `zpool status` shows a time span: `01:02:03`, from a day on `2 days 01:02:03`.
+#[must_use]
+pub fn duration(secs: u64) -> String {
+    let (days, h, m, s) = (secs / 86400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
+    if days > 0 { format!("{days} days {h:02}:{m:02}:{s:02}") } else { format!("{h:02}:{m:02}:{s:02}") }
 }

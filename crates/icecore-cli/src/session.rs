@@ -17,6 +17,8 @@ pub enum For {
     Read,
     /// Changing it.
     Write,
+    /// Rewriting damaged copies in their places and nothing else: any layout that can be read will do.
+    Repair,
 }
 
 /// The pool part of a dataset's, snapshot's or bookmark's name.
@@ -69,7 +71,7 @@ pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
     if what_for == For::Write && record.readonly {
         return Err(Fail::new("pool is read-only: it was imported with readonly=on"));
     }
-    let access = if what_for == For::Write { Access::Exclusive } else { Access::ReadOnly };
+    let access = if what_for == For::Read { Access::ReadOnly } else { Access::Exclusive };
     let mut devices = Vec::new();
     let mut missing = Vec::new();
     for path in &record.devices {

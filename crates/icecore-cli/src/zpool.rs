@@ -6,6 +6,7 @@ mod get;
 mod import;
 mod labelclear;
 mod list;
+mod scrub;
 mod status;
 
 use crate::commands::Command;
@@ -21,6 +22,7 @@ const COMMANDS: &[Command] = &[
     (&["import"], import::run, import::USAGE),
     (&["export"], export::run, export::USAGE),
     (&["get"], get::run, get::USAGE),
+    (&["scrub"], scrub::run, scrub::USAGE),
     (&["version"], crate::version, "version"),
 ];
 

@@ -44,8 +44,9 @@ pub use phys::{Dataset, Dir};
 pub use prop::{PropRow, Source, Value};
 pub use sync::block_size_feature;
 
+use icecore_dmu::zap::ZapValue;
 use icecore_dmu::{BlockStore, BlockWriter, Objset, ReadError, Want};
-use icecore_format::Blkptr;
+use icecore_format::{Blkptr, ObjectId};
 use icecore_transform::crypt::WrappingKey;
 use std::collections::BTreeMap;
 
@@ -167,6 +168,18 @@ impl Dsl {
         self.zap_u64(io, DIRECTORY, name)
     }
 
+    /// An entry of the MOS directory that is an array of words, such as `scan`.
+    pub fn directory_words(&self, io: &dyn BlockStore, name: &str) -> Result<Option<Vec<u64>>> {
+        match icecore_dmu::zap::lookup(&self.mos, io, ObjectId(DIRECTORY), name)? {
+            Some(ZapValue::U64(words)) => Ok(Some(words)),
+            _ => Ok(None),
+        }
+    }
+    /// Sets such an entry, new or not.
+    pub fn set_directory_words(&mut self, io: &mut dyn BlockWriter, name: &str, words: &[u64]) -> Result<()> {
+        let value = ZapValue::U64(words.to_vec());
+        Ok(icecore_dmu::zap::update(&mut self.mos, io, ObjectId(DIRECTORY), name, &value)?)
+    }
     /// Adds or replaces an entry of the object directory.
     pub fn set_directory_entry(&mut self, io: &mut dyn BlockWriter, name: &str, obj: u64) -> Result<()> {
         self.zap_put_u64(io, DIRECTORY, name, obj)

@@ -263,15 +263,17 @@ impl Dnode {
     pub fn has_spill(&self) -> bool {
         self.flags() & FLAG_SPILL_BLKPTR != 0
     }
-    /// The bonus bytes in use.
+    /// The bonus bytes in use; never more than the area has, whatever a free dnode's stale fields say.
     #[must_use]
     pub fn bonus(&self) -> &[u8] {
-        let end = self.bonus_at().saturating_add(usize::from(self.bonuslen()));
+        let len = usize::from(self.bonuslen()).min(self.max_bonuslen());
+        let end = self.bonus_at().saturating_add(len);
         self.raw.get(self.bonus_at()..end).unwrap_or(&[])
     }
     /// The bonus bytes in use, to be changed.
     pub fn bonus_mut(&mut self) -> &mut [u8] {
-        let (at, end) = (self.bonus_at(), self.bonus_at().saturating_add(usize::from(self.bonuslen())));
+        let len = usize::from(self.bonuslen()).min(self.max_bonuslen());
+        let (at, end) = (self.bonus_at(), self.bonus_at().saturating_add(len));
         self.raw.get_mut(at..end).unwrap_or(&mut [])
     }
     /// The whole bonus area up to [`Self::max_bonuslen`] (ciphertext fills all of it).

@@ -80,3 +80,15 @@ fn space_map_log() {
     assert_eq!(allocated.len() as u64 * 512, 0x65_1400);
     assert!(last_txg > 0);
 }
+
+/// A free dnode keeps stale fields: what they say must not reach past the bonus area.
+#[test]
+fn a_free_dnode_with_a_stale_bonus_length() {
+    let mut raw = vec![0_u8; 512];
+    raw[3] = 1; // one block pointer
+    raw[10..12].copy_from_slice(&0xffff_u16.to_le_bytes());
+    let mut dn = icecore_format::Dnode::parse(&raw).unwrap();
+    assert!(dn.is_free());
+    assert_eq!(dn.bonus().len(), dn.max_bonuslen());
+    assert_eq!(dn.bonus_mut().len(), 512 - 64 - 128);
+}

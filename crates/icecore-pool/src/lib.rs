@@ -6,14 +6,17 @@ mod create;
 mod dtl;
 pub mod error;
 pub mod features;
+pub mod heal;
 mod history;
 pub mod io;
 pub mod metaslab;
 pub mod open;
 pub mod pool;
 pub mod range_tree;
+pub mod scrub;
 pub mod space_map;
 mod sync;
+pub mod walk;
 
 pub use create::{CreateSpec, TXG_INITIAL};
 pub use error::{PoolError, Result};

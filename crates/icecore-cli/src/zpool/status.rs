@@ -3,8 +3,10 @@
 use super::import::{display_name, vdev_state};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
+use crate::human;
 use crate::session::{self, For};
 use crate::state::{self, Imported};
+use icecore_pool::scrub::LastScan;
 use icecore_vdev::VdevConfig;
 use icecore_vdev::tree::Health;
 
@@ -46,7 +48,11 @@ fn status(record: &Imported, only_trouble: bool) -> Outcome<bool> {
     if only_trouble && vdevs.health() == Health::Online {
         return Ok(false);
     }
-    println!("  pool: {}\n state: {}\nconfig:\n", record.name, vdevs.health());
+    println!("  pool: {}\n state: {}", record.name, vdevs.health());
+    if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
+        println!("  scan: {line}");
+    }
+    println!("config:\n");
     println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
     println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", record.name, vdevs.health().to_string(), 0, 0, 0);
     for v in vdevs.config().children.iter() {
@@ -71,4 +77,23 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &icecore_vdev::VdevSet) {
         note.trim()
     );
     v.children.iter().for_each(|c| row(c, depth + 1, vdevs));
+}
+
+/// The last scrub or resilver in the words of `print_scan_scrub_resilver_status` (zpool_main.c).
+fn scan_line(scan: &LastScan) -> Option<String> {
+    let (verb, did) = match scan.func {
+        1 => ("scrub", "repaired"),
+        2 => ("resilver", "resilvered"),
+        _ => return None,
+    };
+    match scan.state {
+        2 => {
+            let span = human::duration(scan.end.saturating_sub(scan.start));
+            let (bytes, when) = (human::bytes(scan.repaired), human::time_with_seconds(scan.end));
+            let first = if scan.func == 1 { format!("{verb} {did}") } else { did.to_string() };
+            Some(format!("{first} {bytes} in {span} with {} errors on {when}", scan.errors))
+        }
+        3 => Some(format!("{verb} canceled on {}", human::time_with_seconds(scan.end))),
+        _ => Some(format!("{verb} in progress since {}", human::time_with_seconds(scan.start))),
+    }
 }

@@ -9,6 +9,7 @@
 //!    itself takes one sector (`vdev_gang_header_asize`). What is freed is what was allocated.
 
 use super::Io;
+use super::examine::Examined;
 use super::read::Bad;
 use icecore_dmu::{ReadError, WriteError};
 use icecore_format::{Blkptr, Compress, Dva};
@@ -20,9 +21,15 @@ const HEADER: usize = 512;
 /// Pointers in it, before the checksum trailer of 40 bytes.
 const PARTS: usize = 3;
 /// 3^20 parts of 512 bytes are more than any block has.
-const DEPTH_MAX: u32 = 20;
+pub(super) const DEPTH_MAX: u32 = 20;
 /// Levels of headers we make: 3^8 parts are enough for 16 MiB in single sectors of 4 KiB.
 pub(super) const DEPTH_NEW: u32 = 8;
+
+/// The pointers in a header.
+fn parts_of(header: &[u8]) -> Vec<Blkptr> {
+    let parts = header.chunks_exact(size_of::<Blkptr>()).take(PARTS);
+    parts.filter_map(|b| Blkptr::read_from_bytes(b).ok()).filter(|p| !p.is_hole()).collect()
+}
 
 impl Io {
     /// The stored bytes behind a gang header, checked as a whole against `bp`.
@@ -78,8 +85,15 @@ impl Io {
     fn gang_parts(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<Blkptr>, Bad> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
         let header = self.read_raw(dva, HEADER as u64, &mut accept)?;
-        let parts = header.chunks_exact(size_of::<Blkptr>()).take(PARTS);
-        Ok(parts.filter_map(|b| Blkptr::read_from_bytes(b).ok()).filter(|p| !p.is_hole()).collect())
+        Ok(parts_of(&header))
+    }
+
+    /// As [`Self::gang_parts`], with every copy of the header looked at and mended.
+    pub(super) fn scrub_gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<(Vec<Blkptr>, Examined), ()> {
+        let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
+        let read = self.vdevs.scrub(dva, HEADER as u64, &mut accept).map_err(|_| ())?;
+        let seen = Examined { bad: read.bad.len() as u64, repaired: read.repaired as u64, lost: false };
+        Ok((parts_of(&read.data), seen))
     }
 
     /// All places a block occupies, headers included: what freeing it gives back.

@@ -10,12 +10,14 @@
 
 mod cache;
 pub mod codec;
+mod examine;
 mod gang;
 mod read;
 mod write;
 
 use crate::metaslab::{Allocator, Space};
 use cache::Cache;
+pub use examine::Examined;
 use icecore_dmu::{ReadError, WriteError};
 use icecore_env::Env;
 use icecore_format::{Blkptr, Txg};

@@ -6,5 +6,6 @@ mod create;
 mod cuts;
 mod damage;
 mod datasets;
+mod scrub;
 mod support;
 mod zoo;

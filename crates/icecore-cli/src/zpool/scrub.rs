@@ -1,0 +1,205 @@
+//! `zpool scrub`: reads every copy of every block, mends what can be mended, names what is lost.
+//!
+//! It runs to its end in this command: there is no service yet that could go on in the background.
+
+use crate::args::{Opt, Typed, flag, value};
+use crate::fail::{FAILED, Fail, Outcome};
+use crate::human;
+use crate::session::{self, For};
+use crate::state::{self, Imported};
+use icecore_pool::Pool;
+use icecore_pool::heal::{Source, dataset_name, heal};
+use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] <pool> ...";
+
+const KNOWN: &[Opt] = &[
+    flag('n', "dry-run"),
+    flag('w', ""),
+    flag('s', ""),
+    flag('p', ""),
+    flag('r', "repair"),
+    value('f', "from"),
+];
+
+pub fn run(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, KNOWN, USAGE)?;
+    if typed.operands.is_empty() {
+        return Err(Fail::usage("missing pool name argument", USAGE));
+    }
+    let mut sound = true;
+    for name in &typed.operands {
+        let Some(record) = state::find(name)? else {
+            return Err(Fail::new(format!("cannot open '{name}': no such pool")));
+        };
+        if typed.has('s') || typed.has('p') {
+            let verb = if typed.has('s') { "cancel" } else { "pause" };
+            return Err(Fail::new(format!("cannot {verb} scrubbing {name}: there is no active scrub")));
+        }
+        sound &= one(&record, ask(&typed), typed.value('f'))?;
+    }
+    if sound { Ok(()) } else { Err(Fail::said(FAILED)) }
+}
+
+/// What may be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// Nothing.
+    Look,
+    /// Repairs, if the pool is imported for writing.
+    Usual,
+    /// Repairs in place, even of a pool imported read-only.
+    Repair,
+}
+
+fn ask(typed: &Typed) -> Ask {
+    match (typed.has('n'), typed.has('r')) {
+        (true, _) => Ask::Look,
+        (_, true) => Ask::Repair,
+        _ => Ask::Usual,
+    }
+}
+
+/// The pool as far as it can be opened: for writing, for repairs only, or for reading.
+fn open(record: &Imported, ask: Ask) -> Outcome<(Pool, For)> {
+    let how = match ask {
+        Ask::Look => For::Read,
+        Ask::Usual if record.readonly => For::Read,
+        Ask::Repair if record.readonly => For::Repair,
+        _ => For::Write,
+    };
+    Ok((session::open_record(record, how)?, how))
+}
+
+/// Scrubs one pool; false if something is lost.
+fn one(record: &Imported, ask: Ask, from: Option<&str>) -> Outcome<bool> {
+    let name = &record.name;
+    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
+    let (mut pool, how) = open(record, ask).map_err(|f| fail(&f.message))?;
+    if how == For::Read && ask == Ask::Usual {
+        eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
+    }
+    let (start, clock) = (unix_now(), Instant::now());
+    let bar = bar(name);
+    let mut found = scrub(&mut pool, &mut |p| {
+        bar.set_length(p.total.max(p.bytes));
+        bar.set_position(p.bytes);
+        true
+    })
+    .map_err(|e| fail(&e))?;
+    bar.finish_and_clear();
+    let fetched = match from {
+        Some(from) if how != For::Read && found.lost > 0 => fetch(&mut pool, &mut found, from)?,
+        _ => 0,
+    };
+    let secs = clock.elapsed().as_secs();
+    if how == For::Write {
+        pool.record_scrub(start, unix_now(), &found).map_err(|e| fail(&e))?;
+    }
+    report(&pool, &found, secs, clock.elapsed().as_secs_f64());
+    if fetched > 0 {
+        println!("{fetched} blocks were fetched from {}", from.unwrap_or_default());
+    }
+    Ok(found.lost == 0 && found.unseen.is_empty())
+}
+
+/// Puts back what is lost from another imported pool that has the same snapshots.
+fn fetch(pool: &mut Pool, found: &mut Scrubbed, from: &str) -> Outcome<u64> {
+    let other = session::open(from, For::Read)?;
+    let source = Source::new(&other);
+    let mut fetched = 0;
+    for damage in found.damage.iter_mut().filter(|d| d.seen.lost) {
+        if heal(pool, &source, damage) {
+            damage.seen.lost = false;
+            damage.seen.repaired += 1;
+            found.lost -= 1;
+            found.repaired_bytes += damage.bp.psize();
+            fetched += 1;
+        }
+    }
+    if fetched > 0 {
+        pool.io_mut().flush_repairs().map_err(|e| Fail::new(e.to_string()))?;
+    }
+    Ok(fetched)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn bar(name: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template(
+        "scrubbing {msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
+    );
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.set_message(name.to_owned());
+    bar
+}
+
+fn report(pool: &Pool, found: &Scrubbed, secs: u64, exact: f64) {
+    let rate = (found.bytes as f64 / exact.max(0.001)) as u64;
+    println!(
+        "{}: {} blocks, {} examined in {} ({}/s), repaired {}, {} errors",
+        pool.name(),
+        found.blocks,
+        human::bytes(found.bytes),
+        human::duration(secs),
+        human::bytes(rate),
+        human::bytes(found.repaired_bytes),
+        found.lost
+    );
+    // One line a file: a file may have lost many blocks.
+    let mut mended: BTreeMap<String, u64> = BTreeMap::new();
+    let mut lost: BTreeMap<String, Vec<&Damage>> = BTreeMap::new();
+    for damage in &found.damage {
+        let place = place(pool, damage);
+        if damage.seen.lost {
+            lost.entry(place).or_default().push(damage);
+        } else {
+            *mended.entry(place).or_default() += 1;
+        }
+    }
+    for (place, blocks) in &mended {
+        let unrepaired = found.damage.iter().any(|d| d.seen.bad > d.seen.repaired && !d.seen.lost);
+        let verb = if unrepaired { "damaged, with good copies left" } else { "repaired" };
+        println!("\t{place}: {blocks} blocks {verb}");
+    }
+    if !lost.is_empty() {
+        println!("errors: Permanent errors have been detected in the following files:\n");
+        for (place, blocks) in &lost {
+            println!("        {place}");
+            for d in blocks.iter().take(4) {
+                let at = d.at.blkid.saturating_mul(d.bp.lsize());
+                if d.at.level == 0 && d.at.blkid != icecore_format::Bookmark::SPILL {
+                    println!("            {} bytes at {at}", d.bp.lsize());
+                } else {
+                    println!("            a block of its metadata (level {})", d.at.level);
+                }
+            }
+            if blocks.len() > 4 {
+                println!("            and {} more blocks", blocks.len() - 4);
+            }
+        }
+    }
+    for u in &found.unseen {
+        println!("{}:<{:#x}>: not seen: {}", dataset_name(pool, u.at.objset), u.at.object.0, u.why);
+    }
+    if found.damaged > DAMAGE_MAX as u64 {
+        println!("... and {} more damaged blocks", found.damaged - DAMAGE_MAX as u64);
+    }
+}
+
+/// The file a block belongs to, in the words of `zpool status -v`.
+fn place(pool: &Pool, damage: &Damage) -> String {
+    format!("{}:<{:#x}>", dataset_name(pool, damage.at.objset), damage.at.object.0)
+}
