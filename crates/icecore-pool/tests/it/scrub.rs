@@ -67,7 +67,7 @@ fn a_sound_pool_is_seen_whole() {
 fn ten_thousand_flips() {
     const FLIPS: usize = 10_000;
     let original = openzfs_pool();
-    let all = blocks(&open_any(&[original.clone()], Mode::ReadOnly));
+    let all = blocks(&open_any(std::slice::from_ref(&original), Mode::ReadOnly));
     let by_birth = |bp: &Blkptr| (bp.dvas()[0].words(), bp.birth());
     let mut rng = Rng::new(7);
     let (mut flipped, mut repaired, mut lost) = (0, 0, 0);
@@ -87,7 +87,7 @@ fn ten_thousand_flips() {
             hit.insert(*at, (by_birth(bp), bp.dvas().len(), place));
         }
         flipped += hit.len();
-        let mut pool = open_any(&[disk.clone()], Mode::Write);
+        let mut pool = open_any(std::slice::from_ref(&disk), Mode::Write);
         let found = run(&mut pool);
         let named: BTreeMap<_, _> = found.damage.iter().map(|d| (d.at, (by_birth(&d.bp), d.seen))).collect();
         assert!(named.keys().all(|at| hit.contains_key(at)), "named without a flip");
