@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod fail;
 mod human;
+mod inspect;
 mod session;
 mod state;
 mod stream;
@@ -23,6 +24,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore sync SRC DST    back up a dataset tree: snapshot, send raw, receive, read back
   icecore demo [DIR]      the backup story on file-backed drives, in a few seconds
   icecore stream ...      verify and dump stream files, without a pool
+  icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -58,6 +60,7 @@ fn icecore(args: &[String]) -> Outcome {
         "zpool" => zpool::run(rest),
         "sync" => sync::run(rest),
         "stream" => stream::run(rest),
+        "inspect" => inspect::run(rest),
         "demo" => demo::run(rest),
         "version" | "--version" | "-V" => version(rest),
         "help" | "--help" | "-h" => {

@@ -10,9 +10,10 @@
 
 use crate::pool::Pool;
 use crate::scrub::Damage;
+use crate::walk::datasets;
 use icecore_dmu::{BlockStore, Want};
 use icecore_dsl::DatasetRef;
-use icecore_format::{Blkptr, Bookmark, Compress, ObjectId, ObjectType};
+use icecore_format::{Blkptr, Bookmark, Compress, ObjectId};
 use icecore_transform::compress::compress;
 use std::collections::BTreeMap;
 
@@ -31,17 +32,9 @@ impl<'a> Source<'a> {
     /// Lists what `pool` has.
     #[must_use]
     pub fn new(pool: &'a Pool) -> Self {
-        let mut snapshots = BTreeMap::new();
-        let mut at = ObjectId(0);
-        while let Ok(Some(object)) = pool.dsl.mos.next_object(pool.io(), at) {
-            at = object;
-            let bonus = pool.dsl.mos.dnode(pool.io(), at).map(|dn| dn.bonus_type());
-            if let (Ok(ObjectType::DSL_DATASET), Ok(ds)) = (bonus, pool.dsl.dataset(pool.io(), at.0))
-                && ds.is_snapshot()
-            {
-                snapshots.insert(ds.guid, at.0);
-            }
-        }
+        let all = datasets(&pool.dsl, &pool.io).into_iter();
+        let snapshots =
+            all.filter(|(_, ds)| ds.is_snapshot()).map(|(object, ds)| (ds.guid, object)).collect();
         Self { pool, snapshots }
     }
 

@@ -9,6 +9,7 @@ pub mod features;
 pub mod heal;
 mod history;
 pub mod io;
+pub mod leaks;
 pub mod metaslab;
 pub mod open;
 pub mod pool;

@@ -65,6 +65,12 @@ impl RangeTree {
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.by_start.iter().map(|(&start, &end)| (start, end.saturating_sub(start)))
     }
+    /// The parts of the set that lie within a range, as (start, length), from the last to the first.
+    pub fn within(&self, start: u64, len: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = start.saturating_add(len);
+        let overlapping = self.by_start.range(..end).rev().take_while(move |&(_, &e)| e > start);
+        overlapping.map(move |(&s, &e)| (s.max(start), e.min(end) - s.max(start)))
+    }
     /// Empties the set.
     pub fn clear(&mut self) {
         *self = Self::default();

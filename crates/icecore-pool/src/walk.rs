@@ -12,7 +12,7 @@
 use crate::io::Io;
 use crate::pool::Pool;
 use icecore_dmu::{BlockStore, ReadError, Want};
-use icecore_dsl::Dsl;
+use icecore_dsl::{Dataset, Dsl};
 use icecore_format::dnode::{DNODE_BLOCK, SLOT};
 use icecore_format::objset::ObjsetPhys;
 use icecore_format::{Blkptr, Bookmark, Corrupt, Dnode, ObjectId, ObjectType, Txg};
@@ -45,6 +45,21 @@ pub fn every_block(pool: &Pool, visit: Visit<'_>) -> Vec<Unseen> {
     walk.unseen
 }
 
+/// Every dataset that can be read, snapshots and hidden ones too, with its object in the MOS: in the order of objects.
+/// What cannot be read of the MOS is left out; the walk of the MOS tells of it.
+pub(crate) fn datasets(dsl: &Dsl, io: &Io) -> Vec<(u64, Dataset)> {
+    let mut all = Vec::new();
+    let mut at = ObjectId(0);
+    while let Ok(Some(object)) = dsl.mos.next_object(io, at) {
+        at = object;
+        let bonus = dsl.mos.dnode(io, at).map(|dn| dn.bonus_type());
+        if let (Ok(ObjectType::DSL_DATASET), Ok(ds)) = (bonus, dsl.dataset(io, at.0)) {
+            all.push((at.0, ds));
+        }
+    }
+    all
+}
+
 struct Walk<'a> {
     io: &'a Io,
     visit: Visit<'a>,
@@ -63,20 +78,10 @@ struct Scope {
 impl Walk<'_> {
     fn pool(&mut self, dsl: &Dsl) {
         self.objset(Scope { objset: 0, since: Txg(0) }, &self.io.mos_root.clone());
-        let mut at = ObjectId(0);
-        loop {
-            match dsl.mos.next_object(self.io, at) {
-                Ok(Some(object)) => at = object,
-                Ok(None) => return,
-                // The walk of the MOS has met and told the same.
-                Err(_) => return,
+        for (object, ds) in datasets(dsl, self.io) {
+            if !self.stopped {
+                self.objset(Scope { objset: object, since: Txg(ds.prev_snap_txg) }, &ds.bp);
             }
-            let bonus = dsl.mos.dnode(self.io, at).map(|dn| dn.bonus_type());
-            if !matches!(bonus, Ok(ObjectType::DSL_DATASET)) || self.stopped {
-                continue;
-            }
-            let Ok(ds) = dsl.dataset(self.io, at.0) else { continue };
-            self.objset(Scope { objset: at.0, since: Txg(ds.prev_snap_txg) }, &ds.bp);
         }
     }
 

@@ -1,0 +1,139 @@
+//! Compares what the space maps call allocated with what the block pointers use (what `zdb -b` does, zdb.c).
+//!
+//! Invariants:
+//! 1. Both sides are built independently: the one from space maps and their logs, the other from the walk of all
+//!    pointers, the deferred frees and the intent logs' first blocks.
+//! 2. Memory is two range sets: neighbours are merged, so it follows fragmentation, not size.
+
+use crate::metaslab::load::free_space;
+use crate::pool::Pool;
+use crate::range_tree::RangeTree;
+use crate::walk::{Unseen, datasets, every_block};
+use icecore_dmu::{BlockStore, ReadError, Want, bpobj};
+use icecore_format::objset::ObjsetPhys;
+use icecore_format::zil::ZilHeaderPhys;
+use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
+use std::collections::BTreeMap;
+
+/// A range of a top-level vdev.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The vdev.
+    pub vdev: u32,
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Numbers of the blocks of one kind.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// How many.
+    pub blocks: u64,
+    /// Bytes before compression.
+    pub logical: u64,
+    /// Bytes after compression.
+    pub physical: u64,
+    /// Bytes allocated, all copies.
+    pub allocated: u64,
+}
+
+/// What the comparison gave.
+#[derive(Clone, Default, Debug)]
+pub struct Balance {
+    /// By type of object and level.
+    pub kinds: BTreeMap<(ObjectType, u8), Tally>,
+    /// Bytes that the space maps call allocated.
+    pub allocated: u64,
+    /// Bytes that pointers use.
+    pub used: u64,
+    /// Allocated, but nothing points there.
+    pub leaked: Vec<Place>,
+    /// Pointed to, but free according to the space maps: the next write may overwrite it.
+    pub unallocated: Vec<Place>,
+    /// Pointed to more than once. Rightly so by deduplication and block cloning.
+    pub shared: u64,
+    /// Metadata that could not be followed: with any of it, leaks below are none.
+    pub unseen: Vec<Unseen>,
+}
+
+/// Compares the two.
+///
+/// # Errors
+/// The space maps, or the list of deferred frees, cannot be read.
+pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
+    let mut out = Balance::default();
+    let mut used: BTreeMap<u32, RangeTree> = BTreeMap::new();
+    let mut kinds: BTreeMap<(ObjectType, u8), Tally> = BTreeMap::new();
+    let mut shared = 0;
+    let mut take = |bp: &Blkptr, kinds: &mut BTreeMap<(ObjectType, u8), Tally>| {
+        let tally = kinds.entry((bp.kind(), bp.level())).or_default();
+        tally.blocks += 1;
+        tally.logical += bp.lsize();
+        tally.physical += bp.psize();
+        tally.allocated += bp.asize();
+        // A gang whose header cannot be read takes at least what its pointer says.
+        let places = pool.io.places(bp).unwrap_or_else(|_| bp.dvas().to_vec());
+        for dva in places {
+            if used.entry(dva.vdev()).or_default().add(dva.offset(), dva.asize()).is_err() {
+                shared += 1;
+            }
+        }
+    };
+    out.unseen = every_block(pool, &mut |bp, _| {
+        take(bp, &mut kinds);
+        true
+    });
+    // What a snapshot has in the place of the log is left from the time it was taken and means nothing.
+    for (object, ds) in datasets(&pool.dsl, &pool.io).into_iter().filter(|(_, ds)| !ds.is_snapshot()) {
+        if let Some(log) = log_block(pool, &ds.bp, &Bookmark::root(object)) {
+            take(&log, &mut kinds);
+        }
+    }
+    if let Ok(Some(deferred)) = pool.dsl.directory_entry(&pool.io, "sync_bplist") {
+        let mut waiting = Vec::new();
+        bpobj::for_each(&pool.dsl.mos, &pool.io, ObjectId(deferred), &mut |bp: &Blkptr, _: bool| {
+            waiting.push(*bp);
+            Ok::<(), ReadError>(())
+        })?;
+        waiting.iter().for_each(|bp| take(bp, &mut kinds));
+    }
+    out.kinds = kinds;
+    out.shared = shared;
+    out.used = used.values().map(RangeTree::space).sum();
+    for top in pool.io.alloc.tops.iter().flatten() {
+        let points = used.remove(&top.id).unwrap_or_default();
+        for slab in &top.slabs {
+            let mut free = if slab.object == 0 {
+                RangeTree::of(slab.start, slab.size)
+            } else {
+                free_space(&pool.dsl.mos, &pool.io, slab, top.ashift)?
+            };
+            slab.unflushed_frees.iter().for_each(|(s, l)| free.cover(s, l));
+            slab.unflushed_allocs.iter().for_each(|(s, l)| free.clip(s, l));
+            out.allocated += slab.size - free.space();
+            let place = |(start, len)| Place { vdev: top.id, start, len };
+            // What is neither free nor pointed to has leaked; what is both is in danger.
+            let mut lost = RangeTree::of(slab.start, slab.size);
+            free.iter().for_each(|(s, l)| lost.clip(s, l));
+            for (s, l) in points.within(slab.start, slab.size) {
+                lost.clip(s, l);
+                out.unallocated.extend(free.within(s, l).map(place));
+            }
+            out.leaked.extend(lost.iter().map(place));
+        }
+    }
+    Ok(out)
+}
+
+/// The first block of a head's intent log. A log that is in use has more: such a pool is not at rest.
+fn log_block(pool: &Pool, root: &Blkptr, at: &Bookmark) -> Option<Blkptr> {
+    if root.is_hole() {
+        return None;
+    }
+    let bytes = pool.io.read(root, at, Want::NoKey).ok()?;
+    let phys = ObjsetPhys::parse(&bytes).ok()?;
+    let header = ZilHeaderPhys::parse(phys.zil_header()).ok()?;
+    (!header.is_empty()).then_some(header.log)
+}
