@@ -34,7 +34,8 @@ pub fn run() -> Outcome {
     Ok(())
 }
 
-/// All tests. With `zdb` there (installed if it can be), a test that OpenZFS should judge and cannot is a failure.
+/// All tests. With `zdb` there (installed if it can be), OpenZFS judges everywhere: one variable, [`zdb::REQUIRE_ZDB`],
+/// is read by the tests of all crates, and a test that should be judged and cannot be is a failure.
 pub fn test(args: &[&str]) -> Outcome {
     if let Err(why) = shell(program(HARNESS).arg("tools")) {
         eprintln!("\n******** could not install OpenZFS's tools: {why}");
@@ -46,7 +47,9 @@ pub fn test(args: &[&str]) -> Outcome {
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(args);
     if zdb::zdb_available() {
-        tests.env(zdb::REQUIRE_ZDB, "1");
+        // Debian puts zdb where only root's PATH looks.
+        let path = std::env::var("PATH").unwrap_or_default();
+        tests.env(zdb::REQUIRE_ZDB, "1").env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin"));
     }
     shell(&mut tests)
 }

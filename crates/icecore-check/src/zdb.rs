@@ -4,14 +4,15 @@
 //! walk over all blocks ends with "No leaks (block sum matches space maps exactly)". The words of damage were read
 //! off `cmd/zdb/zdb.c`. Trust in the judge comes from the tests below, where it goes red on a damaged copy.
 //!
-//! Invariant: a missing `zdb` is never silence. Either the test fails (`ICECORE_REQUIRE_ZDB` is set, as `cargo xtask
-//! test` does) or it says on standard error that nothing was judged.
+//! Invariant: a missing `zdb` is never silence. Either the test fails (`ICECORE_ZDB` is set, as `cargo xtask test`
+//! does) or it says on standard error that nothing was judged.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Set by `cargo xtask test`: a test that finds no `zdb` must fail.
-pub const REQUIRE_ZDB: &str = "ICECORE_REQUIRE_ZDB";
+/// Set by `cargo xtask test`: `zdb` judges everywhere, and a test that finds none fails. The one variable of
+/// all crates' tests.
+pub const REQUIRE_ZDB: &str = "ICECORE_ZDB";
 
 const CLEAN_SUM: &str = "No leaks (block sum matches space maps exactly)";
 

@@ -7,6 +7,7 @@ use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub fn env(seed: u64) -> Env {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000, 1000));
@@ -49,7 +50,10 @@ pub fn judge(name: &str, disks: &[Arc<SimDisk>]) {
     if std::env::var_os("ICECORE_ZDB").is_none() {
         return;
     }
-    let dir = std::env::temp_dir().join(format!("icecore-{name}-{}", std::process::id()));
+    // Several tests make pools of one name, and run side by side: a folder for each judgement.
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("icecore-{name}-{}-{serial}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     for (i, d) in disks.iter().enumerate() {
         d.save(&dir.join(format!("{name}-{i}.img"))).unwrap();

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn env(seed: u64) -> Env {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000, 1000));
@@ -227,7 +228,11 @@ impl SimPool {
         if std::env::var_os("ICECORE_ZDB").is_none() {
             return;
         }
-        let dir = std::env::temp_dir().join(format!("icecore-recv-{}-{}", self.name, std::process::id()));
+        // Several tests make pools of one name, and run side by side: a folder for each judgement.
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let mine = format!("icecore-recv-{}-{}-{serial}", self.name, std::process::id());
+        let dir = std::env::temp_dir().join(mine);
         std::fs::create_dir_all(&dir).unwrap();
         self.disk.save(&dir.join(format!("{}-0.img", self.name))).unwrap();
         zdb(&dir, &self.name, &["-bcc"], "No leaks");
