@@ -110,6 +110,11 @@ impl Pool {
     pub fn last_passes(&self) -> u32 {
         self.passes
     }
+    /// Lets the next commit tell all labels that this host has the pool in use, even if nothing else changed:
+    /// what `zpool import` does, so that other systems refuse it.
+    pub fn claim(&mut self) {
+        self.config_dirty |= std::mem::take(&mut self.announce);
+    }
     pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
         let txg = Some(self.io.txg);
         let error = if self.io.suspended().is_some() { error } else { self.io.suspend(error.to_string()) };
