@@ -278,14 +278,19 @@ impl Run<'_> {
             let (io, dsl) = self.engine.parts();
             begin::limits(dsl, io)?
         };
-        let (place, key) = {
+        let checked = {
             let (io, dsl) = self.engine.parts();
-            begin::check(dsl, io, &ask)?
+            begin::check(dsl, io, &ask)
+        };
+        // None: what it builds on would be here by now, had the package not been a dry run.
+        let ready = match checked {
+            Err(e) if self.spec.dry_run && self.would_follow(&e, begin, &path) => None,
+            checked => Some(checked?),
         };
         if self.done.top.is_none() {
             self.done.top = Some(path.clone());
         }
-        if matches!(place, Place::Present) {
+        if matches!(ready, Some((Place::Present, _))) {
             (self.progress)(Progress::Present(&full));
             self.done.present.push(full);
             return self.skip(begin, limits);
@@ -293,15 +298,29 @@ impl Run<'_> {
         let incremental = begin.fromguid != 0;
         (self.progress)(Progress::Begin { from: &toname, into: &full, incremental });
         let bytes_at = |now: u64| now.saturating_sub(start);
-        if self.spec.dry_run {
-            self.skip(begin, limits)?;
-        } else {
-            self.receive_into(&ask, &place, key, context, limits)?;
+        match ready {
+            Some((place, key)) if !self.spec.dry_run => {
+                self.receive_into(&ask, &place, key, context, limits)?;
+            }
+            _ => self.skip(begin, limits)?,
         }
         (self.progress)(Progress::Done(&full));
         let bytes = bytes_at(self.reader.offset());
         self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
         Ok(())
+    }
+
+    /// Whether a dry run only lacks what an earlier stream of the same package would have made.
+    fn would_follow(&self, e: &ReceiveError, begin: &Begin, path: &str) -> bool {
+        let made = |r: &ReceivedSnapshot| r.name.split('@').next().unwrap_or("").to_string();
+        match e {
+            ReceiveError::NoParent(parent) => self.done.snapshots.iter().any(|r| made(r) == *parent),
+            ReceiveError::NoDestination(_) | ReceiveError::NoIncrementalBase { .. } => {
+                self.done.snapshots.iter().any(|r| r.guid == begin.fromguid && made(r) == path)
+            }
+            ReceiveError::NoOrigin { want } => self.done.snapshots.iter().any(|r| r.guid == *want),
+            _ => false,
+        }
     }
 
     /// Reads a stream to its END with all checks, and drops it.

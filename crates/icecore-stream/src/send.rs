@@ -64,7 +64,7 @@ pub struct SendFlags {
 /// What to send; names as the user gives them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct SendSpec {
-    /// `dataset@snapshot`.
+    /// `dataset@snapshot`, or `dataset` as it is now.
     pub to: String,
     /// `dataset@snapshot` or `dataset#bookmark` that the receiver has already.
     pub from: Option<String>,

@@ -35,10 +35,10 @@ pub struct PoolFeatures {
     pub lz4_active: bool,
 }
 
-/// The snapshot to be sent.
+/// The snapshot to be sent, or the dataset as it is now.
 #[derive(Clone, Debug)]
 pub struct SourceSnapshot {
-    /// `dataset@snapshot`.
+    /// `dataset@snapshot`; `dataset@--head--` of the dataset as it is now.
     pub name: String,
     /// The dataset object.
     pub obj: u64,
@@ -135,15 +135,34 @@ impl Source {
 /// The only version of the encryption format that can be sent raw (`ZIO_CRYPT_KEY_CURRENT_VERSION`).
 const KEY_VERSION: u64 = 1;
 
+/// What a stream of a dataset as it is now calls its snapshot.
+const HEAD_NAME: &str = "--head--";
+
 /// Finds what `spec` names and checks that one lies in the past of the other (`dmu_send`, dmu_send.c).
 pub fn resolve(io: &dyn BlockStore, dsl: &Dsl, spec: &SendSpec) -> Result<Source, SendError> {
     let to = match dsl.lookup(io, &spec.to) {
-        Ok(Found::Dataset(r)) if r.snapshot => r,
-        Ok(_) => return Err(SendError::Unsupported(format!("{} is not a snapshot", spec.to))),
+        Ok(Found::Dataset(r)) => r,
+        Ok(Found::Bookmark { .. }) => {
+            return Err(SendError::Unsupported(format!("{} is a bookmark", spec.to)));
+        }
         Err(DslError::NotFound(_)) => return Err(SendError::NoSnapshot(spec.to.clone())),
         Err(e) => return Err(e.into()),
     };
     let mut source = source_of(io, dsl, &spec.to, to)?;
+    if !to.snapshot {
+        // A dataset as it is now (`create_begin_record`): nobody can change it while it is being sent, for a
+        // pool has one writer. Half a receive is not for sending (`dsl_dataset_own`).
+        if dsl.dataset(io, to.obj)?.is_inconsistent() {
+            return Err(DslError::Busy(format!("{} is half-received", spec.to)).into());
+        }
+        if spec.flags.raw && source.to.crypt.is_some() {
+            // Without an IV set no receiver takes it, and OpenZFS's own sender stops at an assertion
+            // (`dsl_crypto_populate_key_nvlist`).
+            let why = format!("a raw stream of {}, which is encrypted and no snapshot: make one", spec.to);
+            return Err(SendError::Unsupported(why));
+        }
+        source.to.name = format!("{}@{HEAD_NAME}", spec.to);
+    }
     if let Some(from) = &spec.from {
         source.from = Some(ancestor(io, dsl, &spec.to, to, from)?);
     }

@@ -18,7 +18,12 @@ fn what_is_not_there() {
     assert!(matches!(e, SendError::NoSnapshot(_)));
     let e = refused(Some("main/plain#no"), to, PLAIN, "incremental source (main/plain#no) does not exist");
     assert!(matches!(e, SendError::NoSource { .. }));
-    refused(None, "main/plain", PLAIN, "not supported: main/plain is not a snapshot");
+    let mark = "main/encrypted/docs#kept";
+    refused(None, mark, PLAIN, "not supported: main/encrypted/docs#kept is a bookmark");
+    // A dataset as it is now has no IV set.
+    let words =
+        "not supported: a raw stream of main/encrypted/docs, which is encrypted and no snapshot: make one";
+    refused(None, "main/encrypted/docs", RAW, words);
 }
 
 #[test]
