@@ -16,6 +16,13 @@ use std::time::Instant;
 
 pub const USAGE: &str = "demo [DIR]";
 
+pub const HELP: &str = "usage: icecore demo [DIR]
+
+Backs up a pool made by OpenZFS onto a new drive, first in full, then what changed, and
+compares both block by block. The drives are files in DIR, which stay there; without DIR
+in a temporary folder that is removed. Nothing else is touched; no root is needed.
+";
+
 /// A pool that OpenZFS 2.3.2 made (the recipe lies beside it).
 const POOL: &[u8] = include_bytes!("../../../tests-data/cold/main.img.zst");
 /// Bytes of that pool's device.

@@ -1,11 +1,15 @@
 //! The binary `icecore`. Called through a link named `zfs` or `zpool` it behaves as that command.
 
+#[macro_use]
+mod out;
+
 mod args;
 mod commands;
 mod demo;
 mod fail;
 mod human;
 mod inspect;
+mod keys;
 mod session;
 mod state;
 mod stream;
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         "zpool" => zpool::run(&args),
         _ => icecore(&args),
     };
+    out::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fail { status, message }) => {
@@ -55,7 +60,10 @@ fn icecore(args: &[String]) -> Outcome {
     let Some((command, rest)) = args.split_first() else {
         return Err(Fail { status: USAGE, message: USAGE_TEXT.into() });
     };
+    let help = rest.iter().take_while(|a| *a != "--").any(|a| matches!(a.as_str(), "--help" | "-h" | "-?"));
     match command.as_str() {
+        "sync" if help => usage(sync::HELP),
+        "demo" if help => usage(demo::HELP),
         "zfs" => zfs::run(rest),
         "zpool" => zpool::run(rest),
         "sync" => sync::run(rest),
@@ -63,14 +71,20 @@ fn icecore(args: &[String]) -> Outcome {
         "inspect" => inspect::run(rest),
         "demo" => demo::run(rest),
         "version" | "--version" | "-V" => version(rest),
-        "help" | "--help" | "-h" => {
-            print!("{USAGE_TEXT}");
-            Ok(())
-        }
+        "help" | "--help" | "-h" => match rest.first().map(String::as_str) {
+            Some("sync") => usage(sync::HELP),
+            Some("demo") => usage(demo::HELP),
+            _ => usage(USAGE_TEXT),
+        },
         other => {
             Err(Fail { status: USAGE, message: format!("unrecognized command '{other}'\n{USAGE_TEXT}") })
         }
     }
+}
+
+fn usage(text: &str) -> Outcome {
+    print!("{text}");
+    Ok(())
 }
 
 /// `version`: the first line begins as OpenZFS's does, since tools read a version of ZFS from it.

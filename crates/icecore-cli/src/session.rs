@@ -5,7 +5,7 @@
 
 use crate::fail::{Fail, Outcome};
 use crate::state::{self, Imported};
-use icecore_env::{Access, Device, Env, FileDevice};
+use icecore_env::{Access, Device, DeviceError, Env, FileDevice, What};
 use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,11 @@ pub fn host() -> Host {
 
 /// The devices at `path`: the ZFS partitions of a partitioned disk, or the whole.
 pub fn open_devices(path: &Path, access: Access) -> Outcome<Vec<Arc<dyn Device>>> {
-    let device: Arc<dyn Device> =
-        Arc::new(FileDevice::open(path, access).map_err(|e| Fail::new(e.to_string()))?);
+    devices_at(path, access).map_err(|e| cannot_open(&e))
+}
+
+fn devices_at(path: &Path, access: Access) -> Result<Vec<Arc<dyn Device>>, DeviceError> {
+    let device: Arc<dyn Device> = Arc::new(FileDevice::open(path, access)?);
     let parts = icecore_vdev::gpt::zfs_partitions(&device);
     if parts.is_empty() {
         return Ok(vec![device]);
@@ -48,12 +51,23 @@ pub fn open_devices(path: &Path, access: Access) -> Outcome<Vec<Arc<dyn Device>>
     Ok(parts.into_iter().map(|p| Arc::new(p) as Arc<dyn Device>).collect())
 }
 
+/// Why a device cannot be had; of one in use also what that means.
+fn cannot_open(e: &DeviceError) -> Fail {
+    if e.what != What::Busy {
+        return Fail::new(e.to_string());
+    }
+    Fail::new(format!(
+        "{} is in use by another command (or another program holds it)\n\
+         A command that changes a pool holds it alone, for a pool has one writer; commands that only read share it.\n\
+         Wait for the other command. 'zfs send A | zfs receive B' therefore needs A and B on different pools.",
+        e.device
+    ))
+}
+
 /// Opens the imported pool that `name` (a pool, dataset, snapshot or bookmark) lies in.
 pub fn open(name: &str, what_for: For) -> Outcome<Pool> {
     let pool = pool_of(name);
-    let Some(record) = state::find(pool)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool or dataset")));
-    };
+    let Some(record) = state::find(pool)? else { return Err(no_pool(name)) };
     open_record(&record, what_for)
         .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })
 }
@@ -62,8 +76,16 @@ pub fn open(name: &str, what_for: For) -> Outcome<Pool> {
 pub fn open_in(state_dir: &Path, name: &str, what_for: For) -> Outcome<Pool> {
     match state::all_in(state_dir)?.into_iter().find(|p| p.name == pool_of(name)) {
         Some(record) => open_record(&record, what_for),
-        None => Err(Fail::new(format!("cannot open '{name}': no such pool or dataset"))),
+        None => Err(no_pool(name)),
     }
+}
+
+/// There is no such pool, as far as this machine's commands know.
+pub fn no_pool(name: &str) -> Fail {
+    Fail::new(format!(
+        "cannot open '{name}': dataset does not exist\n(no pool '{}' is imported here: 'zpool import' shows what can be)",
+        pool_of(name)
+    ))
 }
 
 /// Opens an imported pool.
@@ -75,9 +97,11 @@ pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
     let mut devices = Vec::new();
     let mut missing = Vec::new();
     for path in &record.devices {
-        match open_devices(path, access) {
+        match devices_at(path, access) {
             Ok(found) => devices.extend(found),
-            Err(f) => missing.push(f.message),
+            // Half a mirror that somebody else holds is not half a mirror that is gone: both would write.
+            Err(e) if e.what == What::Busy => return Err(cannot_open(&e)),
+            Err(e) => missing.push(e.to_string()),
         }
     }
     if devices.is_empty() {
@@ -112,8 +136,7 @@ impl Engine {
     /// Opens the imported pool that `name` lies in for writing.
     pub fn open(name: &str) -> Outcome<Self> {
         let pool = open(name, For::Write)?;
-        let record = state::find(pool_of(name))?
-            .ok_or_else(|| Fail::new(format!("cannot open '{name}': no such pool or dataset")))?;
+        let record = state::find(pool_of(name))?.ok_or_else(|| no_pool(name))?;
         Ok(Self { pool: Some(pool), record })
     }
     /// The pool.

@@ -1,12 +1,15 @@
 //! The `zfs` command.
 
 mod bookmark;
+mod clone;
 mod create;
 mod destroy;
 mod get;
 mod hold;
+mod key;
 mod list;
 mod receive;
+mod rename;
 mod rollback;
 mod select;
 mod send;
@@ -17,7 +20,7 @@ use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
 use icecore_dsl::{DslError, KeyError};
 
-pub use receive::explain as explain_receive;
+pub use receive::{explain as explain_receive, token_of};
 pub use send::explain as explain_send;
 pub use set::split;
 
@@ -27,6 +30,8 @@ const COMMANDS: &[Command] = &[
     (&["destroy"], destroy::run, destroy::USAGE),
     (&["snapshot", "snap"], snapshot::run, snapshot::USAGE),
     (&["rollback"], rollback::run, rollback::USAGE),
+    (&["clone"], clone::run, clone::USAGE),
+    (&["rename"], rename::run, rename::USAGE),
     (&["bookmark"], bookmark::run, bookmark::USAGE),
     (&["list"], list::run, list::USAGE),
     (&["get"], get::run, get::USAGE),
@@ -37,6 +42,9 @@ const COMMANDS: &[Command] = &[
     (&["hold"], hold::hold, hold::HOLD_USAGE),
     (&["holds"], hold::holds, hold::HOLDS_USAGE),
     (&["release"], hold::release, hold::RELEASE_USAGE),
+    (&["load-key"], key::load, key::LOAD_USAGE),
+    (&["unload-key"], key::unload, key::UNLOAD_USAGE),
+    (&["change-key"], key::change, key::CHANGE_USAGE),
     (&["version"], crate::version, "version"),
 ];
 

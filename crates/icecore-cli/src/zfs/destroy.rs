@@ -1,15 +1,17 @@
-//! `zfs destroy` of snapshots (also ranges) and bookmarks.
+//! `zfs destroy` of snapshots (also ranges), bookmarks, file systems and volumes.
+//!
+//! Clones are never destroyed (`-R`): what others depend on is refused, by name.
 
 use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For};
+use icecore_dsl::resume::RECV_CLONE;
 use icecore_dsl::{Dsl, DslError};
-use icecore_pool::Pool;
+use icecore_pool::{Io, Pool};
 
-pub const USAGE: &str =
-    "destroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]\n\tdestroy <filesystem|volume>#<bookmark>";
+pub const USAGE: &str = "destroy [-fnprv] <filesystem|volume>\n\tdestroy [-dnprv] <filesystem|volume>@<snap>[%<snap>][,...]\n\tdestroy <filesystem|volume>#<bookmark>";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -33,21 +35,19 @@ pub fn run(args: &[String]) -> Outcome {
     let dry = typed.has('n');
     let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
     if name.contains('#') {
-        if !dry {
-            let (io, dsl) = pool.parts();
-            dsl.bookmark_destroy(io, name).map_err(|e| match e {
-                DslError::NotFound(_) => Fail::new(format!("bookmark '{name}' does not exist")),
-                e => cannot("destroy bookmark", name, &e),
-            })?;
-            pool.commit()?;
+        let unfit = [('n', "dryrun"), ('d', "defer destroy"), ('r', "recursive")];
+        if let Some((_, what)) = unfit.iter().find(|(c, _)| typed.has(*c)) {
+            return Err(Fail::new(format!("{what} is not supported with bookmark")));
         }
+        let (io, dsl) = pool.parts();
+        dsl.bookmark_destroy(io, name).map_err(|e| match e {
+            DslError::NotFound(_) => Fail::new(format!("bookmark '{name}' does not exist")),
+            e => cannot("destroy bookmark", name, &e),
+        })?;
+        pool.commit()?;
         return Ok(());
     }
-    let Some((path, spec)) = name.split_once('@') else {
-        return Err(Fail::new(format!(
-            "cannot destroy '{name}': destroying file systems and volumes is not supported yet; only their snapshots and bookmarks"
-        )));
-    };
+    let Some((path, spec)) = name.split_once('@') else { return head(pool, name, &typed) };
     let doomed = expand(&pool, path, spec, typed.has('r'))?;
     if doomed.is_empty() {
         return Err(Fail::new("could not find any snapshots to destroy; check snapshot names."));
@@ -64,13 +64,117 @@ pub fn run(args: &[String]) -> Outcome {
     Ok(())
 }
 
+/// A file system or volume, with `-r` and all below it.
+fn head(mut pool: Pool, name: &str, typed: &Typed) -> Outcome {
+    let fail = |why: String| Fail::new(format!("cannot destroy '{name}': {why}"));
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let target = dsl.lookup_head(io, name).map_err(|e| cannot("open", name, &e))?;
+    let kind = dsl.kind(io, target)?.text();
+    if typed.has('d') {
+        return Err(cannot("open", name, &DslError::Invalid("-d is for snapshots".into())));
+    }
+    if !name.contains('/') {
+        return Err(fail(format!(
+            "operation does not apply to pools\nuse 'zfs destroy -r {name}/DATASET' for the datasets in the pool"
+        )));
+    }
+    let doomed = tree(dsl, io, name)?;
+    let inside = |n: &String| doomed.contains(n);
+    let mut clones = Vec::new();
+    for snap in doomed.iter().filter(|n| n.contains('@')) {
+        let r = dsl.lookup_snapshot(io, snap)?;
+        clones.extend(dsl.clones(io, r)?.into_iter().filter(|c| !inside(c) && !c.ends_with(RECV_CLONE)));
+        if !dsl.holds(io, r)?.is_empty() {
+            return Err(Fail::new(format!(
+                "cannot destroy snapshot {snap}: it's being held. Run 'zfs holds -r {snap}' to see holders."
+            )));
+        }
+    }
+    let below: Vec<String> = doomed.iter().filter(|n| *n != name).cloned().collect();
+    if !typed.has('r') && !below.is_empty() {
+        return Err(fail(format!(
+            "{kind} has children\nuse '-r' to destroy the following datasets:\n{}",
+            below.join("\n")
+        )));
+    }
+    if !clones.is_empty() {
+        return Err(fail(format!(
+            "{kind} has dependent clones\ndestroy or promote these first, nothing was destroyed:\n{}",
+            clones.join("\n")
+        )));
+    }
+    if typed.has('v') || typed.has('p') {
+        let would = if typed.has('n') { "would" } else { "will" };
+        for n in doomed.iter().rev() {
+            if typed.has('p') { println!("destroy\t{n}") } else { println!("{would} destroy {n}") }
+        }
+    }
+    if typed.has('n') {
+        return Ok(());
+    }
+    let (io, dsl) = pool.parts();
+    remove_all(dsl, io, doomed).map_err(|(n, e)| explain(&n, &e))?;
+    pool.commit()?;
+    Ok(())
+}
+
+/// `name`, what is below it, and all their snapshots: whatever a name depends on comes before it.
+fn tree(dsl: &Dsl, io: &Io, name: &str) -> Outcome<Vec<String>> {
+    let mut out = Vec::new();
+    for ds in dsl.descendants(io, name).map_err(|e| cannot("open", name, &e))? {
+        let snaps = dsl.snapshots(io, &ds).map_err(|e| cannot("open", &ds, &e))?;
+        out.push(ds.clone());
+        out.extend(snaps.into_iter().map(|(s, _)| format!("{ds}@{s}")));
+    }
+    Ok(out)
+}
+
+/// Destroys from the leaves up; clones within the tree go before what they were cloned from.
+fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (String, DslError)> {
+    while !left.is_empty() {
+        let before = left.len();
+        let mut stuck = Vec::new();
+        let mut why = None;
+        for name in left.into_iter().rev() {
+            let gone = if name.contains('@') {
+                dsl.destroy_snapshot(io, &name, false).map(|_| ())
+            } else {
+                partial(dsl, io, &name).and_then(|()| dsl.destroy_head(io, &name))
+            };
+            match gone {
+                Ok(()) => {}
+                Err(e @ DslError::Dependents(_)) => {
+                    why = Some((name.clone(), e));
+                    stuck.push(name);
+                }
+                Err(e) => return Err((name, e)),
+            }
+        }
+        stuck.reverse();
+        if stuck.len() == before {
+            return why.map_or(Ok(()), Err);
+        }
+        left = stuck;
+    }
+    Ok(())
+}
+
+/// What a cut receive left below a dataset goes with it (`zfs_ioc_destroy`, zfs_ioctl.c).
+fn partial(dsl: &mut Dsl, io: &mut Io, path: &str) -> Result<(), DslError> {
+    let head = dsl.lookup_head(io, path)?;
+    match dsl.receive_clone(io, head)? {
+        Some(_) => dsl.destroy_head(io, &format!("{path}/{RECV_CLONE}")),
+        None => Ok(()),
+    }
+}
+
 fn explain(snap: &str, e: &DslError) -> Fail {
     match e {
         DslError::Busy(why) if why.contains("held") => Fail::new(format!(
             "cannot destroy snapshot {snap}: it's being held. Run 'zfs holds -r {snap}' to see holders."
         )),
         DslError::Dependents(clones) => Fail::new(format!(
-            "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}",
+            "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}\n(which is not supported here: destroy them one by one)",
             clones.join("\n")
         )),
         e => Fail::new(format!("cannot destroy snapshot {snap}: {}", super::reason(e))),

@@ -3,10 +3,11 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::human;
-use crate::session::{Engine, For, open};
+use crate::session::Engine;
+use icecore_format::stream::{MAGIC, RECORD_SIZE};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{BufReader, Cursor, IsTerminal, Read};
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -50,12 +51,26 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let spec = spec(target, &typed)?;
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
-    let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
-    if std::io::BufRead::fill_buf(&mut input).map_or(true, <[u8]>::is_empty) {
-        return Err(Fail::new("cannot receive: failed to read from stream"));
-    }
+    let mut stdin = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    let head = first_record(&mut stdin)?;
     let mut engine = Engine::open(target)?;
-    run_receive(&mut engine, &mut input, &spec, typed.has('v'))
+    run_receive(&mut engine, &mut Cursor::new(head).chain(stdin), &spec, typed.has('v'))
+}
+
+/// The first record, if it can be one: BEGIN has a number in its second word that tells its byte order.
+fn first_record(input: &mut dyn Read) -> Outcome<Vec<u8>> {
+    let fail = |why: &str| Err(Fail::new(format!("cannot receive: {why}")));
+    let mut head = Vec::with_capacity(RECORD_SIZE);
+    if let Err(e) = input.take(RECORD_SIZE as u64).read_to_end(&mut head) {
+        return fail(&format!("failed to read from stream: {e}"));
+    }
+    if head.is_empty() {
+        return fail("failed to read from stream");
+    }
+    match head.get(8..16).and_then(|b| <[u8; 8]>::try_from(b).ok()) {
+        Some(magic) if [u64::from_le_bytes(magic), u64::from_be_bytes(magic)].contains(&MAGIC) => Ok(head),
+        _ => fail("what comes in is not a ZFS send stream; nothing was changed"),
+    }
 }
 
 fn spec(target: &str, typed: &Typed) -> Outcome<ReceiveSpec> {
@@ -90,10 +105,12 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
     let mut one = Instant::now();
     let mut began_at = 0;
     let mut read = 0;
+    let mut last = spec.target.clone();
     let outcome = receive(engine, input, spec, payload_sum, &mut |p| match p {
         Progress::Begin { from, into, incremental } => {
             one = Instant::now();
             began_at = read;
+            last = into.to_string();
             if verbose {
                 let (verb, kind) = (
                     if spec.dry_run { "would receive" } else { "receiving" },
@@ -126,12 +143,23 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
             done.renamed.iter().for_each(|(a, b)| eprintln!("renamed {a} to {b}"));
             Ok(())
         }
-        Err(e) => Err(explain(&spec.target, &e, spec.resumable)),
+        Err(e) => {
+            let saved = if spec.resumable { token_of(engine, &last) } else { None };
+            Err(explain(&spec.target, &e, saved.as_deref()))
+        }
     }
 }
 
+/// The token that partial state at the dataset of `name` goes on with.
+pub fn token_of(engine: &mut Engine, name: &str) -> Option<String> {
+    let path = name.split('@').next().unwrap_or(name);
+    let (io, dsl) = engine.pool().parts();
+    let head = dsl.lookup_head(io, path).ok()?;
+    dsl.resume_token(io, head).ok()?
+}
+
 /// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
-pub fn explain(target: &str, e: &ReceiveError, resumable: bool) -> Fail {
+pub fn explain(target: &str, e: &ReceiveError, token: Option<&str>) -> Fail {
     let new = "cannot receive new filesystem stream";
     let inc = "cannot receive incremental stream";
     Fail::new(match e {
@@ -184,19 +212,11 @@ pub fn explain(target: &str, e: &ReceiveError, resumable: bool) -> Fail {
         }
         ReceiveError::Stream(s) if e.is_transport() => {
             let mut text = format!("{new}: checksum mismatch or incomplete stream.\n({s})");
-            if resumable && let Ok(Some(token)) = token_of(target) {
+            if let Some(token) = token {
                 text.push_str(&format!("\nPartially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t {token}"));
             }
             text
         }
         e => format!("cannot receive: {e}"),
     })
-}
-
-/// The resume token of a dataset; `None` if nothing is to be resumed.
-pub fn token_of(target: &str) -> Outcome<Option<String>> {
-    let path = target.split('@').next().unwrap_or(target);
-    let pool = open(path, For::Read)?;
-    let head = pool.dsl.lookup_head(pool.io(), path)?;
-    Ok(pool.dsl.resume_token(pool.io(), head)?)
 }

@@ -1,9 +1,11 @@
 //! `zfs send`.
 
 use crate::args::{Typed, flag, value};
-use crate::fail::{Fail, Outcome};
+use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
+use crate::keys::{Ask, How, unlock};
 use crate::session::{self, For};
+use icecore_dmu::ReadError;
 use icecore_pool::Pool;
 use icecore_stream::send::{
     PackageSpec, SendError, SendFlags, SendSpec, estimate, estimate_package, resolve_token, send_one,
@@ -13,7 +15,12 @@ use icecore_stream::token::ResumeToken;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-pub const USAGE: &str = "send [-DLPbcehnpsVvw] [-i|-I snapshot] [-R [-X dataset[,dataset]...]] <snapshot>\n\tsend [-DnVvPLecw] [-i snapshot|bookmark] <filesystem|volume|snapshot>\n\tsend [-PnVv] -t <receive_resume_token>";
+pub const USAGE: &str = "send [-DLPbcehnpVvw] [-i|-I snapshot] [--keylocation <keylocation>] <snapshot>
+	send [-DLPUbcehnpsVvw] [-i|-I snapshot] [-X dataset[,dataset]...] -R
+	    [--keylocation <keylocation>] <snapshot>
+	send [-DnVvPLecw] [-i snapshot|bookmark] [--keylocation <keylocation>]
+	    <filesystem|volume|snapshot>
+	send [-nVvPe] [--keylocation <keylocation>] -t <receive_resume_token>";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -34,11 +41,12 @@ pub fn run(args: &[String]) -> Outcome {
         value('t', ""),
         flag('v', "verbose"),
         flag('w', "raw"),
+        flag('U', "no-preserve-encryption"),
+        value('X', "exclude"),
+        value('K', "keylocation"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
-    if typed.has('V') && typed.operands.is_empty() && !typed.has('t') {
-        return Err(Fail::usage("missing snapshot argument", USAGE));
-    }
+    check(&typed)?;
     if !typed.has('n') && std::io::stdout().is_terminal() {
         return Err(Fail::new(
             "Error: Stream can not be written to a terminal.\nYou must redirect standard output.",
@@ -47,10 +55,10 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some(token) = typed.value('t') {
         return resume(token, &typed);
     }
-    let [to] = typed.operands.as_slice() else { return Err(Fail::usage("missing snapshot argument", USAGE)) };
+    let [to] = typed.operands.as_slice() else { return Err(Fail::usage("too many arguments", USAGE)) };
     let spec = spec(to, &typed)?;
-    let pool = session::open(to, For::Read).map_err(|f| Fail { message: f.message, ..f })?;
-    if typed.has('v') || typed.has('P') {
+    let mut pool = session::open(to, For::Read)?;
+    if typed.has('v') || typed.has('P') || typed.has('V') {
         announce(&pool, &spec, &typed)?;
     } else if typed.has('n') {
         // A dry run without a word still says by its exit status whether the real one could start.
@@ -59,19 +67,86 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('n') {
         return Ok(());
     }
+    give_keys(&mut pool, &spec, &typed)?;
     let mut meter = Meter::new(to, typed.has('v'), typed.has('P'));
     let mut out = std::io::stdout().lock();
     let sent = send_package(pool.io(), &pool.dsl, &spec, &mut out, &mut |n| meter.at(n))
         .map_err(|e| explain(to, &e))?;
-    out.flush().map_err(|e| Fail::new(format!("cannot send '{to}': {e}")))?;
+    out.flush().map_err(|e| explain(to, &SendError::Io(e)))?;
     sent.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
-    if sent.warnings.is_empty() { Ok(()) } else { Err(Fail::said(crate::fail::FAILED)) }
+    if sent.warnings.is_empty() { Ok(()) } else { Err(Fail::said(FAILED)) }
+}
+
+/// What does not go together on a command line (`zfs_do_send`, zfs_main.c).
+fn check(typed: &Typed) -> Outcome {
+    let usage = |what: &str| Err(Fail::usage(what, USAGE));
+    let package = ['R', 'I', 'p', 'b', 'h'].iter().any(|c| typed.has(*c));
+    if typed.has('i') && typed.has('I') {
+        return usage("only one of -i and -I can be given");
+    }
+    if typed.has('t') {
+        if package || typed.has('i') {
+            return usage("invalid flags combined with -t");
+        }
+        return if typed.operands.is_empty() { Ok(()) } else { usage("too many arguments") };
+    }
+    let Some(to) = typed.operands.first() else { return usage("missing snapshot argument") };
+    if typed.has('X') && !typed.has('R') {
+        return Err(Fail::new("Cannot specify dataset exclusion (-X) on a non-recursive send."));
+    }
+    if let Some(bad) = excluded(typed).find(|x| !x.contains('/') || x.contains(['@', '#'])) {
+        return usage(&format!("-X {bad}: not a valid non-root dataset name."));
+    }
+    if typed.has('s') && !typed.has('R') {
+        return usage("skip-missing flag can only be used in conjunction with replicate");
+    }
+    if package && !to.contains('@') {
+        return Err(Fail::new("Error: Unsupported flag with filesystem or bookmark."));
+    }
+    if typed.has('D') {
+        eprintln!("WARNING: deduplicated send is no longer supported: the stream is a regular one.\n");
+    }
+    Ok(())
+}
+
+fn excluded(typed: &Typed) -> impl Iterator<Item = String> + '_ {
+    typed.values('X').flat_map(|x| x.split(',')).map(String::from)
+}
+
+/// Keys for what leaves decrypted. A raw stream needs none.
+fn give_keys(pool: &mut Pool, spec: &PackageSpec, typed: &Typed) -> Outcome {
+    if spec.send.flags.raw {
+        return Ok(());
+    }
+    let to = &spec.send.to;
+    let path = to.split('@').next().unwrap_or(to);
+    let all = if spec.replicate {
+        if !spec.no_preserve_encryption {
+            return Ok(()); // refused below, by name, before any key is asked for
+        }
+        pool.dsl.descendants(pool.io(), path).map_err(|e| super::cannot("open", path, &e))?
+    } else {
+        vec![path.to_string()]
+    };
+    for ds in all.iter().filter(|d| !spec.exclude.contains(d)) {
+        unlock(pool, ds, how(typed)).map_err(|f| Fail {
+            message: format!("cannot send '{to}': dataset '{ds}' is encrypted: {}", f.message),
+            ..f
+        })?;
+    }
+    Ok(())
+}
+
+fn how(typed: &Typed) -> How<'_> {
+    How {
+        location: typed.value('K'),
+        // Standard input belongs to whoever stands before us in a pipe, unless we are told to read the key there.
+        ask: if typed.has('K') { Ask::Input } else { Ask::Terminal },
+        otherwise: "\nname it with --keylocation file:///PATH, or send raw with -w, which needs no key",
+    }
 }
 
 fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
-    if !to.contains('@') {
-        return Err(Fail::new(format!("cannot send '{to}': only snapshots can be sent yet; make one first")));
-    }
     let path = to.split('@').next().unwrap_or(to);
     let short = typed.value('i').or(typed.value('I'));
     let from = short.map(|f| match f.chars().next() {
@@ -79,6 +154,9 @@ fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
         _ if f.contains(['@', '#']) => f.to_string(),
         _ => format!("{path}@{f}"),
     });
+    if typed.has('I') && from.as_ref().is_some_and(|f| f.contains('#')) {
+        return Err(Fail::new("Error: multiple snapshots cannot be sent from a bookmark."));
+    }
     let replicate = typed.has('R');
     Ok(PackageSpec {
         send: SendSpec { to: to.into(), from, flags: flags(typed), ..SendSpec::default() },
@@ -87,7 +165,9 @@ fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
         properties: typed.has('p') || replicate || typed.has('b'),
         backup: typed.has('b'),
         holds: typed.has('h'),
-        ..PackageSpec::default()
+        skip_missing: typed.has('s'),
+        no_preserve_encryption: typed.has('U'),
+        exclude: excluded(typed).collect(),
     })
 }
 
@@ -103,20 +183,37 @@ fn flags(typed: &Typed) -> SendFlags {
 fn resume(text: &str, typed: &Typed) -> Outcome {
     let token = ResumeToken::parse(text)
         .map_err(|e| Fail { status: 255, message: format!("cannot resume send: {e}") })?;
-    if typed.has('v') && typed.has('n') {
-        println!("resume token contents:\nnvlist version: 0");
+    let verbose = typed.has('v') || typed.has('P') || typed.has('V');
+    let say = Say { parsable: typed.has('P'), dry: typed.has('n'), full: true };
+    if verbose {
+        say.line("resume token contents:\nnvlist version: 0");
         for (name, v) in token.list.iter() {
-            println!("\t{name} = {}", super::token_value(v));
+            say.line(&format!("\t{name} = {}", super::token_value(v)));
         }
     }
-    let fail = |e: &SendError| Fail { status: 255, message: format!("cannot resume send: {e}") };
-    let pool =
+    let fail = |e: &SendError| match explain(&token.toname, e) {
+        quiet if quiet.message.is_empty() => quiet,
+        // The engine's own words may begin so already.
+        _ => {
+            let why = e.to_string();
+            let why = why.strip_prefix("cannot resume send: ").unwrap_or(&why);
+            Fail { status: 255, message: format!("cannot resume send: {why}") }
+        }
+    };
+    let mut pool =
         session::open(&token.toname, For::Read).map_err(|f| Fail { status: 255, message: f.message })?;
     let (spec, source) = resolve_token(pool.io(), &pool.dsl, &token).map_err(|e| fail(&e))?;
-    if typed.has('n') {
+    if verbose {
         let bytes = estimate(pool.io(), &pool.dsl, &spec).map_err(|e| fail(&e))?;
-        line(&spec.to, spec.from.as_deref(), bytes, typed.has('P'), typed.has('n'));
+        say.stream(&spec.to, spec.from.as_deref(), bytes);
+        say.total(bytes);
+    }
+    if typed.has('n') {
         return Ok(());
+    }
+    if !spec.flags.raw {
+        unlock(&mut pool, &spec.to, how(typed))
+            .map_err(|f| Fail { message: format!("cannot resume send: {}", f.message), ..f })?;
     }
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
     let mut out = std::io::stdout().lock();
@@ -125,39 +222,50 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
     Ok(())
 }
 
-/// What is going to be sent, with sizes: on standard output for a dry run, else on standard error.
+/// What is going to be sent, with sizes.
 fn announce(pool: &Pool, spec: &PackageSpec, typed: &Typed) -> Outcome {
-    let (parsable, dry) = (typed.has('P'), typed.has('n'));
+    let say =
+        Say { parsable: typed.has('P'), dry: typed.has('n'), full: !spec.replicate && !spec.intermediates };
     let streams = estimate_package(pool.io(), &pool.dsl, spec).map_err(|e| explain(&spec.send.to, &e))?;
     let mut total = 0;
     for s in &streams {
         total += s.bytes;
-        line(&s.to, s.previous.as_deref(), s.bytes, parsable, dry);
+        say.stream(&s.to, s.previous.as_deref(), s.bytes);
     }
-    let text = if parsable {
-        format!("size\t{total}")
-    } else {
-        format!("total estimated size is {}", human::bytes(total))
-    };
-    if dry {
-        println!("{text}")
-    } else {
-        eprintln!("{text}")
-    }
+    say.total(total);
     Ok(())
 }
 
-fn line(to: &str, from: Option<&str>, bytes: u64, parsable: bool, dry: bool) {
-    let short = |f: &str| f[f.find(['@', '#']).unwrap_or(0)..].to_string();
-    let text = match (from, parsable) {
-        (None, true) => format!("full\t{to}\t{bytes}"),
-        (Some(f), true) => format!("incremental\t{}\t{to}\t{bytes}", short(f).trim_start_matches('@')),
-        (None, false) => format!("full send of {to} estimated size is {}", human::bytes(bytes)),
-        (Some(f), false) => {
-            format!("send from {} to {to} estimated size is {}", short(f), human::bytes(bytes))
-        }
-    };
-    if dry { println!("{text}") } else { eprintln!("{text}") }
+/// The lines of `send -v` and `-P` (`send_print_verbose`, libzfs_sendrecv.c): on standard output for a dry
+/// run, else on standard error.
+#[derive(Clone, Copy)]
+struct Say {
+    parsable: bool,
+    dry: bool,
+    /// Sources by their full names: OpenZFS shortens them only in packages.
+    full: bool,
+}
+
+impl Say {
+    fn line(self, text: &str) {
+        if self.dry { println!("{text}") } else { eprintln!("{text}") }
+    }
+    fn stream(self, to: &str, from: Option<&str>, bytes: u64) {
+        let from = from.map(|f| if self.full { f } else { &f[f.find('@').unwrap_or(0)..] });
+        self.line(&match (from, self.parsable) {
+            (None, true) => format!("full\t{to}\t{bytes}"),
+            (Some(f), true) => format!("incremental\t{}\t{to}\t{bytes}", f.trim_start_matches('@')),
+            (None, false) => format!("full send of {to} estimated size is {}", human::bytes(bytes)),
+            (Some(f), false) => format!("send from {f} to {to} estimated size is {}", human::bytes(bytes)),
+        });
+    }
+    fn total(self, bytes: u64) {
+        self.line(&if self.parsable {
+            format!("size\t{bytes}")
+        } else {
+            format!("total estimated size is {}", human::bytes(bytes))
+        });
+    }
 }
 
 pub fn explain(to: &str, e: &SendError) -> Fail {
@@ -169,7 +277,17 @@ pub fn explain(to: &str, e: &SendError) -> Fail {
         SendError::NotEarlier { from, .. } => Fail::new(format!(
             "warning: cannot send '{to}': not an earlier snapshot from the same fs ({from})"
         )),
-        e => Fail::new(format!("cannot send '{to}': {e}")),
+        // Whoever read the stream has gone, and says why itself.
+        SendError::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Fail::said(FAILED),
+        SendError::Read(ReadError::KeyUnavailable { .. }) => Fail::new(format!(
+            "cannot send '{to}': dataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
+            to.split('@').next().unwrap_or(to)
+        )),
+        // Some of the engine's words are OpenZFS's whole line already.
+        e => match e.to_string() {
+            whole if whole.starts_with("cannot send ") => Fail::new(whole),
+            why => Fail::new(format!("cannot send '{to}': {why}")),
+        },
     }
 }
 

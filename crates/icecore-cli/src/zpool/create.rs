@@ -11,18 +11,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str = "create [-fnd] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] <pool> <vdev> ...";
+pub const USAGE: &str = "create [-fn] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] <pool> <vdev> ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [
-        flag('f', ""),
-        flag('n', ""),
-        flag('d', ""),
-        value('o', ""),
-        value('O', ""),
-        value('m', ""),
-        value('R', ""),
-    ];
+    let known =
+        [flag('f', ""), flag('n', ""), value('o', ""), value('O', ""), value('m', ""), value('R', "")];
     let typed = Typed::parse(args, &known, USAGE)?;
     let [name, vdevs @ ..] = typed.operands.as_slice() else {
         return Err(Fail::usage("missing pool name argument", USAGE));
@@ -42,6 +35,15 @@ pub fn run(args: &[String]) -> Outcome {
     }
     if let Some(m) = typed.value('m') {
         props.push(("mountpoint".into(), m.into()));
+    }
+    // Before anything is written to a device.
+    for (p, v) in &props {
+        if matches!(p.as_str(), "encryption" | "keyformat" | "keylocation" | "pbkdf2iters") && v != "off" {
+            return Err(fail(format!(
+                "property '{p}': a pool's root dataset is made without encryption here; make an encrypted dataset below it"
+            )));
+        }
+        icecore_dsl::prop::parse_new(p, v).map_err(|e| fail(format!("property '{p}': {e}")))?;
     }
     let layout = layout(vdevs)?;
     let mut paths = Vec::new();
@@ -182,7 +184,7 @@ fn leaf(name: &str, force: bool, dry: bool) -> Outcome<NewLeaf> {
 }
 
 /// The imported pool that has the device at `path`, by whatever name.
-fn imported_on(path: &Path) -> Outcome<Option<String>> {
+pub fn imported_on(path: &Path) -> Outcome<Option<String>> {
     let real = |p: &Path| std::fs::canonicalize(p).unwrap_or_else(|_| p.to_path_buf());
     let path = real(path);
     Ok(state::all()?.into_iter().find(|p| p.devices.iter().any(|d| real(d) == path)).map(|p| p.name))

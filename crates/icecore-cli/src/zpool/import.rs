@@ -12,23 +12,13 @@ use icecore_vdev::{PoolState, VdevConfig, VdevSet};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub const USAGE: &str =
-    "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-a | <pool | id> [newpool]]";
+pub const USAGE: &str = "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-a | <pool | id>]";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [
-        value('d', ""),
-        value('o', ""),
-        value('R', ""),
-        flag('N', ""),
-        flag('f', ""),
-        flag('a', ""),
-        flag('l', ""),
-        flag('D', ""),
-    ];
+    let known = [value('d', ""), value('o', ""), value('R', ""), flag('N', ""), flag('f', ""), flag('a', "")];
     let typed = Typed::parse(args, &known, USAGE)?;
     let mut readonly = false;
     for o in typed.values('o') {
@@ -100,7 +90,8 @@ fn import(f: &FoundPool, readonly: bool, force: bool, altroot: &str) -> Outcome 
         OpenSpec { devices, pool: Some(guid.to_string()), mode, force, host: session::host(), max_txg: None };
     let mut pool = Pool::open(Env::os(), spec).map_err(|e| fail(explain(&e, &name)))?;
     if !readonly {
-        // The first txg marks the pool as ours, so that others see it in use.
+        // Others must see it in use, before anything is written to it.
+        pool.claim();
         pool.commit().map_err(|e| fail(e.to_string()))?;
     }
     state::remember(&Imported { name: name.clone(), guid, devices: paths, readonly, altroot: altroot.into() })
@@ -230,12 +221,17 @@ pub fn tree(v: &VdevConfig, depth: usize, vdevs: &VdevSet) {
     if v.is_hole() {
         return;
     }
-    println!("\t{:<28}{}", format!("{}{}", "  ".repeat(depth), display_name(v)), vdev_state(v, vdevs));
+    println!("\t{:<28}{}", format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)), vdev_state(v, vdevs));
     v.children.iter().for_each(|c| tree(c, depth + 1, vdevs));
 }
 
-/// As `zpool status` names a vdev: the last part of the path of a device, the whole path of a file.
-pub fn display_name(v: &VdevConfig) -> String {
+/// As `zpool status` names a vdev: the last part of the path of a device, the whole path of a file, which is
+/// where it lies now and not where its label says it lay.
+pub fn display_name(v: &VdevConfig, vdevs: &VdevSet) -> String {
+    let here = vdevs.leaves().iter().find(|l| l.guid == v.guid).and_then(|l| l.device());
+    if let Some(image) = here.filter(|d| d.is_file()) {
+        return image.name();
+    }
     match (&v.path, v.kind.is_leaf()) {
         (Some(path), true) if path.starts_with("/dev/") => {
             Path::new(path).file_name().map_or(path.clone(), |n| n.to_string_lossy().into_owned())

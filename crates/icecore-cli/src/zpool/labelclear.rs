@@ -11,6 +11,12 @@ pub const USAGE: &str = "labelclear [-f] <vdev>";
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('f', "")], USAGE)?;
     let [path] = typed.operands.as_slice() else { return Err(Fail::usage("missing vdev name", USAGE)) };
+    if let Some(pool) = super::create::imported_on(path.as_ref())? {
+        // Not even with -f (`zpool_do_labelclear`).
+        return Err(Fail::new(format!(
+            "{path} is a member of pool '{pool}', which is imported here; export that pool first"
+        )));
+    }
     let devices = session::open_devices(path.as_ref(), Access::Exclusive)
         .map_err(|f| Fail::new(format!("failed to open {path}: {}", f.message)))?;
     for device in devices {

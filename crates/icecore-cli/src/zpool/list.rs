@@ -10,7 +10,7 @@ use crate::table::{Align, Table};
 pub const USAGE: &str = "list [-Hp] [-o property[,...]] [pool] ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', ""), flag('v', "")], USAGE)?;
+    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', "")], USAGE)?;
     let default =
         "name,size,allocated,free,checkpoint,expandsize,fragmentation,capacity,dedupratio,health,altroot";
     let columns: Vec<String> = typed

@@ -70,7 +70,7 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &icecore_vdev::VdevSet) {
     let (word, note) = state.split_once(' ').unwrap_or((&state, ""));
     println!(
         "\t{:<28}{word:<9}{:>5} {:>5} {:>5}  {}",
-        format!("{}{}", "  ".repeat(depth), display_name(v)),
+        format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),
         0,
         0,
         0,

@@ -14,7 +14,7 @@ mod set;
 mod stats;
 pub mod table;
 
-pub(crate) use set::parse_new;
+pub use set::parse_new;
 pub use set::{SetSource, parse_size};
 pub use stats::{PropRow, nice_bytes, nice_number};
 

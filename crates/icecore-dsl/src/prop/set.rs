@@ -275,7 +275,7 @@ impl Dsl {
 }
 
 /// The stored form of a property of a file system that is being made.
-pub(crate) fn parse_new(prop: &str, text: &str) -> Result<Value> {
+pub fn parse_new(prop: &str, text: &str) -> Result<Value> {
     parse_for(table::FS, false, prop, text)
 }
 

@@ -1,0 +1,441 @@
+//! Keys on their way from people and files to the engine, and into the pool a command has open.
+//!
+//! Decides where a key is read from, in which form (`get_key_material` and `validate_key`,
+//! libzfs_crypto.c), and which roots a command must unlock. There is no service that keeps keys: a key
+//! lasts for the command that read it.
+//!
+//! Invariants:
+//! 1. A key never stands on a command line or in the environment, only its place does.
+//! 2. Key bytes live in [`Material`] from the first byte read, whose buffer is made once, never moves and is
+//!    wiped; standard input and files are read without buffers of others.
+//! 3. What is typed is not shown, and the terminal is as before when this ends, interrupted or not.
+
+use crate::fail::{Fail, Outcome};
+use icecore_dsl::crypt::{KEYFORMAT_HEX, KEYFORMAT_PASSPHRASE, KEYFORMAT_RAW};
+use icecore_dsl::keystore::{
+    ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN, wrapping_key,
+};
+use icecore_dsl::{DslError, KeyError, KeyForm, NewKey};
+use icecore_env::Env;
+use icecore_pool::Pool;
+use icecore_transform::crypt::Suite;
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// Key text or raw key bytes, wiped when dropped.
+pub type Material = Zeroizing<Vec<u8>>;
+
+/// Bytes of key text that are taken at most: more than any key has.
+const MATERIAL_MAX: usize = 4096;
+/// Bytes of a raw key.
+const RAW_LEN: usize = 32;
+/// How often a person may try (`MAX_KEY_PROMPT_ATTEMPTS`).
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Where a key comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Location {
+    /// Asked for.
+    Prompt,
+    /// Read from a file.
+    File(PathBuf),
+}
+
+impl Location {
+    /// The value of property `keylocation`.
+    pub fn parse(text: &str) -> Outcome<Self> {
+        match (text, text.strip_prefix("file://")) {
+            ("prompt", _) => Ok(Self::Prompt),
+            (_, Some(path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            (t, _) if t.starts_with("http://") || t.starts_with("https://") => Err(Fail::new(format!(
+                "keylocation '{t}' is not read: keys come from 'prompt' or 'file:///PATH' here"
+            ))),
+            (t, _) => Err(Fail::new(format!(
+                "Invalid keylocation '{t}': it is 'prompt' or 'file:///PATH', never the key itself"
+            ))),
+        }
+    }
+}
+
+/// Whom a prompt may turn to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// The terminal if standard input is one, else a line of standard input, as OpenZFS does.
+    Input,
+    /// The terminal only: standard input has another use, or none.
+    Terminal,
+}
+
+/// How a command gets at keys.
+#[derive(Clone, Copy, Debug)]
+pub struct How<'a> {
+    /// `--keylocation` or `-L`: read here instead of where the dataset says.
+    pub location: Option<&'a str>,
+    /// Whom to ask.
+    pub ask: Ask,
+    /// What else can be done where there is no key, as a clause of its own.
+    pub otherwise: &'a str,
+}
+
+/// What is asked for.
+struct Question<'a> {
+    dataset: Option<&'a str>,
+    keyformat: u64,
+    new: bool,
+}
+
+impl Question<'_> {
+    fn text(&self, again: bool) -> String {
+        let what = if self.keyformat == KEYFORMAT_HEX { "hex key" } else { "passphrase" };
+        let whose = self.dataset.map_or(String::new(), |d| format!(" for '{d}'"));
+        format!(
+            "{} {}{what}{whose}: ",
+            if again { "Re-enter" } else { "Enter" },
+            if self.new { "new " } else { "" }
+        )
+    }
+
+    /// The rules a key must keep; those of a passphrase only bind new ones (`validate_key`).
+    fn check(&self, material: &[u8]) -> Outcome {
+        let (min, max, what) = match self.keyformat {
+            KEYFORMAT_RAW => (RAW_LEN, RAW_LEN, "Raw key"),
+            KEYFORMAT_HEX => (RAW_LEN * 2, RAW_LEN * 2, "Hex key"),
+            _ if self.new => (PASSPHRASE_LEN_MIN, PASSPHRASE_LEN_MAX, "Passphrase"),
+            _ => return Ok(()),
+        };
+        let (low, high) = if min == max { ("expected", "expected") } else { ("min", "max") };
+        if material.len() < min {
+            return Err(Fail::new(format!("{what} too short ({low} {min}).")));
+        }
+        if material.len() > max {
+            return Err(Fail::new(format!("{what} too long ({high} {max}).")));
+        }
+        if self.keyformat == KEYFORMAT_HEX && !material.iter().all(u8::is_ascii_hexdigit) {
+            return Err(Fail::new("Invalid hex character detected."));
+        }
+        if self.keyformat == KEYFORMAT_PASSPHRASE && material.contains(&0) {
+            // OpenZFS would take the part before it for the whole.
+            return Err(Fail::new("a passphrase cannot hold a zero byte"));
+        }
+        Ok(())
+    }
+}
+
+fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Material> {
+    let material = match location {
+        Location::File(path) => {
+            let file = File::open(path).map_err(|e| {
+                Fail::new(format!("Failed to open key material file '{}': {e}", path.display()))
+            })?;
+            take(&file, question.keyformat)?
+        }
+        Location::Prompt => match terminal(ask) {
+            None => take(std::io::stdin(), question.keyformat)?,
+            Some(tty) => return typed(question, &tty?),
+        },
+    };
+    question.check(&material)?;
+    Ok(material)
+}
+
+/// The terminal to ask on; `None` where standard input is to be read.
+fn terminal(ask: Ask) -> Option<Outcome<File>> {
+    if ask == Ask::Input && !isatty(std::io::stdin()) {
+        return None;
+    }
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    Some(tty.map_err(|_| Fail::new("there is no terminal to ask for the key on")))
+}
+
+/// A raw key, or one line without its end.
+fn take(from: impl AsFd, keyformat: u64) -> Outcome<Material> {
+    let raw = keyformat == KEYFORMAT_RAW;
+    // One byte more than a raw key has tells that it is too long.
+    let max = if raw { RAW_LEN + 1 } else { MATERIAL_MAX };
+    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    let mut byte = Zeroizing::new([0_u8; 1]);
+    while out.len() < max {
+        match rustix::io::read(&from, &mut byte[..]) {
+            Ok(0) if out.is_empty() => return Err(Fail::new("there is no key to read: its source is empty")),
+            Ok(0) => break,
+            Ok(_) if !raw && byte[0] == b'\n' => break,
+            Ok(_) => out.push(byte[0]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Fail::new(format!("cannot read the key: {e}"))),
+        }
+    }
+    if !raw && out.len() >= max {
+        return Err(Fail::new("the line is longer than any key"));
+    }
+    Ok(out)
+}
+
+/// Asks on a terminal; for a new key twice.
+fn typed(question: &Question<'_>, tty: &File) -> Outcome<Material> {
+    if question.keyformat == KEYFORMAT_RAW {
+        return Err(Fail::new("Cannot enter raw keys on the terminal"));
+    }
+    let first = line(tty, &question.text(false))?;
+    question.check(&first)?;
+    if question.new && *line(tty, &question.text(true))? != *first {
+        return Err(Fail::new("Provided keys do not match."));
+    }
+    Ok(first)
+}
+
+/// A terminal that shows nothing of what is typed, until dropped.
+struct Silent<'a> {
+    tty: &'a File,
+    before: Termios,
+}
+
+impl<'a> Silent<'a> {
+    fn new(tty: &'a File) -> rustix::io::Result<Self> {
+        let before = tcgetattr(tty)?;
+        let mut silent = before.clone();
+        // Byte by byte, and interrupts as bytes: nothing may end us before the terminal is as it was.
+        silent.local_modes -= LocalModes::ECHO
+            | LocalModes::ECHOE
+            | LocalModes::ECHOK
+            | LocalModes::ECHONL
+            | LocalModes::ICANON
+            | LocalModes::ISIG;
+        silent.special_codes[SpecialCodeIndex::VMIN] = 1;
+        silent.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(tty, OptionalActions::Flush, &silent)?;
+        Ok(Self { tty, before })
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.tty, OptionalActions::Flush, &self.before);
+        let _ = self.tty.write_all(b"\n");
+    }
+}
+
+fn line(mut tty: &File, prompt: &str) -> Outcome<Material> {
+    let lost = |e: std::io::Error| Fail::new(format!("cannot ask on the terminal: {e}"));
+    // Silent before the question: nothing typed after seeing it may show, or be dropped.
+    let _silent = Silent::new(tty).map_err(|e| lost(e.into()))?;
+    tty.write_all(prompt.as_bytes()).map_err(lost)?;
+    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    let mut byte = Zeroizing::new([0_u8; 1]);
+    loop {
+        match rustix::io::read(tty, &mut byte[..]) {
+            Ok(0) => break,
+            Ok(_) => match byte[0] {
+                b'\n' | b'\r' => break,
+                // ^C, ^D, ^\, ^Z
+                0x03 | 0x04 | 0x1c | 0x1a => return Err(Fail::new("interrupted: no key was given")),
+                0x15 => out.clear(),
+                0x08 | 0x7f => {
+                    // A whole character of UTF-8.
+                    while out.pop().is_some_and(|b| b & 0xc0 == 0x80) {}
+                }
+                _ if out.len() >= MATERIAL_MAX => return Err(Fail::new("the line is longer than any key")),
+                b => out.push(b),
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(lost(e.into())),
+        }
+    }
+    Ok(out)
+}
+
+/// The encryption root of `dataset` (a snapshot's or bookmark's name will do); `None` if not encrypted.
+pub fn root_of(pool: &Pool, dataset: &str) -> Outcome<Option<String>> {
+    let path = dataset.split(['@', '#']).next().unwrap_or(dataset);
+    let open = |e: &DslError| crate::zfs::cannot("open", path, e);
+    let head = pool.dsl.lookup_head(pool.io(), path).map_err(|e| open(&e))?;
+    match pool.dsl.encryption_root(pool.io(), head.dir).map_err(|e| open(&e))? {
+        None => Ok(None),
+        Some(dir) => Ok(Some(pool.dsl.dir_name(pool.io(), dir).map_err(|e| open(&e))?)),
+    }
+}
+
+/// Loads the key that `dataset` needs, for this command; nothing where it needs none or has it.
+pub fn unlock(pool: &mut Pool, dataset: &str, how: How<'_>) -> Outcome {
+    let Some(root) = root_of(pool, dataset)? else { return Ok(()) };
+    let head = pool.dsl.lookup_head(pool.io(), &root)?;
+    if pool.dsl.key_loaded(pool.io(), head.dir)? {
+        return Ok(());
+    }
+    let material = right_key(pool, &root, how)?;
+    let (io, dsl) = pool.parts();
+    for (objset, keys) in dsl.load_key(io, &root, &material).map_err(|e| wrong(&root, &e))? {
+        io.add_key(objset, keys);
+    }
+    Ok(())
+}
+
+/// Reads the key of the encryption root `root` and sees that it is right.
+pub fn right_key(pool: &Pool, root: &str, how: How<'_>) -> Outcome<Material> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let head = dsl.lookup_head(io, root)?;
+    let own = dsl.prop_text(io, head, "keylocation")?;
+    let text = how.location.or(own.as_deref()).unwrap_or("prompt");
+    let location = Location::parse(text)?;
+    let question =
+        Question { dataset: Some(root), keyformat: dsl.key_form(io, head.dir)?.keyformat, new: false };
+    let asked = location == Location::Prompt && !matches!(terminal(how.ask), None | Some(Err(_)));
+    let mut attempt = 1;
+    loop {
+        let material = read(&question, &location, how.ask).map_err(|f| Fail {
+            message: format!(
+                "encryption key not loaded\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
+                f.message, how.otherwise
+            ),
+            ..f
+        })?;
+        match dsl.check_key(io, root, &material) {
+            Ok(_) => return Ok(material),
+            Err(DslError::Key(KeyError::Wrong | KeyError::Form(_))) if asked && attempt < ATTEMPTS_MAX => {
+                eprintln!("Incorrect key provided for '{root}'.");
+                attempt += 1;
+            }
+            Err(e) => return Err(wrong(root, &e)),
+        }
+    }
+}
+
+fn wrong(root: &str, e: &DslError) -> Fail {
+    match e {
+        DslError::Key(KeyError::Wrong) => Fail::new(format!("Incorrect key provided for '{root}'.")),
+        DslError::Key(KeyError::Form(why)) => {
+            Fail::new(format!("Incorrect key provided for '{root}': {why}"))
+        }
+        e => Fail::new(e.to_string()),
+    }
+}
+
+/// The encryption properties on a command line.
+#[derive(Clone, Default, Debug)]
+pub struct CryptoProps {
+    /// `encryption`: `Some(None)` is off.
+    pub suite: Option<Option<Suite>>,
+    /// `keyformat`.
+    pub keyformat: Option<u64>,
+    /// `keylocation`.
+    pub keylocation: Option<String>,
+    /// `pbkdf2iters`.
+    pub iters: Option<u64>,
+}
+
+impl CryptoProps {
+    /// Takes a property if it is one of these.
+    pub fn take(&mut self, name: &str, value: &str) -> Outcome<bool> {
+        let bad = || Fail::new(format!("'{name}' cannot be '{value}'"));
+        match name {
+            "encryption" => {
+                self.suite = Some(match value {
+                    "off" => None,
+                    "on" => Some(Suite::Aes256Gcm),
+                    v => Some(Suite::from_name(v).ok_or_else(bad)?),
+                });
+            }
+            "keyformat" => {
+                self.keyformat = Some(match value {
+                    "raw" => KEYFORMAT_RAW,
+                    "hex" => KEYFORMAT_HEX,
+                    "passphrase" => KEYFORMAT_PASSPHRASE,
+                    _ => return Err(bad()),
+                });
+            }
+            "keylocation" => {
+                if matches!(Location::parse(value)?, Location::File(p) if !p.is_absolute()) {
+                    return Err(bad());
+                }
+                self.keylocation = Some(value.into());
+            }
+            "pbkdf2iters" => {
+                let n: u64 = value.parse().map_err(|_| bad())?;
+                if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&n) {
+                    return Err(Fail::new(format!(
+                        "'pbkdf2iters' must be at least {ITERATIONS_MIN} and at most {ITERATIONS_MAX}"
+                    )));
+                }
+                self.iters = Some(n);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+    /// Reads a new key of these properties (`populate_create_encryption_params_nvlists`).
+    pub fn new_key(&self, dataset: Option<&str>, suite: Suite) -> Outcome<NewKey> {
+        let keyformat =
+            self.keyformat.ok_or_else(|| Fail::new("Keyformat required for new encryption root."))?;
+        let passphrase = keyformat == KEYFORMAT_PASSPHRASE;
+        if self.iters.is_some() && !passphrase {
+            return Err(Fail::new("Cannot specify pbkdf2iters with a non-passphrase keyformat."));
+        }
+        let keylocation = self.keylocation.clone().unwrap_or_else(|| "prompt".into());
+        let question = Question { dataset, keyformat, new: true };
+        let material = read(&question, &Location::parse(&keylocation)?, Ask::Input)?;
+        let form = if passphrase {
+            let salt = Env::os().entropy.guid();
+            KeyForm { keyformat, salt, iters: self.iters.unwrap_or(ITERATIONS_DEFAULT) }
+        } else {
+            KeyForm { keyformat, salt: 0, iters: 0 }
+        };
+        let wrapping = wrapping_key(form, &material).map_err(|e| Fail::new(e.to_string()))?;
+        Ok(NewKey { suite, form, wrapping, keylocation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(bytes: &[u8], keyformat: u64, new: bool) -> Result<Vec<u8>, String> {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(bytes).unwrap();
+        drop(writer);
+        let question = Question { dataset: None, keyformat, new };
+        let material = take(&reader, keyformat).map_err(|f| f.message)?;
+        question.check(&material).map_err(|f| f.message)?;
+        Ok(material.to_vec())
+    }
+
+    #[test]
+    fn keys_have_the_lengths_and_digits_openzfs_asks_for() {
+        let check = |bytes: &[u8], format, new, expected: Result<&[u8], &str>| {
+            let got = taken(bytes, format, new);
+            match expected {
+                Ok(key) => assert_eq!(got.as_deref(), Ok(key)),
+                Err(why) => assert!(got.as_ref().is_err_and(|e| e.contains(why)), "{got:?}, not {why}"),
+            }
+        };
+        let (hex, raw) = ([b'a'; 64], [b'\n'; 32]);
+        check(&hex, KEYFORMAT_HEX, true, Ok(&hex));
+        check(&[&hex[..], b"\n"].concat(), KEYFORMAT_HEX, true, Ok(&hex));
+        check(&[b'a'; 63], KEYFORMAT_HEX, false, Err("too short (expected 64)"));
+        check(&[b'a'; 65], KEYFORMAT_HEX, false, Err("too long (expected 64)"));
+        check(&[b'g'; 64], KEYFORMAT_HEX, false, Err("Invalid hex character"));
+        check(&raw, KEYFORMAT_RAW, true, Ok(&raw));
+        check(&raw[..31], KEYFORMAT_RAW, true, Err("too short (expected 32)"));
+        check(&[0; 33], KEYFORMAT_RAW, true, Err("too long (expected 32)"));
+        check(b"12345678\nmore", KEYFORMAT_PASSPHRASE, true, Ok(b"12345678"));
+        check(b"1234567\n", KEYFORMAT_PASSPHRASE, true, Err("too short (min 8)"));
+        check(b"1234567\n", KEYFORMAT_PASSPHRASE, false, Ok(b"1234567"));
+        check(&[b'x'; 513], KEYFORMAT_PASSPHRASE, true, Err("too long (max 512)"));
+        check(&[b'x'; 512], KEYFORMAT_PASSPHRASE, true, Ok(&[b'x'; 512]));
+        check(b"nothing\0hidden", KEYFORMAT_PASSPHRASE, true, Err("zero byte"));
+        check(&[b'x'; 5000], KEYFORMAT_PASSPHRASE, false, Err("longer than any key"));
+        check(b"", KEYFORMAT_PASSPHRASE, false, Err("empty"));
+    }
+
+    #[test]
+    fn a_key_is_nowhere_but_at_a_prompt_or_in_a_file() {
+        assert_eq!(Location::parse("prompt").unwrap(), Location::Prompt);
+        assert_eq!(Location::parse("file:///a/b").unwrap(), Location::File("/a/b".into()));
+        for bad in ["https://host/key", "http://host/key", "my secret words", "file://", "none", ""] {
+            assert!(Location::parse(bad).is_err(), "{bad}");
+        }
+        assert!(CryptoProps::default().take("keylocation", "file://relative").is_err());
+    }
+}
