@@ -1,0 +1,13 @@
+//! Types the commands: every test has a folder with links `zfs` and `zpool` to the built program, a state of
+//! its own and drives that are files. What is checked is what a user or a tool sees, the bytes OpenZFS wrote, and
+//! `zdb`'s verdict on every pool that was written.
+
+mod datasets;
+mod keys;
+mod receive;
+mod send;
+mod story;
+mod support;
+mod sync;
+mod wrong;
+mod zpool;

@@ -1,0 +1,198 @@
+//! `zfs receive`: its flags, its words, going on after a cut, and pools that a refusal leaves as they were.
+
+use crate::support::{Desk, stream};
+
+#[test]
+fn names_and_properties_follow_the_flags() {
+    let desk = Desk::with_pool("tank");
+    let plain = stream("plain@newsnapshot.R.zfs");
+    desk.ok("zfs create tank/d");
+    desk.ok("zfs create tank/e");
+    desk.feed("zfs receive -d tank/d", &plain);
+    desk.feed("zfs receive -e tank/e", &plain);
+    desk.feed("zfs receive -u -x compression -o org.example:kept=yes tank/o", &plain);
+    let heads = desk.names("-r tank");
+    assert_eq!(heads, ["tank", "tank/d", "tank/d/plain", "tank/e", "tank/e/plain", "tank/o"]);
+    assert_eq!(desk.ok("zfs get -H -o value,source compression tank/d/plain"), "lz4\treceived\n");
+    assert!(!desk.ok("zfs get -H -o source compression tank/o").contains("received"));
+    assert_eq!(desk.ok("zfs get -H -o value,source org.example:kept tank/o"), "yes\tlocal\n");
+    // A dry run reads all and changes nothing.
+    let before = desk.seen("tank");
+    let said = desk.feed("zfs receive -n -v tank/dry", &plain);
+    assert!(said.contains("would receive full stream of main/plain@root into tank/dry@root"), "{said}");
+    assert!(
+        said.contains("would receive incremental stream of main/plain@newsnapshot into tank/dry@newsnapshot"),
+        "{said}"
+    );
+    assert_eq!(desk.seen("tank"), before);
+    // A full stream never takes the place of something without -F, nor of snapshots with it.
+    desk.feed_refused(
+        "zfs receive tank/e",
+        &stream("plain@newsnapshot.Lecp.zfs"),
+        &[
+            "cannot receive new filesystem stream: destination 'tank/e' exists",
+            "must specify -F to overwrite it",
+        ],
+    );
+    desk.feed_refused(
+        "zfs receive -F tank/o@fresh",
+        &stream("docs@root.decrypted.zfs"),
+        &["destination has snapshots", "must destroy them to overwrite"],
+    );
+    assert_eq!(desk.seen("tank"), before);
+    desk.ok("zfs create tank/f");
+    desk.feed("zfs receive -F tank/f", &stream("plain@newsnapshot.Lecp.zfs"));
+    assert_eq!(desk.names("-t snapshot tank/f"), ["tank/f@newsnapshot"]);
+    desk.export_and_judge("tank");
+}
+
+/// -F gives up what came after the base; without it that is a refusal which names it.
+#[test]
+fn a_destination_that_went_on() {
+    let desk = Desk::with_main();
+    desk.pool("tank", 128);
+    desk.piped("zfs send main/plain@root", "zfs receive tank/plain");
+    let increment = desk.bytes("zfs send -i @root main/plain@newsnapshot");
+    desk.feed("zfs receive tank/plain", &increment);
+    // What came stays in the dataset when its snapshot goes: the dataset is no longer as @root was.
+    desk.ok("zfs destroy tank/plain@newsnapshot");
+    desk.feed_refused(
+        "zfs receive tank/plain",
+        &increment,
+        &["has been modified", "zfs rollback tank/plain@root"],
+    );
+    desk.ok("zfs snapshot tank/plain@mine");
+    let before = desk.seen("tank");
+    desk.feed_refused(
+        "zfs receive tank/plain",
+        &increment,
+        &["cannot receive incremental stream: destination tank/plain has been modified\nsince most recent snapshot", "mine"],
+    );
+    assert_eq!(desk.seen("tank"), before);
+    desk.feed("zfs receive -F tank/plain", &increment);
+    assert_eq!(desk.names("-t snapshot tank/plain"), ["tank/plain@root", "tank/plain@newsnapshot"]);
+    let said = desk.feed("zfs receive -v tank/plain", &increment);
+    assert!(said.contains("snap tank/plain@newsnapshot already exists; ignoring"), "{said}");
+    // No base here at all.
+    desk.ok("zfs create tank/other");
+    desk.ok("zfs snapshot tank/other@x");
+    desk.feed_refused(
+        "zfs receive tank/other",
+        &increment,
+        &["most recent snapshot of tank/other does not\nmatch incremental source", "\n\tx (0x"],
+    );
+    desk.feed_refused("zfs receive tank/none", &increment, &["tank/none", "does not exist"]);
+    // Raw on plain, and -F over what is encrypted.
+    let raw = stream("docs-kept-newsnapshot.raw-i.zfs");
+    desk.feed_refused(
+        "zfs receive tank/plain@other",
+        &raw,
+        &["cannot perform raw receive on top of existing unencrypted dataset"],
+    );
+    desk.piped("zfs send -w main/encrypted/docs@root", "zfs receive tank/docs");
+    desk.feed_refused(
+        "zfs receive -F tank/docs",
+        &desk.bytes("zfs send -w main/encrypted/docs@newsnapshot"),
+        &["destination has snapshots"],
+    );
+    desk.export_and_judge("tank");
+}
+
+/// A cut stream leaves a token with -s, which `zfs send -t` goes on from; -A drops it; without -s nothing is left.
+#[test]
+fn a_cut_stream_goes_on_or_is_dropped() {
+    let desk = Desk::with_main();
+    desk.pool("tank", 128);
+    for line in ["zfs send -w main/encrypted/photos@root", "zfs send -Lec main/plain@root"] {
+        let whole = desk.bytes(line);
+        for part in [2, 3, 10] {
+            let cut = &whole[..whole.len() * (part - 1) / part + 7];
+            let before = desk.seen("tank");
+            let done = desk.feed_refused(
+                "zfs receive tank/part",
+                cut,
+                &["cannot receive new filesystem stream: checksum mismatch or incomplete stream."],
+            );
+            assert!(!done.err.contains("zfs send -t"), "{}", done.err);
+            assert_eq!(desk.seen("tank"), before, "nothing is left without -s");
+
+            let done = desk.feed_refused(
+                "zfs receive -s tank/part",
+                cut,
+                &["Partially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t 1-"],
+            );
+            let token = desk.get("receive_resume_token", "tank/part");
+            assert!(done.err.trim_end().ends_with(&token), "{}", done.err);
+            desk.feed_refused(
+                "zfs receive tank/part",
+                &whole,
+                &["contains partially-complete state from \"zfs receive -s\""],
+            );
+            if part == 3 {
+                desk.ok("zfs receive -A tank/part");
+                assert_eq!(desk.names("-r -t all tank"), ["tank"]);
+                continue;
+            }
+            let said = desk.ok(&format!("zfs send -nvt {token}"));
+            assert!(said.starts_with("resume token contents:\nnvlist version: 0\n\t"), "{said}");
+            assert!(said.contains("\ttoname = main/") && said.contains("total estimated size is "), "{said}");
+            let said = desk.ok(&format!("zfs send -nP -t {token}"));
+            assert!(said.lines().last().unwrap().starts_with("size\t"), "{said}");
+            desk.piped(&format!("zfs send -t {token}"), "zfs receive -s tank/part");
+            assert_eq!(desk.get("receive_resume_token", "tank/part"), "-");
+            let sent = line.rsplit_once(' ').unwrap().1;
+            let guid = |name: &str| desk.get("guid", name);
+            assert_eq!(guid("tank/part@root"), guid(sent));
+            desk.ok("zfs destroy -r tank/part");
+        }
+    }
+    desk.refused("zfs receive -A tank", 1, &["'tank' does not have any resumable receive state to abort"]);
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn what_is_no_stream_changes_nothing() {
+    let desk = Desk::with_pool("tank");
+    let before = desk.seen("tank");
+    let whole = stream("plain@newsnapshot.Lecp.zfs");
+    let noise: Vec<u8> = (0..5000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let check = |input: &[u8], words: &[&str]| {
+        desk.feed_refused("zfs receive tank/x", input, words);
+        assert_eq!(desk.seen("tank"), before);
+    };
+    check(b"", &["cannot receive: failed to read from stream"]);
+    check(b"hello", &["not a ZFS send stream"]);
+    check(&noise, &["not a ZFS send stream"]);
+    check(&[0; 4096], &["not a ZFS send stream"]);
+    check(&whole[..100], &["incomplete stream"]);
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    check(&flipped, &["checksum mismatch or incomplete stream"]);
+    // As above, but to be kept as far as it was right.
+    desk.feed_refused("zfs receive -s tank/x", &flipped, &["Partially received snapshot is saved."]);
+    desk.ok("zfs receive -A tank/x");
+    assert_eq!(desk.names("-r -t all tank"), ["tank"]);
+    let before = desk.seen("tank");
+    desk.feed_refused("zfs receive tank/no/such", &whole, &["tank/no"]);
+    desk.feed_refused("zfs receive none/x", &whole, &["cannot open 'none/x': dataset does not exist"]);
+    desk.feed_refused("zfs receive tank/b@d!name", &whole, &["cannot receive"]);
+    assert_eq!(desk.seen("tank"), before);
+    desk.export_and_judge("tank");
+}
+
+/// One pool, two commands: the second says what holds it, and the first is not disturbed.
+#[test]
+fn two_commands_on_one_pool() {
+    let desk = Desk::with_pool("tank");
+    desk.feed("zfs receive tank/plain", &stream("plain@newsnapshot.Lecp.zfs"));
+    let (left, right) = desk.pipe("zfs send tank/plain@newsnapshot", "zfs receive tank/copy");
+    assert_eq!(left.status, 1, "{}", left.err);
+    assert_eq!(right.status, 1);
+    assert!(
+        right.err.contains("in use by another command") && right.err.contains("one writer"),
+        "{}",
+        right.err
+    );
+    assert_eq!(desk.names("-r tank"), ["tank", "tank/plain"]);
+    desk.export_and_judge("tank");
+}

@@ -1,0 +1,217 @@
+//! `icecore sync`: what is done, said and refused, and a run that is killed anywhere.
+
+use crate::support::{Desk, stream};
+use std::process::Stdio;
+
+/// Every snapshot of `main` by its guid, and where it has to be.
+fn guids(desk: &Desk, root: &str) -> Vec<String> {
+    let list = desk.ok(&format!("zfs list -Hp -r -t snapshot -o name,guid,creation {root}"));
+    list.lines().map(|l| l.strip_prefix(root).unwrap().to_string()).collect()
+}
+
+fn objects(said: &str) -> Vec<serde_json::Value> {
+    said.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+#[test]
+fn first_again_and_more() {
+    let desk = Desk::with_main();
+    desk.pool("backup", 256);
+    let before = desk.seen("backup");
+    let said = desk.ok("icecore sync --dry-run main backup/main");
+    assert!(said.contains("main/plain -> backup/main/plain: not on the destination yet, about "), "{said}");
+    assert!(
+        said.contains(
+            "# zfs send -w -p main/encrypted/docs@root | zfs receive -s -u backup/main/encrypted/docs"
+        ),
+        "{said}"
+    );
+    assert_eq!(desk.seen("backup"), before, "a dry run changes nothing");
+
+    let said = desk.ok("icecore sync -v main backup/main");
+    assert!(said.contains("main is imported read-only: backing up the snapshots that are there"), "{said}");
+    assert!(said.contains("# zfs send -L -e -c -p -i @root main/plain@2023-09-27"), "{said}");
+    assert!(said.contains("read back from the device, every checksum right"), "{said}");
+    assert_eq!(guids(&desk, "backup/main"), guids(&desk, "main"));
+    assert_eq!(desk.get("encryptionroot", "backup/main/encrypted/docs"), "backup/main/encrypted");
+    assert_eq!(desk.get("org.example:owner", "backup/main/encrypted/docs"), "ben");
+
+    let after = desk.seen("backup");
+    let said = desk.ok("icecore sync main backup/main");
+    assert!(said.contains("up to date: backup/main has every snapshot of main"), "{said}");
+    assert_eq!(desk.seen("backup"), after);
+    let lines = objects(&desk.ok("icecore sync --json main backup/main"));
+    assert_eq!(lines.last().unwrap()["message_type"], "summary");
+    assert_eq!(lines.last().unwrap()["streams"], 0);
+    assert!(lines.iter().filter(|l| l["message_type"] == "plan").count() == 7, "{lines:?}");
+
+    desk.ok("icecore sync --export main backup/main");
+    assert_eq!(desk.ok("zpool list -H -o name"), "main\n");
+    desk.judge("backup");
+}
+
+/// A source that lives: each run makes its snapshot and sends the difference.
+#[test]
+fn a_source_that_goes_on() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    desk.ok("zfs create tank/a");
+    desk.ok("icecore sync --snapshot one tank backup/tank");
+    assert_eq!(desk.names("-t snapshot -r backup"), ["backup/tank@one", "backup/tank/a@one"]);
+    desk.feed("zfs receive tank/b", &stream("plain@newsnapshot.R.zfs"));
+    let lines = objects(&desk.ok("icecore sync --json --snapshot two tank backup/tank"));
+    let plan: Vec<_> = lines.iter().filter(|l| l["message_type"] == "plan").collect();
+    assert!(plan.iter().any(|l| l["source"] == "tank/a" && l["reason"] == "from @one"), "{plan:?}");
+    assert!(
+        plan.iter().any(|l| l["source"] == "tank/b" && l["reason"] == "not on the destination yet"),
+        "{plan:?}"
+    );
+    assert!(
+        lines.iter().any(|l| l["message_type"] == "status" && l["bytes"].as_u64() > Some(1000)),
+        "{lines:?}"
+    );
+    assert_eq!(guids(&desk, "backup/tank"), guids(&desk, "tank"));
+    // No new snapshots: nothing to do. And the default name is a time in UTC.
+    desk.ok("icecore sync --no-snapshot tank backup/tank");
+    assert_eq!(desk.names("-t snapshot backup/tank"), ["backup/tank@one", "backup/tank@two"]);
+    desk.ok("icecore sync tank backup/tank");
+    let newest = desk.names("-t snapshot backup/tank").pop().unwrap();
+    assert!(newest.starts_with("backup/tank@icecore_2") && newest.ends_with('Z'), "{newest}");
+    // A bookmark is enough when the base itself is gone at the source.
+    desk.ok(&format!("zfs bookmark {} tank#base", newest.replace("backup/", "")));
+    for snap in desk.names("-t snapshot tank") {
+        desk.ok(&format!("zfs destroy {snap}"));
+    }
+    let said = desk.ok("icecore sync -v --snapshot after tank backup/tank");
+    assert!(said.contains("-i #base tank@after"), "{said}");
+    desk.export_and_judge("tank");
+    desk.export_and_judge("backup");
+}
+
+/// What cannot work is refused before the first byte, and before the snapshot.
+#[test]
+fn pairs_that_do_not_fit() {
+    let desk = Desk::with_main();
+    desk.pool("backup", 256);
+    desk.ok("zfs create backup/m");
+    desk.ok("zfs create backup/m/encrypted");
+    desk.ok("zfs snapshot backup/m/encrypted@other");
+    let check = |line: &str, words: &[&str]| {
+        let before = desk.seen("backup");
+        desk.refused(line, 1, words);
+        assert_eq!(desk.seen("backup"), before, "{line}");
+    };
+    check(
+        "icecore sync main/encrypted backup/m/encrypted",
+        &[
+            "cannot back up main/encrypted to backup/m/encrypted: the source is encrypted and the destination's copy is not",
+            "nothing was done",
+        ],
+    );
+    desk.ok("zfs create backup/p");
+    desk.ok("zfs snapshot backup/p@mine");
+    check(
+        "icecore sync main/plain backup/p",
+        &["no snapshot or bookmark in common", "@newsnapshot", "@mine"],
+    );
+    desk.piped("zfs send main/plain@root", "zfs receive backup/plain");
+    desk.ok("zfs snapshot backup/plain@mine");
+    check(
+        "icecore sync main/plain backup/plain",
+        &["the destination has snapshots after the common @root (@mine)", "zfs rollback -r"],
+    );
+    desk.ok("zfs destroy backup/plain@mine");
+    // What a snapshot brought stays when the snapshot goes: the dataset is no longer as @root was.
+    desk.piped("zfs send -i @root main/plain@newsnapshot", "zfs receive backup/plain");
+    desk.ok("zfs destroy backup/plain@newsnapshot");
+    check(
+        "icecore sync main/plain backup/plain",
+        &["the destination was changed since @root", "zfs rollback DATASET@root"],
+    );
+    desk.ok("zfs rollback backup/plain@root");
+    desk.ok("icecore sync main/plain backup/plain");
+    check("icecore sync main/none backup/x", &["cannot open 'main/none': dataset does not exist"]);
+    check("icecore sync none backup/x", &["cannot open 'none': dataset does not exist"]);
+    check("icecore sync main main/copy", &["same pool"]);
+    let done = desk.run("icecore sync --json main/plain backup/p");
+    let lines = objects(&done.text());
+    assert_eq!(done.status, 1);
+    assert_eq!(lines[0]["message_type"], "conflict");
+    assert_eq!(lines.last().unwrap()["message_type"], "exit_error");
+    // A source that could be snapshotted is not, when the pair does not fit.
+    desk.pool("tank", 96);
+    desk.ok("zfs snapshot tank@x");
+    let before = desk.seen("tank");
+    check("icecore sync tank backup/p", &["no snapshot or bookmark in common"]);
+    check("icecore sync tank none/p", &["cannot open 'none/p': dataset does not exist"]);
+    check(
+        "icecore sync tank backup/no/such",
+        &["dataset 'backup/no' does not exist", "zfs create -p backup/no"],
+    );
+    desk.ok("zpool export backup");
+    desk.ok(&format!("zpool import -d {} -o readonly=on backup", desk.path("backup").display()));
+    check("icecore sync tank backup/new", &["cannot back up to 'backup/new'", "readonly=on"]);
+    assert_eq!(desk.seen("tank"), before);
+    desk.export_and_judge("backup");
+}
+
+/// A stream that `zfs receive -s` has half of is gone on with, and then what comes after it.
+#[test]
+fn half_a_stream_is_gone_on_with() {
+    let desk = Desk::with_main();
+    desk.pool("backup", 256);
+    let whole = desk.bytes("zfs send -w -p main/encrypted/photos@root");
+    desk.feed_refused("zfs receive -s backup/photos", &whole[..whole.len() / 2], &["is saved"]);
+    let said = desk.ok("icecore sync -v main/encrypted/photos backup/photos");
+    assert!(said.contains("a stream was cut here; it goes on where it was"), "{said}");
+    assert!(said.contains("# zfs send -t 1-") && said.contains("from @root"), "{said}");
+    assert_eq!(guids(&desk, "backup/photos"), guids(&desk, "main/encrypted/photos"));
+    desk.export_and_judge("backup");
+}
+
+/// Bytes that a process has written so far, to its drives and through its pipes.
+fn written(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let counter = io.lines().find_map(|l| l.strip_prefix("wchar: "));
+    counter.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Killed without a chance to tidy up, at several bytes, and run again until it is done: each time the pool is
+/// whole, what was complete stays, and in the end nothing lacks.
+#[test]
+fn killed_anywhere_and_started_again() {
+    let desk = Desk::with_main();
+    desk.pool("backup", 256);
+    let line = "icecore sync main backup/main";
+    let mut killed = 0;
+    let mut complete = 0;
+    for kib in [200, 700, 1500, 2500, 4000, 5500, 7000, 9000] {
+        let mut child = desk.spawn(line, Stdio::null());
+        let ended = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if written(child.id()) >= kib << 10 {
+                child.kill().unwrap();
+                break None;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        let done: crate::support::Done = child.wait_with_output().unwrap().into();
+        if let Some(status) = ended {
+            assert!(status.success(), "{}", done.err);
+        } else {
+            killed += 1;
+        }
+        // Locks die with their holder: the next command reads a pool that is whole.
+        let snaps = desk.names("-t snapshot -r backup").len();
+        assert!(snaps >= complete, "a snapshot that was complete is gone");
+        complete = snaps;
+    }
+    assert!(killed >= 4, "killed {killed} times only");
+    let said = desk.ok(line);
+    assert!(said.contains("every checksum right") || said.contains("up to date"), "{said}");
+    assert_eq!(guids(&desk, "backup/main"), guids(&desk, "main"));
+    assert_eq!(desk.get("encryptionroot", "backup/main/encrypted/vol"), "backup/main/encrypted");
+    desk.export_and_judge("backup");
+}

@@ -1,0 +1,182 @@
+//! `zpool`: making, finding, taking and giving back pools.
+
+use crate::support::{Desk, MIB};
+use icecore_env::{Access, Device, Env, FileDevice};
+use icecore_pool::{CreateSpec, Host, Pool};
+use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+#[test]
+fn a_mirror_and_what_is_said_of_it() {
+    let desk = Desk::new();
+    let (a, b) = (desk.drive("twin/a.img", 96), desk.drive("twin/b.img", 96));
+    let line = format!("zpool create -o ashift=12 -m none twin mirror {} {}", a.display(), b.display());
+    let would = desk.ok(&line.replace("create", "create -n"));
+    assert!(would.contains("would create 'twin'"), "{would}");
+    assert_eq!(desk.run("zpool list -H").text(), "");
+    desk.ok(&line);
+    let status = desk.ok("zpool status twin");
+    for words in [
+        " state: ONLINE",
+        "mirror-0",
+        &a.display().to_string(),
+        &b.display().to_string(),
+        "errors: No known data errors",
+    ] {
+        assert!(status.contains(words), "{status}\nand not: {words}");
+    }
+    assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
+    assert_eq!(desk.ok("zpool list -H -o name,health"), "twin\tONLINE\n");
+    assert_eq!(desk.ok("zpool get -H -o value health twin"), "ONLINE\n");
+    desk.ok("zfs create twin/x");
+    // One side alone: the pool is there, degraded, and can be written.
+    std::fs::rename(&b, desk.path("b.away")).unwrap();
+    let status = desk.ok("zpool status -x twin");
+    assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
+    desk.ok("zfs snapshot twin/x@half");
+    std::fs::rename(desk.path("b.away"), &b).unwrap();
+    assert!(desk.ok("zpool status twin").contains("has missed writes"));
+    desk.ok("zpool export twin");
+    assert_eq!(desk.ok("zpool status"), "no pools available\n");
+    desk.judge("twin");
+}
+
+#[test]
+fn found_taken_and_given_back() {
+    let desk = Desk::with_pool("tank");
+    let dir = desk.path("tank");
+    let import = format!("zpool import -d {}", dir.display());
+    desk.refused(&format!("{import} tank"), 1, &["a pool with that name is already imported here"]);
+    let guid = desk.get("guid", "tank");
+    assert_ne!(guid, "-");
+    let id = desk.ok("zpool get -Hp -o value guid tank");
+    desk.ok("zpool export tank");
+    desk.refused("zpool export tank", 1, &["cannot open 'tank': no such pool"]);
+    let found = desk.ok(&import);
+    for words in [
+        "   pool: tank\n",
+        &format!("     id: {id}"),
+        "  state: ONLINE\n",
+        "using its name or numeric identifier",
+    ] {
+        assert!(found.contains(words), "{found}\nand not: {words}");
+    }
+    // The drive has been carried elsewhere: it is shown where it lies.
+    let moved = dir.join("moved.img");
+    std::fs::rename(dir.join("drive.img"), &moved).unwrap();
+    desk.ok(&format!("{import} -o readonly=on {}", id.trim_end()));
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains("moved.img") && !status.contains("drive.img"), "{status}");
+    desk.refused("zfs snapshot tank@x", 1, &["cannot open 'tank@x'", "readonly=on"]);
+    desk.ok("zpool export tank");
+    desk.refused(&format!("{import} none"), 1, &["cannot import 'none': no such pool available"]);
+    desk.refused("zpool import -d nowhere tank", 1, &["nowhere"]);
+    let empty = desk.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let none = desk.run(&format!("zpool import -d {}", empty.display()));
+    assert_eq!((none.status, none.err.as_str()), (0, "no pools available to import\n"));
+    desk.ok(&format!("{import} -a"));
+    desk.ok("zpool export -a");
+    desk.judge("tank");
+}
+
+/// A pool that another host has in use is refused, by that host's name, until -f says so.
+#[test]
+fn another_hosts_pool() {
+    let desk = Desk::new();
+    let path = desk.drive("far/drive.img", 96);
+    let device: Arc<dyn Device> = Arc::new(FileDevice::open(&path, Access::Exclusive).unwrap());
+    let leaf = NewLeaf { device, path: path.display().to_string(), whole_disk: None };
+    let top = NewTop { kind: NewKind::Single, leaves: vec![leaf], log: false, ashift: Some(12) };
+    let env = Env::os();
+    let tree = build(vec![top], &*env.entropy).unwrap();
+    let host = Host { id: 0x0bad_cafe, name: "elsewhere".into() };
+    let spec = CreateSpec { name: "far".into(), root: tree.root, devices: tree.devices, host, comment: None };
+    // In use there, and never exported.
+    drop(Pool::create(env, spec).unwrap());
+    let import = format!("zpool import -d {}", desk.path("far").display());
+    let found = desk.ok(&import);
+    assert!(found.contains("last accessed by another system (elsewhere, hostid=badcafe)"), "{found}");
+    assert!(found.contains("'-f' flag"), "{found}");
+    desk.refused(
+        &format!("{import} far"),
+        1,
+        &[
+            "cannot import 'far': pool was previously in use from another system",
+            "elsewhere (hostid=badcafe)",
+            "zpool import -f far",
+        ],
+    );
+    assert_eq!(desk.ok("zpool status"), "no pools available\n");
+    desk.ok(&format!("{import} -f far"));
+    desk.export_and_judge("far");
+    desk.ok(&format!("{import} far"));
+}
+
+#[test]
+fn what_holds_something_is_not_overwritten() {
+    let desk = Desk::with_pool("tank");
+    let drive = desk.path("tank/drive.img");
+    let create = |force: &str| format!("zpool create {force} -m none new {}", drive.display());
+    desk.refused(&create(""), 1, &["part of pool 'tank'", "imported here"]);
+    desk.refused(&create("-f"), 1, &["part of pool 'tank'", "imported here"]);
+    desk.refused(
+        &format!("zpool labelclear -f {}", drive.display()),
+        1,
+        &["member of pool 'tank'", "imported here"],
+    );
+    desk.ok("zpool export tank");
+    // Imported for reading only, nothing on the drive tells so; and the drive goes by other names too.
+    let link = desk.path("link.img");
+    std::os::unix::fs::symlink(&drive, &link).unwrap();
+    desk.ok(&format!("zpool import -d {} -o readonly=on tank", desk.path("tank").display()));
+    desk.refused(
+        &create("-f").replace("tank/drive.img", "link.img"),
+        1,
+        &["part of pool 'tank'", "imported here"],
+    );
+    desk.ok("zpool export tank");
+    let bytes = std::fs::read(&drive).unwrap();
+    desk.refused(&create(""), 1, &["use '-f' to override", "tank"]);
+    assert!(std::fs::read(&drive).unwrap() == bytes, "a refusal writes nothing");
+    for wrong in
+        ["-O compression=nonsense", "-O encryption=on", "-o ashift=99", "-o nonsense=1", "-O nonsense=1"]
+    {
+        let fresh = desk.drive("fresh.img", 96);
+        desk.refused(&format!("zpool create {wrong} new {}", fresh.display()), 1, &["property"]);
+        assert!(std::fs::read(&fresh).unwrap().iter().all(|b| *b == 0), "{wrong}: something was written");
+    }
+    // Another file system.
+    let other = desk.drive("other.img", 96);
+    let file = OpenOptions::new().write(true).open(&other).unwrap();
+    file.write_all_at(&[0x53, 0xef], 1024 + 56).unwrap();
+    desk.refused(&format!("zpool create new {}", other.display()), 1, &["use '-f' to override", "ext"]);
+    desk.refused("zpool create new nothing.img", 1, &["nothing.img"]);
+    desk.refused(&format!("zpool create new {}", desk.drive("small.img", 8).display()), 1, &["small.img"]);
+    desk.refused(
+        &format!("zpool create new mirror {}", other.display()),
+        1,
+        &["mirror requires at least 2 devices"],
+    );
+    desk.refused(&format!("zpool create new raidz {}", other.display()), 1, &["'raidz' is not supported"]);
+    desk.refused(&format!("zpool create bad/name {}", desk.drive("n.img", 96).display()), 1, &["bad/name"]);
+    assert_eq!(desk.run("zpool list -H").text(), "");
+
+    desk.refused(
+        &format!("zpool labelclear {}", drive.display()),
+        1,
+        &["use '-f' to override", "exported pool \"tank\""],
+    );
+    assert!(std::fs::read(&drive).unwrap() == bytes);
+    desk.ok(&format!("zpool labelclear -f {}", drive.display()));
+    desk.refused(&format!("zpool labelclear -f {}", drive.display()), 1, &["failed to read label"]);
+    desk.ok(&create(""));
+    std::fs::create_dir(desk.path("new")).unwrap();
+    std::fs::rename(&drive, desk.path("new/drive.img")).unwrap();
+    desk.refused("zpool export new", 1, &["cannot export 'new'", "drive.img"]);
+    std::fs::rename(desk.path("new/drive.img"), &drive).unwrap();
+    desk.ok("zpool export new");
+    assert_eq!(std::fs::metadata(&drive).unwrap().len(), 128 * MIB);
+}
