@@ -12,7 +12,7 @@ use crate::state;
 use crate::zfs::{explain_receive, explain_send};
 use icecore_backup::{Plan, Step, Task, Tree, plan};
 use icecore_stream::payload_sum;
-use icecore_stream::receive::{Progress, ReceiveSpec, inherit_root, receive};
+use icecore_stream::receive::{Progress, ReceiveSpec, SharedRoot, inherit_root, receive};
 use icecore_stream::send::{
     PackageSpec, SendFlags, SendSpec, estimate, resolve, resolve_token, send_one, send_package,
 };
@@ -357,14 +357,19 @@ fn send(o: &Options, task: &Task, step: &Step, mut out: impl Write) -> Outcome {
 /// A dataset that shares its parent's encryption root at the source shares it on the copy: one passphrase
 /// opens all.
 fn adopt_root(o: &Options, task: &Task, dst: &str) -> Outcome {
-    let shares = {
+    let shared = {
         let source = session::open(&o.source, For::Read)?;
-        let head = source.dsl.lookup_head(source.io(), &full_name(&o.source, &task.path))?;
-        source.dsl.encryption_root(source.io(), head.dir)? != Some(head.dir)
+        let (io, dsl) = (source.io(), &source.dsl);
+        let head = dsl.lookup_head(io, &full_name(&o.source, &task.path))?;
+        match dsl.encryption_root(io, head.dir)?.filter(|root| *root != head.dir) {
+            Some(root) => dsl.key_object(io, root)?.zip(dsl.key_object(io, head.dir)?),
+            None => None,
+        }
     };
-    if shares {
+    if let Some((root, dataset)) = shared {
         let mut engine = Engine::open(dst)?;
-        inherit_root(&mut engine, dst).map_err(|e| explain_receive(dst, &e, false))?;
+        let sent = SharedRoot { root, dataset };
+        inherit_root(&mut engine, dst, Some(&sent)).map_err(|e| explain_receive(dst, &e, false))?;
     }
     Ok(())
 }

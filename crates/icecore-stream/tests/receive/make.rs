@@ -222,3 +222,16 @@ pub fn raw_next(wrapping: u8) -> Records {
     out.push(end(g));
     out
 }
+
+/// Makes a record one of another snapshot.
+pub fn set_guid(r: &mut Record, guid: u64) {
+    match r {
+        Record::Object(o) => o.toguid = guid,
+        Record::Free(o) => o.toguid = guid,
+        Record::FreeObjects(o) => o.toguid = guid,
+        Record::Write(o) => o.toguid = guid,
+        Record::ObjectRange(o) => o.toguid = guid,
+        Record::End(o) => o.toguid = guid,
+        _ => {}
+    }
+}
