@@ -9,6 +9,8 @@ mod keys;
 #[path = "receive/make.rs"]
 #[allow(dead_code)]
 mod make;
+#[path = "sharp_edges/structure.rs"]
+mod structure;
 #[path = "receive/support.rs"]
 #[allow(dead_code)]
 mod support;
