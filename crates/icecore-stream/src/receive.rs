@@ -322,9 +322,13 @@ impl Run<'_> {
             let (io, dsl) = self.engine.parts();
             begin::limits(dsl, io)?
         };
-        let (place, key) = {
+        let checked = {
             let (io, dsl) = self.engine.parts();
-            begin::check(dsl, io, &ask)?
+            begin::check(dsl, io, &ask)
+        };
+        let (place, key) = match checked {
+            Err(e) if self.would_be_there(&e, begin, &path) => (Place::New { origin: None }, None),
+            other => other?,
         };
         if self.done.top.is_none() {
             self.done.top = Some(path.clone());
@@ -349,6 +353,23 @@ impl Run<'_> {
         let bytes = bytes_at(self.reader.offset());
         self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
         Ok(())
+    }
+
+    /// Whether a dry run misses only what the streams before this one would have made.
+    fn would_be_there(&self, e: &ReceiveError, begin: &Begin, path: &str) -> bool {
+        let mut made = self.done.snapshots.iter();
+        self.spec.dry_run
+            && match e {
+                ReceiveError::NoDestination(_) | ReceiveError::NoIncrementalBase { .. } => made.any(|s| {
+                    s.guid == begin.fromguid && s.name.split_once('@').is_some_and(|(ds, _)| ds == path)
+                }),
+                ReceiveError::NoParent(parent) => {
+                    self.spec.naming == Naming::Prefix
+                        || made.any(|s| s.name.split_once('@').is_some_and(|(ds, _)| ds == parent))
+                }
+                ReceiveError::NoOrigin { want } => made.any(|s| s.guid == *want),
+                _ => false,
+            }
     }
 
     /// Remembers the key that came with a stream of a package, and its root at the sender.

@@ -2,6 +2,8 @@
 //!
 //! Stubs follow.
 
+#[path = "sharp_edges/features.rs"]
+mod features;
 #[path = "sharp_edges/iv.rs"]
 mod iv;
 #[path = "sharp_edges/keys.rs"]
@@ -9,6 +11,8 @@ mod keys;
 #[path = "receive/make.rs"]
 #[allow(dead_code)]
 mod make;
+#[path = "sharp_edges/resume.rs"]
+mod resume;
 #[path = "sharp_edges/structure.rs"]
 mod structure;
 #[path = "receive/support.rs"]

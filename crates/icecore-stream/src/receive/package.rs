@@ -174,7 +174,7 @@ impl Run<'_> {
             self.replicate(&fss, &top, list)?;
         }
         self.streams(&fss, &sent)?;
-        if incremental {
+        if incremental && !self.spec.dry_run {
             self.replicate(&fss, &top, list)?;
         }
         if list.flag("raw") && !self.spec.dry_run {
