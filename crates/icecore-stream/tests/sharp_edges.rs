@@ -2,6 +2,8 @@
 //!
 //! Stubs follow.
 
+#[path = "sharp_edges/disks.rs"]
+mod disks;
 #[path = "sharp_edges/features.rs"]
 mod features;
 #[path = "sharp_edges/iv.rs"]
@@ -13,6 +15,8 @@ mod keys;
 mod make;
 #[path = "sharp_edges/resume.rs"]
 mod resume;
+#[path = "sharp_edges/streams.rs"]
+mod streams;
 #[path = "sharp_edges/structure.rs"]
 mod structure;
 #[path = "receive/support.rs"]

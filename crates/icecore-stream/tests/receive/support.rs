@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-fn env(seed: u64) -> Env {
+pub fn sim_env(seed: u64) -> Env {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000, 1000));
     Env { clock, entropy: Arc::new(SimEntropy::new(seed)), workers: Arc::new(InlineWorkers) }
 }
 
-fn host() -> Host {
+pub fn host() -> Host {
     Host { id: 0x1234, name: "sim".into() }
 }
 
@@ -46,7 +46,7 @@ impl SimPool {
         for (i, size) in sizes.iter().enumerate() {
             more.push(Arc::new(SimDisk::with_sector(&format!("disk{i}"), *size, 512)));
         }
-        let env = env(seed);
+        let env = sim_env(seed);
         let leaves = more.iter().enumerate().map(|(i, disk)| NewLeaf {
             device: disk.clone(),
             path: format!("/sim/{name}-{i}.img"),
@@ -94,7 +94,7 @@ impl SimPool {
         let devices = disks.map(|d| d.clone() as Arc<dyn Device>).collect();
         let spec =
             OpenSpec { devices, pool: None, mode: Mode::Write, force: false, host: host(), max_txg: None };
-        self.pool = Some(Pool::open(env(self.seed), spec)?);
+        self.pool = Some(Pool::open(sim_env(self.seed), spec)?);
         Ok(())
     }
 
