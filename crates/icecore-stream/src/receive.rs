@@ -29,7 +29,6 @@ pub use roots::{SharedRoot, inherit_root};
 
 use apply::{Applier, ApplyError};
 use begin::{Ask, Place, Receiving};
-use roots::Renewed;
 use icecore_dmu::{BlockStore, BlockWriter, WriteError};
 use icecore_dsl::resume::{Point, RECV_CLONE};
 use icecore_dsl::{DatasetRef, Dsl, DslError, Feature};
@@ -37,6 +36,7 @@ use icecore_format::NvList;
 use icecore_format::fletcher::{Fletcher4, HashFn};
 use icecore_format::stream::{Begin, Entry, Record, StreamReader, feature};
 use icecore_transform::crypt::MasterKeys;
+use roots::Renewed;
 use std::io::Read;
 use std::sync::Arc;
 

@@ -189,7 +189,8 @@ impl Run<'_> {
             match entry.record {
                 Record::Begin(begin) => {
                     let list = super::decode_list(&payload)?;
-                    let context = fss.find(begin.toguid).map(|(fs, _)| Context { fs, root: fss.root_of(begin.toguid) });
+                    let context =
+                        fss.find(begin.toguid).map(|(fs, _)| Context { fs, root: fss.root_of(begin.toguid) });
                     self.stream(&begin, &list, sent, context)?;
                 }
                 Record::End(_) => return Ok(()),

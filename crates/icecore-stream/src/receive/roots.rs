@@ -268,20 +268,15 @@ pub(crate) fn inheritable_root(
     }
     // A key that is loaded, of either root, knows better than any claim.
     let tried = dsl.opens(root, &own).or_else(|| dsl.opens(dir, &above));
-    let same = tried.unwrap_or_else(|| {
-        same_stretching(&own, &above) || sender.shared((root, &above), (dir, &own))
-    });
+    let same =
+        tried.unwrap_or_else(|| same_stretching(&own, &above) || sender.shared((root, &above), (dir, &own)));
     Ok(same.then_some(root))
 }
 
 /// Gives the dataset at `path`, received raw on its own and so its own encryption root, the root of its
 /// parent, if it is certain that the parent's key opens it: a loaded key says so, or both are wrapped by
 /// the same passphrase, or the keys of both are those of `sent`. False if it stays as it was.
-pub fn inherit_root(
-    engine: &mut dyn super::Engine,
-    path: &str,
-    sent: Option<&SharedRoot>,
-) -> Result<bool> {
+pub fn inherit_root(engine: &mut dyn super::Engine, path: &str, sent: Option<&SharedRoot>) -> Result<bool> {
     let (io, dsl) = engine.parts();
     let head = dsl.lookup_head(io, path)?;
     if dsl.encryption_root(io, head.dir)? != Some(head.dir) {

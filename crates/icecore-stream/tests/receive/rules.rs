@@ -10,8 +10,8 @@ use icecore_format::stream::{
     Object, ObjectRange, Record, Redact, Spill, Write, WriteByref, WriteEmbedded, begin_flag, feature,
     record_flag,
 };
+use icecore_stream::receive::ReceiveError;
 use icecore_stream::receive::rules::Rule;
-use icecore_stream::receive::{ReceiveError, ReceiveSpec};
 use std::collections::BTreeSet;
 
 const G: u64 = 7;

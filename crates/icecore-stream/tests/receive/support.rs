@@ -6,11 +6,11 @@ use icecore_env::{Clock, Device, Env};
 use icecore_format::ObjectId;
 use icecore_pool::{CreateSpec, Host, Mode, OpenSpec, Pool};
 use icecore_sim::{InlineWorkers, SimClock, SimDisk, SimEntropy};
-use icecore_transform::crypt::MasterKeys;
 use icecore_stream::receive::{Engine, ReceiveError, ReceiveSpec, Received, receive_plain};
+use icecore_transform::crypt::MasterKeys;
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -317,10 +317,9 @@ pub fn kinds() -> Vec<u8> {
     icecore_transform::compress::decompress(gzip, packed, 95_788).unwrap()
 }
 
-/// A stream of the zoo; `None` if there is no zoo here.
+/// A stream made by OpenZFS; `None`, loudly, where it is not at hand.
 pub fn zoo(name: &str) -> Option<Vec<u8>> {
-    let dir = PathBuf::from(std::env::var_os("ICECORE_ZOO")?);
-    Some(std::fs::read(dir.join(name)).unwrap())
+    icecore_check::fixture::zoo(name).map(|file| std::fs::read(file).unwrap())
 }
 
 pub fn to(target: &str) -> ReceiveSpec {

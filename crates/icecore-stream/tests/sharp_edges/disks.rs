@@ -3,7 +3,10 @@
 //! Of each: a clear error, no panic, and after opening the pool again it is as it was before, or holds what a
 //! resumable receive may keep. `zdb` judges what is left.
 
-use crate::make::{Records, begin, chunk, end, file, free_objects, noise, put_together, range, raw_begin, raw_full, raw_next, raw_object, raw_write, resumed, take_apart};
+use crate::make::{
+    Records, begin, chunk, end, file, free_objects, noise, put_together, range, raw_begin, raw_full,
+    raw_next, raw_object, raw_write, resumed, take_apart,
+};
 use crate::support::{SimPool, host, sim_env, to};
 use icecore_env::Device;
 use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
@@ -145,8 +148,8 @@ fn plain_full() -> Records {
 type Break = (&'static str, fn(&SimDisk));
 const BREAKS: [Break; 4] = [
     ("unplugged", |d| d.unplug()),
-    ("unwritable", |d| d.plan(|f| f.unwritable = vec![0..u64::MAX])),
-    ("unreadable", |d| d.plan(|f| f.unreadable = vec![0..u64::MAX])),
+    ("unwritable", |d| d.plan(|f| f.unwritable.push(0..u64::MAX))),
+    ("unreadable", |d| d.plan(|f| f.unreadable.push(0..u64::MAX))),
     ("full below", |d| d.plan(|f| f.sectors_max = Some(0))),
 ];
 
@@ -203,7 +206,8 @@ fn the_only_disk_fails_at_any_record() {
                     }
                     let now = pool.state();
                     assert_eq!((&now.0, &now.1), (&before.0, &before.1), "{what} at {at}: {e}");
-                    pool.receive(&stream, &to(&target)).unwrap_or_else(|e| panic!("{what} at {at}: again {e:?}"));
+                    pool.receive(&stream, &to(&target))
+                        .unwrap_or_else(|e| panic!("{what} at {at}: again {e:?}"));
                 }
             }
             if i % 4 == 0 {
@@ -238,7 +242,8 @@ fn one_side_of_a_mirror_fails_in_the_middle() {
             let disk = if side == 0 { pool.disk.clone() } else { pool.more[0].clone() };
             let mut input = Trip::new(&next, next.len() / 2, || breaks(&disk));
             let spec = ReceiveSpec { commit_bytes: 30_000, ..to(&target) };
-            receive_plain(&mut pool, &mut input, &spec).unwrap_or_else(|e| panic!("{what}, side {side}: {e:?}"));
+            receive_plain(&mut pool, &mut input, &spec)
+                .unwrap_or_else(|e| panic!("{what}, side {side}: {e:?}"));
             let want = pool.contents(&format!("{target}@two"));
             if what != "unreadable" {
                 assert_eq!(pool.pool().missing().len(), 1, "{what}, side {side}");
@@ -272,7 +277,7 @@ fn a_mirror_with_a_side_that_cannot_be_read() {
     pool.receive(&put_together(&raw_full()), &to("mirread/x")).unwrap();
     pool.reopen();
     // The labels can be read, nothing else.
-    pool.more[0].plan(|f| f.unreadable = vec![(4 << 20)..SMALL - (1 << 20)]);
+    pool.more[0].plan(|f| f.unreadable.push((4 << 20)..SMALL - (1 << 20)));
     pool.reopen();
     pool.receive(&put_together(&raw_next(9)), &to("mirread/x")).unwrap();
     let want = pool.contents("mirread/x@two");

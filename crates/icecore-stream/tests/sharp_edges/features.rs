@@ -1,8 +1,6 @@
 //! Features, block sizes, embedded and compressed blocks, packages: B43 to B50.
 
-use crate::make::{
-    FILE, Records, begin, chunk, end, file, free, packed, put_together, raw_full, take_apart,
-};
+use crate::make::{FILE, Records, begin, chunk, end, file, free, packed, put_together, raw_full, take_apart};
 use crate::support::{SimPool, kinds, to};
 use crate::world::{KEY, LEC, PLAIN, RAW, RAW_FORM};
 use crate::{is, refused};
@@ -62,7 +60,6 @@ fn b43_block_sizes_over_incrementals() {
     assert_eq!(pool.read("sizes/x", 2, 3 * k, 4), [0; 4]);
     pool.judge_blocks();
 }
-
 
 /// OpenZFS forgot to mark the received dataset, and the next raw send panicked.
 #[test]
@@ -125,7 +122,10 @@ fn b45_a_last_piece_that_is_short() {
         pool.receive(&far.send(None, "b45far/p@s", flags).unwrap(), &to(target)).unwrap();
         for (object, size) in [(20, 200_704), (21, 131_584), (22, 1536), (23, 262_144)] {
             let name = format!("{target}@s");
-            assert!(pool.read(&name, object, 0, size) == far.read("b45far/p@s", object, 0, size), "{name} {object}");
+            assert!(
+                pool.read(&name, object, 0, size) == far.read("b45far/p@s", object, 0, size),
+                "{name} {object}"
+            );
         }
     }
     pool.judge_blocks();
@@ -254,7 +254,9 @@ fn b49_packages_without_what_is_optional() {
         list.replace("fss", out);
         list
     };
-    for (i, name) in ["props", "snapprops", "is_encroot", "parentfromsnap", "name", "origin"].iter().enumerate() {
+    for (i, name) in
+        ["props", "snapprops", "is_encroot", "parentfromsnap", "name", "origin"].iter().enumerate()
+    {
         check(1 + i, &without(name), true);
     }
     check(10, &without("snapholds"), false);

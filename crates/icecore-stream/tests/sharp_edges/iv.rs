@@ -16,11 +16,7 @@ fn resumable(target: &str) -> ReceiveSpec {
 }
 
 /// The good raw stream with its key changed.
-fn with_key(
-    stream: Vec<(Record, Vec<u8>)>,
-    ivsets: (u64, u64),
-    change: impl Fn(&mut NvList),
-) -> Vec<u8> {
+fn with_key(stream: Vec<(Record, Vec<u8>)>, ivsets: (u64, u64), change: impl Fn(&mut NvList)) -> Vec<u8> {
     let mut key = keydata(4, ivsets, 9);
     change(&mut key);
     let mut stream = stream;
@@ -60,14 +56,8 @@ fn b02_raw_increment_of_another_iv_set() {
     pool.receive(&put_together(&raw_full()), &to("b02/x")).unwrap();
     let next = |iv| with_key(raw_next(9), (iv, 0x52), |_| {});
     let x = to("b02/x");
-    is!(
-        refused(&mut pool, &next(0), &x),
-        ReceiveError::IvsetMissing { stream: 0, local: 0x51 }
-    );
-    is!(
-        refused(&mut pool, &next(0x99), &x),
-        ReceiveError::IvsetMismatch { stream: 0x99, local: 0x51 }
-    );
+    is!(refused(&mut pool, &next(0), &x), ReceiveError::IvsetMissing { stream: 0, local: 0x51 });
+    is!(refused(&mut pool, &next(0x99), &x), ReceiveError::IvsetMismatch { stream: 0x99, local: 0x51 });
     // Forcing it changes nothing.
     is!(refused(&mut pool, &next(0x99), &force("b02/x")), ReceiveError::IvsetMismatch { .. });
     pool.receive(&next(0x51), &x).unwrap();
@@ -128,9 +118,6 @@ fn b05_plain_increment_upon_raw_needs_its_own_word() {
     pool.snapshot("b05/src@c");
     let mut far = SimPool::new("b05far");
     far.receive(&pool.send(None, "b05/src@a", RAW).unwrap(), &to("b05far/x")).unwrap();
-    for dataset in ["b05/src"] {
-        assert_eq!(pool.root_of(dataset), "b05/src");
-    }
     unlock_snapshots(&mut pool, "b05/src");
     let plain = pool.send(Some("b05/src@a"), "b05/src@b", PLAIN).unwrap();
     // Without the key it is refused for that reason; with it, because it would part the line for ever.

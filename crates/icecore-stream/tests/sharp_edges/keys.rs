@@ -7,9 +7,7 @@ use crate::{is, refused};
 use icecore_dmu::ReadError;
 use icecore_dsl::keystore::wrapping_key;
 use icecore_dsl::{DslError, KeyError, KeyForm};
-use icecore_stream::receive::{
-    Engine, Naming, ReceiveError, ReceiveSpec, SharedRoot, inherit_root,
-};
+use icecore_stream::receive::{Engine, Naming, ReceiveError, ReceiveSpec, SharedRoot, inherit_root};
 use icecore_stream::send::SendError;
 use std::sync::Arc;
 
@@ -131,7 +129,8 @@ fn b31_a_new_raw_key_comes_with_a_package() {
         pool.receive(&stream, &to(&format!("b31c/r{below}"))).unwrap();
         all_open(&mut pool, "b31c/r", &KEY);
     }
-    let got = pool.receive(&far.send_tree(Some("b31cfar/r@one"), "b31cfar/r@two", RAW), &to("b31c/r")).unwrap();
+    let got =
+        pool.receive(&far.send_tree(Some("b31cfar/r@one"), "b31cfar/r@two", RAW), &to("b31c/r")).unwrap();
     assert_eq!((got.warnings.len(), got.present.len()), (0, 2), "{got:?}");
     pool.reopen();
     all_open(&mut pool, "b31c/r", &OTHER_KEY);
@@ -212,7 +211,10 @@ fn b32_the_hierarchy_of_a_package() {
     let got = pool.receive(&next, &to("b32t/r")).unwrap();
     assert!(got.warnings.is_empty(), "{:?}", got.warnings);
     pool.reopen();
-    assert_eq!(["b32t/r/a", "b32t/r/a/c", "b32t/r/b"].map(|p| pool.root_of(p)), ["b32t/r/a", "b32t/r/a", "b32t/r"]);
+    assert_eq!(
+        ["b32t/r/a", "b32t/r/a/c", "b32t/r/b"].map(|p| pool.root_of(p)),
+        ["b32t/r/a", "b32t/r/a", "b32t/r"]
+    );
     check_split(&mut pool);
     assert!(pool.opens("b32t/r/a/c", &OTHER_KEY));
     pool.judge_blocks();
@@ -320,7 +322,10 @@ fn b36_nothing_plain_comes_below_an_encrypted_parent() {
     far.snapshot("b36far/y/z@s");
     let deep = far.send(None, "b36far/y/z@s", PLAIN).unwrap();
     let got = refused(&mut pool, &deep, &prefix);
-    assert!(matches!(&got, ReceiveError::Dsl(DslError::Key(KeyError::NotLoaded(n))) if n == "b36/e"), "{got:?}");
+    assert!(
+        matches!(&got, ReceiveError::Dsl(DslError::Key(KeyError::NotLoaded(n))) if n == "b36/e"),
+        "{got:?}"
+    );
     // Asked for by name, it is.
     let off = ReceiveSpec { set: vec![("encryption".into(), "off".into())], ..to("b36/e/x") };
     pool.receive(&plain, &off).unwrap();

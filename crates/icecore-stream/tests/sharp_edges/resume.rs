@@ -317,7 +317,11 @@ fn b58_counts_of_filesystems_and_snapshots() {
             let below = dsl.descendants(io, &path).unwrap();
             let snaps: usize = below.iter().map(|p| dsl.snapshots(io, p).unwrap().len()).sum();
             let want = |n: usize| Some(zap::ZapValue::U64(vec![n as u64]));
-            assert_eq!((stored(FS), stored(SNAP)), (want(below.len() - 1 + hidden), want(snaps)), "{when}: {path}");
+            assert_eq!(
+                (stored(FS), stored(SNAP)),
+                (want(below.len() - 1 + hidden), want(snaps)),
+                "{when}: {path}"
+            );
         }
     };
     pool.receive(&put_together(&raw_full()), &to("b58/e/x")).unwrap();
@@ -420,7 +424,10 @@ fn b60_an_origin_is_found_by_guid_or_not_at_all() {
     }
     let named = |origin: &str| ReceiveSpec { origin: Some(origin.into()), ..to("b60/c") };
     pool.snapshot("b60/one@other");
-    is!(refused(&mut pool, &clone(0x30), &named("b60/one@other")), ReceiveError::OriginMismatch { want: 0x30, .. });
+    is!(
+        refused(&mut pool, &clone(0x30), &named("b60/one@other")),
+        ReceiveError::OriginMismatch { want: 0x30, .. }
+    );
     pool.receive(&clone(0x30), &named("b60/two@s")).unwrap();
     assert_eq!(pool.prop("b60/c", "origin").0, "b60/two@s");
 }

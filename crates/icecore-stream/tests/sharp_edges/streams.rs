@@ -2,7 +2,10 @@
 //!
 //! (`receive/damage.rs` does the same with full streams onto an empty pool.)
 
-use crate::make::{Records, begin, chunk, end, file, free, free_objects, noise, put_together, raw_begin, raw_full, raw_next, take_apart};
+use crate::make::{
+    Records, begin, chunk, end, file, free, free_objects, noise, put_together, raw_begin, raw_full, raw_next,
+    take_apart,
+};
 use crate::support::{SimPool, force, to};
 use crate::{is, refused};
 use icecore_format::stream::Record;
@@ -183,7 +186,11 @@ fn garbage_as_a_stream() {
         ("a record", raw[..312].to_vec()),
         ("without its BEGIN", raw[312..].to_vec()),
         ("a byte late", raw[1..].to_vec()),
-        ("packed", icecore_transform::compress::compress(icecore_format::Compress::GZIP_9, 0, raw, raw.len()).unwrap()),
+        (
+            "packed",
+            icecore_transform::compress::compress(icecore_format::Compress::GZIP_9, 0, raw, raw.len())
+                .unwrap(),
+        ),
     ];
     for seed in 0..40 {
         // The right magic, and nothing else.

@@ -127,12 +127,19 @@ fn set_spill(io: &mut dyn BlockWriter, os: &mut Objset, id: u64, seed: u64, len:
 
 #[test]
 fn b10_a_truncated_file_is_as_short_as_the_senders() {
-    let pool = &mut through("b10", ALIKE, &[], &[
-        &|io, os| claim(io, os, 20, NewObject { indblkshift: 12, ..plain_file(4096) }, &[0, 1, 2, 40, 70]),
-        &|io, os| os.free_range(io, ObjectId(20), 2, u64::MAX).unwrap(),
-        &|io, os| os.write(io, ObjectId(20), 9 * 4096, &[3; 4096]).unwrap(),
-        &|io, os| os.free_range(io, ObjectId(20), 0, u64::MAX).unwrap(),
-    ]);
+    let pool = &mut through(
+        "b10",
+        ALIKE,
+        &[],
+        &[
+            &|io, os| {
+                claim(io, os, 20, NewObject { indblkshift: 12, ..plain_file(4096) }, &[0, 1, 2, 40, 70])
+            },
+            &|io, os| os.free_range(io, ObjectId(20), 2, u64::MAX).unwrap(),
+            &|io, os| os.write(io, ObjectId(20), 9 * 4096, &[3; 4096]).unwrap(),
+            &|io, os| os.free_range(io, ObjectId(20), 0, u64::MAX).unwrap(),
+        ],
+    );
     let last = ["s0", "s1", "s2", "s3"].map(|s| pool.dnode(&format!("b10/e@{s}"), 20).maxblkid());
     assert_eq!(last, [70, 1, 9, 0]);
 }
@@ -142,7 +149,11 @@ fn b11_a_raw_free_does_not_shorten() {
     let g = 0x1000;
     let mut pool = SimPool::new("b11");
     let mut records = vec![raw_begin("a@s", (0, g), (0, 1), 9), range(g, 0, 1)];
-    records.extend([raw_object(g, 2, 4096, 2, 9), raw_write(g, 2, 0, 4096, 4096), free(g, 2, 4096, u64::MAX)]);
+    records.extend([
+        raw_object(g, 2, 4096, 2, 9),
+        raw_write(g, 2, 0, 4096, 4096),
+        free(g, 2, 4096, u64::MAX),
+    ]);
     records.extend([free(g, 2, 0, u64::MAX), end(g)]);
     pool.receive(&put_together(&records), &to("b11/x")).unwrap();
     let dn = pool.dnode("b11/x@s", 2);
@@ -152,41 +163,48 @@ fn b11_a_raw_free_does_not_shorten() {
 #[test]
 fn b12_objects_of_another_size_where_others_were() {
     let wide = |slots| NewObject { slots, ..sa_file(4096, 168) };
-    through("b12", ALIKE, &[], &[
-        &|io, os| {
-            for id in [132, 133, 134, 135, 140] {
-                claim(io, os, id, wide(1), &[0]);
-            }
-            claim(io, os, 136, wide(4), &[0, 1]);
-        },
-        &|io, os| {
-            for id in [132, 133, 134, 135] {
-                os.free_object(io, ObjectId(id)).unwrap();
-            }
-            claim(io, os, 132, wide(4), &[0]); // over all four
-            os.free_object(io, ObjectId(136)).unwrap();
-            claim(io, os, 138, wide(2), &[0]); // inside what was wide
-        },
-        &|io, os| {
-            os.free_object(io, ObjectId(132)).unwrap();
-            os.free_object(io, ObjectId(138)).unwrap();
-            for id in [132, 133, 134, 139] {
-                claim(io, os, id, wide(1), &[0, 3]);
-            }
-        },
-    ]);
+    through(
+        "b12",
+        ALIKE,
+        &[],
+        &[
+            &|io, os| {
+                for id in [132, 133, 134, 135, 140] {
+                    claim(io, os, id, wide(1), &[0]);
+                }
+                claim(io, os, 136, wide(4), &[0, 1]);
+            },
+            &|io, os| {
+                for id in [132, 133, 134, 135] {
+                    os.free_object(io, ObjectId(id)).unwrap();
+                }
+                claim(io, os, 132, wide(4), &[0]); // over all four
+                os.free_object(io, ObjectId(136)).unwrap();
+                claim(io, os, 138, wide(2), &[0]); // inside what was wide
+            },
+            &|io, os| {
+                os.free_object(io, ObjectId(132)).unwrap();
+                os.free_object(io, ObjectId(138)).unwrap();
+                for id in [132, 133, 134, 139] {
+                    claim(io, os, id, wide(1), &[0, 3]);
+                }
+            },
+        ],
+    );
 }
 
 #[test]
 fn b13_a_lower_tree() {
     let small = |size| NewObject { indblkshift: 12, ..plain_file(size) };
-    let pool = &mut through("b13", ALIKE, &[], &[
-        &|io, os| claim(io, os, 20, small(512), &[0, 31, 40, 1100]),
-        &|io, os| {
+    let pool = &mut through(
+        "b13",
+        ALIKE,
+        &[],
+        &[&|io, os| claim(io, os, 20, small(512), &[0, 31, 40, 1100]), &|io, os| {
             os.free_object(io, ObjectId(20)).unwrap();
             claim(io, os, 20, small(512), &[0, 1]);
-        },
-    ]);
+        }],
+    );
     assert_eq!(pool.dnode("b13/e@s0", 20).nlevels(), 3);
     assert_eq!(pool.dnode("b13/e@s1", 20).nlevels(), 1);
 }
@@ -194,27 +212,34 @@ fn b13_a_lower_tree() {
 #[test]
 fn b14_other_indirect_blocks() {
     let with = |indblkshift| NewObject { indblkshift, ..plain_file(4096) };
-    let pool = &mut through("b14", ALIKE, &[], &[
-        &|io, os| claim(io, os, 20, with(12), &[0, 33, 60]),
-        &|io, os| {
+    let pool = &mut through(
+        "b14",
+        ALIKE,
+        &[],
+        &[&|io, os| claim(io, os, 20, with(12), &[0, 33, 60]), &|io, os| {
             os.free_object(io, ObjectId(20)).unwrap();
             claim(io, os, 20, with(15), &[1, 300]);
-        },
-    ]);
+        }],
+    );
     let shifts = ["s0", "s1"].map(|s| pool.dnode(&format!("b14/e@{s}"), 20).indblkshift());
     assert_eq!(shifts, [12, 15]);
 }
 
 #[test]
 fn b15_a_block_of_dnodes_that_are_all_free_is_a_hole() {
-    let pool = &mut through("b15", ALIKE, &[], &[
-        &|io, os| {
-            claim(io, os, 20, plain_file(4096), &[0]);
-            claim(io, os, 70, plain_file(4096), &[0]);
-            claim(io, os, 130, plain_file(4096), &[0]);
-        },
-        &|io, os| os.free_object(io, ObjectId(70)).unwrap(),
-    ]);
+    let pool = &mut through(
+        "b15",
+        ALIKE,
+        &[],
+        &[
+            &|io, os| {
+                claim(io, os, 20, plain_file(4096), &[0]);
+                claim(io, os, 70, plain_file(4096), &[0]);
+                claim(io, os, 130, plain_file(4096), &[0]);
+            },
+            &|io, os| os.free_object(io, ObjectId(70)).unwrap(),
+        ],
+    );
     let (io, dsl) = pool.pool().parts();
     let block_of = |snap: &str| {
         let r = dsl.lookup_dataset(io, snap).unwrap();
@@ -235,23 +260,31 @@ fn b16_commits_between_a_range_and_its_objects() {
             set_bonus(io, os, id, id);
         }
     };
-    through("b16", ALIKE, &[], &[
-        &|io, os| many(io, os),
-        &|io, os| set_bonus(io, os, 47, 99),
-        &|io, os| os.write(io, ObjectId(59), 0, &[1; 512]).unwrap(),
-    ]);
+    through(
+        "b16",
+        ALIKE,
+        &[],
+        &[&|io, os| many(io, os), &|io, os| set_bonus(io, os, 47, 99), &|io, os| {
+            os.write(io, ObjectId(59), 0, &[1; 512]).unwrap()
+        }],
+    );
 }
 
 #[test]
 fn b17_frees_before_the_first_object_of_a_block() {
-    through("b17", ALIKE, &[], &[
-        &|io, os| (32..64).for_each(|id| claim(io, os, id, plain_file(512), &[0])),
-        // All go, and one comes back, at the end of the block.
-        &|io, os| {
-            (32..64).for_each(|id| os.free_object(io, ObjectId(id)).unwrap());
-            claim(io, os, 63, plain_file(1024), &[0, 2]);
-        },
-    ]);
+    through(
+        "b17",
+        ALIKE,
+        &[],
+        &[
+            &|io, os| (32..64).for_each(|id| claim(io, os, id, plain_file(512), &[0])),
+            // All go, and one comes back, at the end of the block.
+            &|io, os| {
+                (32..64).for_each(|id| os.free_object(io, ObjectId(id)).unwrap());
+                claim(io, os, 63, plain_file(1024), &[0, 2]);
+            },
+        ],
+    );
 }
 
 /// There, changed with the key, and back again.
@@ -352,7 +385,10 @@ fn b20_accounting_is_not_claimed_complete() {
     // Nothing of it was written with a key that is not there: it opens with the one that is.
     pool.reopen();
     pool.unlock("main/encrypted", b"correct horse battery staple").unwrap();
-    assert_eq!(pool.try_read("main/encrypted/docs", 5000, 0, 64).unwrap(), far.read("b20far/docs", 5000, 0, 64));
+    assert_eq!(
+        pool.try_read("main/encrypted/docs", 5000, 0, 64).unwrap(),
+        far.read("b20far/docs", 5000, 0, 64)
+    );
     pool.judge();
 }
 
@@ -411,10 +447,8 @@ fn blocks(pool: &mut SimPool, name: &str, object: u64) -> Vec<Blkptr> {
 #[test]
 fn b23_compressed_or_not_is_said_not_guessed() {
     for (from, into) in [(9, 12), (9, 13), (12, 9)] {
-        let (mut far, mut pool) = (
-            SimPool::made("b23far", 1, &[128 << 20], from),
-            SimPool::made("b23", 2, &[128 << 20], into),
-        );
+        let (mut far, mut pool) =
+            (SimPool::made("b23far", 1, &[128 << 20], from), SimPool::made("b23", 2, &[128 << 20], into));
         far.filesystem("b23far/p");
         let (io, dsl) = far.pool().parts();
         dsl.prop_set(io, "b23far/p", "compression", "lz4").unwrap();
@@ -460,13 +494,18 @@ fn b24_encrypted_blocks_in_parts() {
 
 #[test]
 fn b25_spill_blocks_travel_as_they_are_stored() {
-    through("b25", (9, 12), &[("compression", "lz4")], &[&|io, os| {
-        for (id, len) in [(20, 512), (21, 1536), (22, 16384), (23, 131_072)] {
-            claim(io, os, id, sa_file(4096, 168), &[0]);
-            set_bonus(io, os, id, id);
-            set_spill(io, os, id, id, len);
-        }
-    }]);
+    through(
+        "b25",
+        (9, 12),
+        &[("compression", "lz4")],
+        &[&|io, os| {
+            for (id, len) in [(20, 512), (21, 1536), (22, 16384), (23, 131_072)] {
+                claim(io, os, id, sa_file(4096, 168), &[0]);
+                set_bonus(io, os, id, id);
+                set_spill(io, os, id, id, len);
+            }
+        }],
+    );
 }
 
 /// Attributes that grow into a spill block, change there, shrink, and go; with the file's blocks as they
@@ -555,16 +594,22 @@ fn b27_block_pointers_of_large_dnodes() {
         if ![1, 2, 3, 8, 31, 32].contains(&slots) {
             continue;
         }
-        through(&format!("b27x{slots}"), ALIKE, &[], &[&|io, os| {
-            for (i, kind) in kinds.iter().enumerate() {
-                claim(io, os, 32 * (1 + i as u64), NewObject { slots, ..*kind }, &[0, 5]);
-            }
-        }]);
+        through(
+            &format!("b27x{slots}"),
+            ALIKE,
+            &[],
+            &[&|io, os| {
+                for (i, kind) in kinds.iter().enumerate() {
+                    claim(io, os, 32 * (1 + i as u64), NewObject { slots, ..*kind }, &[0, 5]);
+                }
+            }],
+        );
     }
     // Senders from before large dnodes leave the number of slots 0.
     let mut pool = SimPool::new("b27");
     let o = Object { object: 9, object_type: FILE, blksz: 4096, dn_slots: 0, toguid: 7, ..Object::default() };
-    let records = [(begin("a@s", 7, 0, 0).into(), vec![]), (o.into(), vec![]), chunk(9, 0, 4096, 5, 7), end(7)];
+    let records =
+        [(begin("a@s", 7, 0, 0).into(), vec![]), (o.into(), vec![]), chunk(9, 0, 4096, 5, 7), end(7)];
     pool.receive(&put_together(&records), &to("b27/x")).unwrap();
     let dn = pool.dnode("b27/x@s", 9);
     assert_eq!((dn.slots(), dn.nblkptr()), (1, 3));
@@ -599,7 +644,8 @@ fn b28_frees_of_what_lies_inside_a_dnode_or_never_was() {
     ];
     pool.receive(&stream(1, 2, second), &spec).unwrap();
     assert_eq!(pool.contents("b28/x"), before);
-    pool.receive(&stream(2, 3, vec![free_objects(3, 8, 1), file(12, 2, 3), free_objects(3, 14, 40)]), &spec).unwrap();
+    pool.receive(&stream(2, 3, vec![free_objects(3, 8, 1), file(12, 2, 3), free_objects(3, 14, 40)]), &spec)
+        .unwrap();
     assert_eq!(pool.contents("b28/x").into_keys().collect::<Vec<_>>(), [12]);
     // Raw, over blocks of dnodes that then are holes.
     pool.receive(&put_together(&raw_full()), &to("b28/r")).unwrap();

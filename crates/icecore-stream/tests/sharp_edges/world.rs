@@ -93,8 +93,7 @@ impl SimPool {
 
     /// Sends a snapshot.
     pub fn send(&mut self, from: Option<&str>, to: &str, flags: SendFlags) -> Result<Vec<u8>, SendError> {
-        let spec =
-            SendSpec { to: to.into(), from: from.map(Into::into), flags, ..SendSpec::default() };
+        let spec = SendSpec { to: to.into(), from: from.map(Into::into), flags, ..SendSpec::default() };
         let (io, dsl) = self.pool().parts();
         let source = resolve(io, dsl, &spec)?;
         let mut out = Vec::new();
