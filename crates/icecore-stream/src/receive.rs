@@ -204,8 +204,7 @@ pub fn abort(engine: &mut dyn Engine, path: &str) -> Result<()> {
     let gone = match dsl.receive_clone(io, head)? {
         Some(_) => format!("{path}/{RECV_CLONE}"),
         None => {
-            let partial = dsl.dataset(io, head.obj)?.is_inconsistent();
-            if !partial || dsl.resume_state(io, head.obj)?.is_none() {
+            if !dsl.dataset(io, head.obj)?.is_inconsistent() {
                 return Err(ReceiveError::NothingToAbort(path.into()));
             }
             path.to_string()
@@ -322,6 +321,9 @@ impl Run<'_> {
             let (io, dsl) = self.engine.parts();
             begin::limits(dsl, io)?
         };
+        if !self.spec.dry_run {
+            self.uncommitted |= self.remove_leftover(&path)?;
+        }
         let checked = {
             let (io, dsl) = self.engine.parts();
             begin::check(dsl, io, &ask)
@@ -353,6 +355,21 @@ impl Run<'_> {
         let bytes = bytes_at(self.reader.offset());
         self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
         Ok(())
+    }
+
+    /// Removes what a receive left that cannot be resumed and could not clean up, since power or its disk
+    /// went. OpenZFS does so when it imports a pool (`dsl_destroy_inconsistent`).
+    fn remove_leftover(&mut self, path: &str) -> Result<bool> {
+        let (io, dsl) = self.engine.parts();
+        let Ok(head) = dsl.lookup_head(io, path) else { return Ok(false) };
+        let clone = dsl.receive_clone(io, head)?;
+        let left = clone.unwrap_or(head);
+        if !dsl.dataset(io, left.obj)?.is_inconsistent() || dsl.resume_state(io, left.obj)?.is_some() {
+            return Ok(false);
+        }
+        let gone = if clone.is_some() { format!("{path}/{RECV_CLONE}") } else { path.to_string() };
+        dsl.destroy_head(io, &gone)?;
+        Ok(true)
     }
 
     /// Whether a dry run misses only what the streams before this one would have made.
