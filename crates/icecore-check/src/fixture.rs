@@ -54,6 +54,34 @@ pub fn fixture_copy(name: &str, dest: &Path) {
         .unwrap_or_else(|e| panic!("fixture {name} to {}: {e}", dest.display()));
 }
 
+/// A file by its own name (`"shapes.img"`) or below the zoo (`"send/estimates"`): from the repository's fixtures
+/// where it is there, else from the folder that `ICECORE_ZOO` names, or one of the folders in that. Where it is
+/// nowhere, says so on standard error: a test that then does less must not look as if it did all.
+pub fn zoo(name: &str) -> Option<PathBuf> {
+    for folder in folders_of(&tests_data()) {
+        if folder.join(format!("{name}.zst")).exists() {
+            let kind = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Some(fixture(&format!("{kind}/{name}")));
+        }
+    }
+    let zoo = std::env::var_os("ICECORE_ZOO").map(PathBuf::from);
+    let places = zoo.iter().flat_map(|zoo| std::iter::once(zoo.clone()).chain(folders_of(zoo)));
+    let found = places.map(|folder| folder.join(name)).find(|file| file.exists());
+    if found.is_none() {
+        let why = if zoo.is_some() { "is not there" } else { "is not set" };
+        eprintln!("SKIPPED: {name}, made by OpenZFS, is not in the repository, and ICECORE_ZOO {why}");
+    }
+    found
+}
+
+fn folders_of(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).map(|list| list.flatten().map(|e| e.path()).collect());
+    let mut folders: Vec<PathBuf> = entries.unwrap_or_default();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    folders
+}
+
 fn unpack(packed: &Path, plain: &Path) -> io::Result<()> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let newer = |a: &Path, b: &Path| -> io::Result<bool> {
@@ -106,6 +134,12 @@ mod tests {
         let meta = image.metadata().expect("stat");
         assert_eq!(meta.len(), 256 << 20);
         assert!(meta.blocks() * 512 < 64 << 20, "holes were written out: {} blocks", meta.blocks());
+    }
+
+    #[test]
+    fn what_the_repository_has_needs_no_zoo() {
+        assert_eq!(zoo("main.img"), Some(fixture("cold/main.img")));
+        assert_eq!(zoo("no such file of any zoo.img"), None);
     }
 
     #[test]

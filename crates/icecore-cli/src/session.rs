@@ -162,4 +162,7 @@ impl icecore_stream::receive::Engine for Engine {
         self.pool = Some(open_record(&self.record, For::Write).map_err(|f| f.message)?);
         Ok(())
     }
+    fn add_keys(&mut self, objset: u64, keys: std::sync::Arc<icecore_transform::crypt::MasterKeys>) {
+        self.pool().io_mut().add_key(objset, keys);
+    }
 }

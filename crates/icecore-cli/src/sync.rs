@@ -15,7 +15,7 @@ use crate::zfs::{explain_receive, explain_send, token_of};
 use icecore_backup::{Conflict, Plan, Step, Task, Tree, plan};
 use icecore_pool::Pool;
 use icecore_stream::payload_sum;
-use icecore_stream::receive::{Progress, ReceiveSpec, inherit_root, receive};
+use icecore_stream::receive::{Progress, ReceiveSpec, SharedRoot, inherit_root, receive};
 use icecore_stream::send::{
     PackageSpec, SendFlags, SendSpec, estimate, resolve, resolve_token, send_one, send_package,
 };
@@ -430,8 +430,13 @@ impl Run<'_> {
         let dst = full_name(&self.o.destination, &task.path);
         let (io, dsl) = (self.source.io(), &self.source.dsl);
         let head = dsl.lookup_head(io, &full_name(&self.o.source, &task.path))?;
-        if dsl.encryption_root(io, head.dir)? != Some(head.dir) {
-            inherit_root(self.destination, &dst).map_err(|e| explain_receive(&dst, &e, None))?;
+        let shared = match dsl.encryption_root(io, head.dir)?.filter(|root| *root != head.dir) {
+            Some(root) => dsl.key_object(io, root)?.zip(dsl.key_object(io, head.dir)?),
+            None => None,
+        };
+        if let Some((root, dataset)) = shared {
+            let sent = SharedRoot { root, dataset };
+            inherit_root(self.destination, &dst, Some(&sent)).map_err(|e| explain_receive(&dst, &e, None))?;
         }
         Ok(())
     }

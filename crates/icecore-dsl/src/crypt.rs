@@ -219,6 +219,9 @@ impl Dsl {
         self.raw_key_check(io, head, k)?;
         if let Some(obj) = self.crypto_obj(io, head.dir)? {
             let root = self.encryption_root(io, head.dir)?.unwrap_or(head.dir);
+            if root == head.dir {
+                self.forget_unless_opens(root, k);
+            }
             return self.put_key(io, obj, root, k);
         }
         self.key_new(io, head, head.dir, k)?;

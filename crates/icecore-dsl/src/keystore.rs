@@ -206,8 +206,22 @@ impl Dsl {
         Ok(out)
     }
 
-    /// Every directory under an encryption root, wherever clones have taken them.
-    fn dirs_of_root(&self, io: &dyn BlockStore, root: u64) -> Result<Vec<u64>> {
+    /// Whether the wrapping key loaded for `root` opens the stored key `k`; `None` if none is loaded.
+    #[must_use]
+    pub fn opens(&self, root: u64, k: &KeyObject) -> Option<bool> {
+        self.wrapping.get(&root).map(|key| unwrap_object(key, k).is_ok())
+    }
+
+    /// Forgets the wrapping key loaded for `root` if it does not open `k`: a stream has brought another
+    /// wrapping, so what was loaded is the key of yesterday.
+    pub(crate) fn forget_unless_opens(&mut self, root: u64, k: &KeyObject) {
+        if self.opens(root, k) == Some(false) {
+            self.wrapping.remove(&root);
+        }
+    }
+
+    /// Every directory under an encryption root, wherever clones have taken them, by object number.
+    pub fn dirs_of_root(&self, io: &dyn BlockStore, root: u64) -> Result<Vec<u64>> {
         let mut out = Vec::new();
         let mut todo = vec![(self.root_dir, 0_usize)];
         while let Some((dir, depth)) = todo.pop() {
@@ -226,18 +240,7 @@ impl Dsl {
 
     fn unwrap_dir(&self, io: &dyn BlockStore, dir: u64, key: &WrappingKey) -> Result<MasterKeys> {
         let k = self.key_object(io, dir)?.ok_or(DslError::Key(KeyError::NotEncrypted))?;
-        let suite = Suite::from_number(k.suite)
-            .ok_or_else(|| DslError::Unsupported(format!("encryption suite {}", k.suite)))?;
-        let wrapped = WrappedKey {
-            suite,
-            guid: Guid(k.guid),
-            version: k.version,
-            iv: k.iv,
-            mac: k.mac,
-            master: k.master,
-            hmac: k.hmac,
-        };
-        unwrap_key(key, &wrapped).map_err(|_| DslError::Key(KeyError::Wrong))
+        unwrap_object(key, &k)
     }
 
     fn wrap(&mut self, keys: &MasterKeys, key: &WrappingKey, form: KeyForm) -> Result<KeyObject> {
@@ -437,6 +440,21 @@ impl Dsl {
         }
         Ok(())
     }
+}
+
+fn unwrap_object(key: &WrappingKey, k: &KeyObject) -> Result<MasterKeys> {
+    let suite = Suite::from_number(k.suite)
+        .ok_or_else(|| DslError::Unsupported(format!("encryption suite {}", k.suite)))?;
+    let wrapped = WrappedKey {
+        suite,
+        guid: Guid(k.guid),
+        version: k.version,
+        iv: k.iv,
+        mac: k.mac,
+        master: k.master,
+        hmac: k.hmac,
+    };
+    unwrap_key(key, &wrapped).map_err(|_| DslError::Key(KeyError::Wrong))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@
 //!    only after this flush, so never are all four torn.
 //!
 //! After a failed write or flush nothing more is written: the pool is suspended (see `io`). V may or may not
-//! have landed; both are consistent.
+//! have landed; both are consistent. A side of a mirror that fails is left behind instead; power lost between
+//! its failure in steps 2 to 7 and the second commit leaves it without a time log: what it lacks fails its
+//! checksum there and is read from the other side.
 
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
@@ -31,7 +33,13 @@ impl Pool {
         if !self.is_dirty() {
             return Ok(self.synced());
         }
-        match self.commit_dirty() {
+        // A side of a mirror that fails when the txg's own time logs are written already goes into those of a
+        // second one, at once.
+        let done = match self.commit_dirty() {
+            Ok(_) if !self.io.lost.is_empty() => self.commit_dirty(),
+            other => other,
+        };
+        match done {
             Ok(txg) => Ok(txg),
             Err(PoolError::Write { error, .. }) => Err(self.failed(error)),
             Err(other) => {
@@ -82,7 +90,7 @@ impl Pool {
 
     fn write_uberblock(&mut self, new: &UberblockPhys) -> Result<(), WriteError> {
         let written = self.io.vdevs.write_uberblock(new, false);
-        written.map_err(|e| self.io.suspend(e.to_string()))?;
+        self.io.outcome(written)?;
         self.flush_labels()
     }
 
@@ -90,7 +98,7 @@ impl Pool {
         let (config, features) = (&self.config, &self.label_features);
         let make = |leaf: &Leaf| config.label_for(leaf.guid, features).map(|c| c.to_nvlist());
         let written = self.io.vdevs.write_labels(set, &make);
-        written.map_err(|e| self.io.suspend(e.to_string()))?;
+        self.io.outcome(written)?;
         self.flush_labels()
     }
 

@@ -26,6 +26,12 @@ impl Pool {
 
     /// Notes in the log of every missing leaf that it misses the open txg.
     pub(crate) fn sync_dtls(&mut self) -> Result<()> {
+        let lost = std::mem::take(&mut self.io.lost);
+        if !lost.is_empty() {
+            // The labels of the others get ahead of its own: another sign that it is behind.
+            self.config_dirty = true;
+            self.missing.extend(lost.iter().copied());
+        }
         for leaf in self.missing.clone() {
             let tree = self.config.vdev_tree.as_ref();
             let Some(config) = tree.and_then(|t| t.find(leaf)) else { continue };
@@ -33,7 +39,9 @@ impl Pool {
                 Some(object) => ObjectId(object),
                 None => self.new_dtl(leaf)?,
             };
-            self.extend_dtl(object)?;
+            // What failed may have failed at the very end of the txg before.
+            let first = self.io.txg.0.saturating_sub(u64::from(lost.contains(&leaf)));
+            self.extend_dtl(object, first)?;
         }
         Ok(())
     }
@@ -52,8 +60,9 @@ impl Pool {
         Ok(object)
     }
 
-    /// Rewrites a log with the open txg added: units are txgs, missed ones are «allocated».
-    fn extend_dtl(&mut self, object: ObjectId) -> Result<()> {
+    /// Rewrites a log with the txgs from `first` to the open one added: units are txgs, missed ones are
+    /// «allocated».
+    fn extend_dtl(&mut self, object: ObjectId, first: u64) -> Result<()> {
         let mut missed = RangeTree::new();
         let mut phys = load::iterate(&self.dsl.mos, &self.io, object.0, 0, |e| {
             match e.kind {
@@ -62,7 +71,7 @@ impl Pool {
             }
             Ok(())
         })?;
-        missed.cover(self.io.txg.0, 1);
+        missed.cover(first, self.io.txg.0.saturating_sub(first).saturating_add(1));
         let mos = &mut self.dsl.mos;
         mos.free_range(&mut self.io, object, 0, u64::MAX)?;
         let block = mos.dnode(&self.io, object)?.block_size();

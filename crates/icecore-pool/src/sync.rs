@@ -27,7 +27,7 @@ impl Pool {
     /// Whether a commit would write anything.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.config_dirty || self.dsl.is_dirty() || self.io.alloc.is_dirty()
+        self.config_dirty || !self.io.lost.is_empty() || self.dsl.is_dirty() || self.io.alloc.is_dirty()
     }
 
     /// Writes all that changed. The new root of the MOS; the space maps are part of it.
@@ -40,7 +40,7 @@ impl Pool {
         self.flush_space_map_logs()?;
         loop {
             let number = self.io.pass;
-            if number == 1 {
+            if number == 1 || !self.io.lost.is_empty() {
                 self.sync_dtls()?;
                 self.sync_config()?;
             }

@@ -2,7 +2,7 @@
 //!
 //! `rules` says what a record may say, `apply` turns records into changes, `begin` and `finish` are the
 //! two ends of a dataset's receive, `package` is for streams of many snapshots, `props` for what travels
-//! beside the data, `keydata` for the keys of raw streams.
+//! beside the data, `keydata` for the keys of raw streams, `roots` for whose wrapping they are under.
 //!
 //! Invariants:
 //! 1. A record is applied only after the checksum of the next one has proven it.
@@ -21,10 +21,11 @@ mod finish;
 pub mod keydata;
 mod package;
 mod props;
+mod roots;
 pub mod rules;
 
 pub use error::ReceiveError;
-pub use package::inherit_root;
+pub use roots::{SharedRoot, inherit_root};
 
 use apply::{Applier, ApplyError};
 use begin::{Ask, Place, Receiving};
@@ -34,7 +35,10 @@ use icecore_dsl::{DatasetRef, Dsl, DslError, Feature};
 use icecore_format::NvList;
 use icecore_format::fletcher::{Fletcher4, HashFn};
 use icecore_format::stream::{Begin, Entry, Record, StreamReader, feature};
+use icecore_transform::crypt::MasterKeys;
+use roots::Renewed;
 use std::io::Read;
+use std::sync::Arc;
 
 type Result<T, E = ReceiveError> = std::result::Result<T, E>;
 
@@ -55,6 +59,9 @@ pub trait Engine {
     fn commit(&mut self) -> Result<(), String>;
     /// Forgets the open txg: the pool is opened again as it was after the last commit.
     fn abandon(&mut self) -> Result<(), String>;
+    /// A dataset was made whose blocks are to be encrypted with these keys: the block store needs them.
+    /// Only called where the key of its encryption root is loaded.
+    fn add_keys(&mut self, objset: u64, keys: Arc<MasterKeys>);
 }
 
 /// How the name of a received dataset follows from the one it was sent from.
@@ -168,22 +175,21 @@ pub fn receive(
         progress,
         done: Received::default(),
         guess: 0,
+        arrived: roots::Arrived::default(),
+        made: Vec::new(),
+        uncommitted: false,
     };
-    let Some((entry, payload)) = run.next()? else {
-        return Err(ReceiveError::BadStream("no stream".into()));
-    };
-    let Record::Begin(begin) = entry.record else {
-        return Err(ReceiveError::BadStream("the stream does not begin with BEGIN".into()));
-    };
-    let list = decode_list(&payload)?;
-    if begin.is_compound() {
-        run.package(&begin, &list)?;
-    } else {
-        let top = begin.toname.as_str().unwrap_or("").split('@').next().unwrap_or("").to_string();
-        run.stream(&begin, &list, &top, None)?;
+    match run.all() {
+        Ok(()) => Ok(run.done),
+        Err(failure) => {
+            // What was done around the streams and is not committed must not wait for a later commit. If
+            // the pool cannot be opened again, the failure that led here says why.
+            if run.uncommitted {
+                let _ = run.abandon();
+            }
+            Err(failure)
+        }
     }
-    run.done.bytes = run.reader.offset();
-    Ok(run.done)
 }
 
 /// Receives with the plain checksum function.
@@ -198,8 +204,7 @@ pub fn abort(engine: &mut dyn Engine, path: &str) -> Result<()> {
     let gone = match dsl.receive_clone(io, head)? {
         Some(_) => format!("{path}/{RECV_CLONE}"),
         None => {
-            let partial = dsl.dataset(io, head.obj)?.is_inconsistent();
-            if !partial || dsl.resume_state(io, head.obj)?.is_none() {
+            if !dsl.dataset(io, head.obj)?.is_inconsistent() {
                 return Err(ReceiveError::NothingToAbort(path.into()));
             }
             path.to_string()
@@ -223,6 +228,8 @@ fn decode_list(payload: &[u8]) -> Result<NvList> {
 pub(crate) struct Context<'a> {
     /// The entry of its file system.
     pub fs: &'a NvList,
+    /// Which file system of the package was its encryption root.
+    pub root: Option<usize>,
 }
 
 pub(crate) struct Run<'a> {
@@ -233,9 +240,45 @@ pub(crate) struct Run<'a> {
     done: Received,
     /// Length of the last payload: the next buffer gets that size at once.
     guess: usize,
+    /// Keys of the raw streams so far.
+    arrived: roots::Arrived,
+    /// Parents made for the stream at hand.
+    made: Vec<String>,
+    /// The open txg holds changes that are not part of a stream.
+    uncommitted: bool,
 }
 
 impl Run<'_> {
+    fn all(&mut self) -> Result<()> {
+        let Some((entry, payload)) = self.next()? else {
+            return Err(ReceiveError::BadStream("no stream".into()));
+        };
+        let Record::Begin(begin) = entry.record else {
+            return Err(ReceiveError::BadStream("the stream does not begin with BEGIN".into()));
+        };
+        let list = decode_list(&payload)?;
+        if begin.is_compound() {
+            self.package(&begin, &list)?;
+        } else {
+            let top = begin.toname.as_str().unwrap_or("").split('@').next().unwrap_or("").to_string();
+            self.stream(&begin, &list, &top, None)?;
+        }
+        self.done.bytes = self.reader.offset();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.engine.commit().map_err(ReceiveError::Commit)?;
+        self.uncommitted = false;
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> Result<()> {
+        self.engine.abandon().map_err(ReceiveError::Commit)?;
+        self.uncommitted = false;
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
         let mut payload = Vec::with_capacity(self.guess);
         let entry = self.reader.next(&mut payload)?;
@@ -278,49 +321,82 @@ impl Run<'_> {
             let (io, dsl) = self.engine.parts();
             begin::limits(dsl, io)?
         };
+        if !self.spec.dry_run {
+            self.uncommitted |= self.remove_leftover(&path)?;
+        }
         let checked = {
             let (io, dsl) = self.engine.parts();
             begin::check(dsl, io, &ask)
         };
-        // None: what it builds on would be here by now, had the package not been a dry run.
-        let ready = match checked {
-            Err(e) if self.spec.dry_run && self.would_follow(&e, begin, &path) => None,
-            checked => Some(checked?),
+        let (place, key) = match checked {
+            Err(e) if self.would_be_there(&e, begin, &path) => (Place::New { origin: None }, None),
+            other => other?,
         };
         if self.done.top.is_none() {
             self.done.top = Some(path.clone());
         }
-        if matches!(ready, Some((Place::Present, _))) {
+        if matches!(place, Place::Present) {
             (self.progress)(Progress::Present(&full));
             self.done.present.push(full);
-            return self.skip(begin, limits);
+            self.skip(begin, limits)?;
+            return self.note_key(&path, list, context);
         }
         let incremental = begin.fromguid != 0;
         (self.progress)(Progress::Begin { from: &toname, into: &full, incremental });
         let bytes_at = |now: u64| now.saturating_sub(start);
-        match ready {
-            Some((place, key)) if !self.spec.dry_run => {
-                self.receive_into(&ask, &place, key, context, limits)?;
-            }
-            _ => self.skip(begin, limits)?,
+        if self.spec.dry_run {
+            self.skip(begin, limits)?;
+        } else {
+            self.receive_into(&ask, &place, key, context, limits)?;
         }
+        self.made.clear();
+        self.note_key(&path, list, context)?;
         (self.progress)(Progress::Done(&full));
         let bytes = bytes_at(self.reader.offset());
         self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
         Ok(())
     }
 
-    /// Whether a dry run only lacks what an earlier stream of the same package would have made.
-    fn would_follow(&self, e: &ReceiveError, begin: &Begin, path: &str) -> bool {
-        let made = |r: &ReceivedSnapshot| r.name.split('@').next().unwrap_or("").to_string();
-        match e {
-            ReceiveError::NoParent(parent) => self.done.snapshots.iter().any(|r| made(r) == *parent),
-            ReceiveError::NoDestination(_) | ReceiveError::NoIncrementalBase { .. } => {
-                self.done.snapshots.iter().any(|r| r.guid == begin.fromguid && made(r) == path)
-            }
-            ReceiveError::NoOrigin { want } => self.done.snapshots.iter().any(|r| r.guid == *want),
-            _ => false,
+    /// Removes what a receive left that cannot be resumed and could not clean up, since power or its disk
+    /// went. OpenZFS does so when it imports a pool (`dsl_destroy_inconsistent`).
+    fn remove_leftover(&mut self, path: &str) -> Result<bool> {
+        let (io, dsl) = self.engine.parts();
+        let Ok(head) = dsl.lookup_head(io, path) else { return Ok(false) };
+        let clone = dsl.receive_clone(io, head)?;
+        let left = clone.unwrap_or(head);
+        if !dsl.dataset(io, left.obj)?.is_inconsistent() || dsl.resume_state(io, left.obj)?.is_some() {
+            return Ok(false);
         }
+        let gone = if clone.is_some() { format!("{path}/{RECV_CLONE}") } else { path.to_string() };
+        dsl.destroy_head(io, &gone)?;
+        Ok(true)
+    }
+
+    /// Whether a dry run misses only what the streams before this one would have made.
+    fn would_be_there(&self, e: &ReceiveError, begin: &Begin, path: &str) -> bool {
+        let mut made = self.done.snapshots.iter();
+        self.spec.dry_run
+            && match e {
+                ReceiveError::NoDestination(_) | ReceiveError::NoIncrementalBase { .. } => made.any(|s| {
+                    s.guid == begin.fromguid && s.name.split_once('@').is_some_and(|(ds, _)| ds == path)
+                }),
+                ReceiveError::NoParent(parent) => {
+                    self.spec.naming == Naming::Prefix
+                        || made.any(|s| s.name.split_once('@').is_some_and(|(ds, _)| ds == parent))
+                }
+                ReceiveError::NoOrigin { want } => made.any(|s| s.guid == *want),
+                _ => false,
+            }
+    }
+
+    /// Remembers the key that came with a stream of a package, and its root at the sender.
+    fn note_key(&mut self, path: &str, list: &NvList, context: Option<Context<'_>>) -> Result<()> {
+        let key = list.list("crypt_keydata").and_then(|l| keydata::WrappedKey::parse(l).ok());
+        let (Some(context), Some(key)) = (context, key.filter(|_| !self.spec.dry_run)) else { return Ok(()) };
+        let (io, dsl) = self.engine.parts();
+        let dir = dsl.lookup_head(io, path)?.dir;
+        self.arrived.keys.insert(dir, (roots::key_object(&key), context.root));
+        Ok(())
     }
 
     /// Reads a stream to its END with all checks, and drops it.
@@ -344,17 +420,12 @@ impl Run<'_> {
         context: Option<Context<'_>>,
         limits: rules::Limits,
     ) -> Result<()> {
-        let spec = self.spec;
-        let started = {
-            let (io, dsl) = self.engine.parts();
-            begin::start(dsl, io, ask, place, key, &mut |dsl, io, ds| {
-                props::apply_new(dsl, io, ds, ask.begin, context, spec)
-            })
-        };
-        let receiving = match started {
+        let receiving = match self.start(ask, place, key, context) {
             Ok(r) => r,
             Err(e) => {
-                self.engine.abandon().map_err(ReceiveError::Commit)?;
+                self.made.clear();
+                // An engine that cannot be opened again is of no use; the error that led here says why.
+                let _ = self.abandon();
                 return Err(e);
             }
         };
@@ -365,6 +436,29 @@ impl Run<'_> {
         let Err(failure) = result else { return Ok(()) };
         self.clean_up(ask, &receiving, &failure, committed, matches!(place, Place::Resume { .. }))?;
         Err(failure)
+    }
+
+    /// Makes the dataset, and opens the objset that the records go to.
+    fn start(
+        &mut self,
+        ask: &Ask<'_>,
+        place: &Place,
+        key: Option<keydata::KeyData>,
+        context: Option<Context<'_>>,
+    ) -> Result<Receiving> {
+        let spec = self.spec;
+        let (io, dsl) = self.engine.parts();
+        let receiving = begin::start(dsl, io, ask, place, key, &mut |dsl, io, ds| {
+            props::apply_new(dsl, io, ds, ask.begin, context, spec)
+        })?;
+        if receiving.key.is_none()
+            && let Some(keys) = dsl.master_keys(io, receiving.ds.dir)?
+        {
+            self.engine.add_keys(receiving.ds.obj, keys);
+        }
+        let (io, dsl) = self.engine.parts();
+        begin::open_objset(dsl, io, ask, receiving.ds, receiving.key.as_ref())?;
+        Ok(receiving)
     }
 
     /// Applies all records up to END.
@@ -424,7 +518,7 @@ impl Run<'_> {
                 let crowded = entry.number.is_multiple_of(DIRTY_LOOK) && os.dirty_bytes() >= DIRTY_MAX;
                 if since_commit >= data_max || crowded {
                     self.flush(applier, r.ds)?;
-                    self.engine.commit().map_err(ReceiveError::Commit)?;
+                    self.commit()?;
                     *committed = true;
                     since_commit = 0;
                 }
@@ -463,12 +557,18 @@ impl Run<'_> {
         let (io, dsl) = self.engine.parts();
         let done = finish::finish(dsl, io, r, ask.path, ask.snap, ask.begin)?;
         let mut warnings = props::apply_finished(dsl, io, ask, r.over.is_some(), context, spec)?;
-        self.engine.commit().map_err(ReceiveError::Commit)?;
-        if done.kept_wrapping {
-            warnings.push(format!(
+        self.commit()?;
+        match done.key {
+            Renewed::KeptOurs => warnings.push(format!(
                 "{}: the key was wrapped anew here since it was received, or not received by us; it stays as it is",
                 ask.path
-            ));
+            )),
+            // The end of a package looks once more.
+            Renewed::Waits if context.is_none() => warnings.push(format!(
+                "{}: the sender wrapped the key anew, but not yet for all that share its root here; until then the old key stays in force",
+                ask.path
+            )),
+            Renewed::Waits | Renewed::Done => {}
         }
         self.done.destroyed.extend(done.destroyed);
         for w in warnings {
@@ -488,16 +588,21 @@ impl Run<'_> {
     ) -> Result<()> {
         let resumable = self.spec.resumable || resumed;
         if resumable && !is_write(failure) && !matches!(failure, ReceiveError::Dsl(_)) {
-            return self.engine.commit().map_err(ReceiveError::Commit);
+            return self.commit();
         }
-        self.engine.abandon().map_err(ReceiveError::Commit)?;
-        if resumable || !committed {
+        let made = std::mem::take(&mut self.made);
+        if self.abandon().is_err() || resumable || !committed {
+            // A pool that cannot be opened again has nothing that could be removed: it is as its last
+            // commit left it, and the failure says why.
             return Ok(());
         }
         let gone = if r.over.is_some() { format!("{}/{RECV_CLONE}", ask.path) } else { ask.path.to_string() };
         let (io, dsl) = self.engine.parts();
         dsl.destroy_head(io, &gone)?;
-        self.engine.commit().map_err(ReceiveError::Commit)
+        for parent in made.iter().rev() {
+            dsl.destroy_head(io, parent)?;
+        }
+        self.commit()
     }
 }
 

@@ -25,6 +25,8 @@ use icecore_format::{Corrupt, Dva, Guid};
 use crate::config::{VdevConfig, VdevKind};
 use crate::error::VdevError;
 use crate::label::{self, FoundUberblock, LabelSet};
+mod lose;
+
 use crate::raidz;
 use crate::size::{self, START_SIZE, leaf_asize};
 

@@ -4,7 +4,7 @@
 //! Invariants:
 //! 1. A tree is at most `DEPTH_MAX` deep and its parts add up to exactly the block's stored size, so a
 //!    hostile tree can neither loop nor grow.
-//! 2. Parts of an encrypted block may have three copies: salt and IV are in the outermost pointer only.
+//! 2. No part has more copies than the header it hangs on, whose allocated size counts them all.
 //! 3. The allocated size in a gang pointer counts the parts too (`zio_write_gang_member_ready`); the header
 //!    itself takes one sector (`vdev_gang_header_asize`). What is freed is what was allocated.
 
@@ -132,8 +132,9 @@ impl Io {
         depth: u32,
         out: &mut Vec<(Dva, Vec<u8>)>,
     ) -> Result<(), WriteError> {
-        let max = if bp.is_encrypted() { 2 } else { 3 };
-        let headers = self.allocate(HEADER as u64, (copies + 1).min(max))?;
+        // Two headers even for one copy, on all levels the same number: each adds the space of its parts, and
+        // an encrypted block has no room for a third (`zio_write_gang_block`).
+        let headers = self.allocate(HEADER as u64, copies.max(2))?;
         let parts = self.place_parts(bp, data, copies, depth, out)?;
         let mut header = vec![0; HEADER];
         for (slot, part) in header.chunks_exact_mut(size_of::<Blkptr>()).zip(&parts) {

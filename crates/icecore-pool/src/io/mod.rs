@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! 1. Reads take `&self` and are repeatable; what they cache is keyed by checksum.
-//! 2. After one failed device write the pool is suspended: every later write and commit fails, and nothing
-//!    more reaches a device. Reopen it.
+//! 2. After a write that no copy of a device took the pool is suspended: every later write and commit fails,
+//!    and nothing more reaches a device. Reopen it. Where another side of a mirror took it, the side that did
+//!    not is left alone from then on, and its time log says so (`dtl`).
 //! 3. Allocation order is input order; everything random comes from `Env::entropy` in input order too.
 //!
 //! Does not do: dedup tables, block cloning tables, self-healing of bad copies while reading.
@@ -20,10 +21,10 @@ use cache::Cache;
 pub use examine::Examined;
 use icecore_dmu::{ReadError, WriteError};
 use icecore_env::Env;
-use icecore_format::{Blkptr, Txg};
+use icecore_format::{Blkptr, Guid, Txg};
 use icecore_transform::checksum::PoolSalt;
-use icecore_vdev::VdevSet;
-use std::collections::BTreeMap;
+use icecore_vdev::{VdevError, VdevSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of metadata kept in memory.
@@ -53,6 +54,8 @@ pub struct Io {
     /// log2 of the smallest allocation of any vdev.
     pub(crate) min_shift: u32,
     pub(crate) unflushed_writes: bool,
+    /// Leaves that failed since the last look, and that the pool goes on without.
+    pub(crate) lost: BTreeSet<Guid>,
     gang_above: u64,
     suspended: Option<String>,
     keys: BTreeMap<u64, Loaded>,
@@ -73,6 +76,7 @@ impl Io {
             writable: false,
             min_shift: 9,
             unflushed_writes: false,
+            lost: BTreeSet::new(),
             gang_above: u64::MAX,
             suspended: None,
             keys: BTreeMap::new(),
@@ -152,12 +156,25 @@ impl Io {
     /// Makes everything written so far durable.
     pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
         self.check_writable()?;
-        if std::mem::take(&mut self.unflushed_writes)
-            && let Err(e) = self.vdevs.flush()
-        {
-            return Err(self.suspend(e.to_string()));
+        if std::mem::take(&mut self.unflushed_writes) {
+            let flushed = self.vdevs.flush();
+            return self.outcome(flushed);
         }
         Ok(())
+    }
+
+    /// What became of a write, flush, label or uberblock: where other copies took it, the pool goes on
+    /// without the devices that did not; else it is suspended.
+    pub(crate) fn outcome(&mut self, result: Result<(), VdevError>) -> Result<(), WriteError> {
+        let Err(error) = result else { return Ok(()) };
+        if let VdevError::Partial { failed, .. } = &error {
+            let mut lost = self.vdevs.lose(failed);
+            if !lost.is_empty() {
+                self.lost.append(&mut lost);
+                return Ok(());
+            }
+        }
+        Err(self.suspend(error.to_string()))
     }
     pub(crate) fn set_alloc(&mut self, alloc: Allocator) {
         let shifts = alloc.tops.iter().flatten().map(|t| t.ashift);

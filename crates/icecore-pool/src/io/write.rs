@@ -175,9 +175,8 @@ impl Io {
                 joined.resize(joined.len().next_multiple_of(sector), 0);
                 at += 1;
             }
-            if let Err(e) = self.vdevs.write(u64::from(first.vdev()), first.offset(), &joined) {
-                return Err(self.suspend(e.to_string()));
-            }
+            let written = self.vdevs.write(u64::from(first.vdev()), first.offset(), &joined);
+            self.outcome(written)?;
         }
         Ok(())
     }

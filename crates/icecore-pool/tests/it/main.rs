@@ -1,4 +1,4 @@
-//! Pools as a whole. With `ICECORE_ZOO` set to a folder of images made by OpenZFS, those are read too; with
+//! Pools as a whole. Images made by OpenZFS are read, more of them where `ICECORE_ZOO` names their folder; with
 //! `ICECORE_ZDB=1`, `zdb` judges what is written here.
 
 mod churn;

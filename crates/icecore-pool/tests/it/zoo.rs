@@ -6,16 +6,16 @@ use icecore_env::Device;
 use icecore_format::{Bookmark, ObjectId, ObjectType};
 use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
 use icecore_sim::SimDisk;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 fn images() -> Vec<(String, Vec<PathBuf>)> {
-    let Some(dir) = std::env::var_os("ICECORE_ZOO") else { return Vec::new() };
-    let dir = Path::new(&dir).to_path_buf();
-    let pool = |name: &str, files: &[&str]| {
-        (name.to_owned(), files.iter().map(|f| dir.join(format!("{f}.img"))).collect())
+    let pool = |name: &str, files: &[&str]| -> Option<(String, Vec<PathBuf>)> {
+        let found: Option<Vec<PathBuf>> =
+            files.iter().map(|f| icecore_check::fixture::zoo(&format!("{f}.img"))).collect();
+        Some((name.to_owned(), found?))
     };
-    vec![
+    let all = [
         pool("main", &["main"]),
         pool("crypt", &["crypt"]),
         pool("codecs", &["codecs"]),
@@ -34,7 +34,8 @@ fn images() -> Vec<(String, Vec<PathBuf>)> {
         pool("gptdisk", &["gptdisk"]),
         pool("dirty", &["dirty"]),
         pool("rz3", &["rz3-0", "rz3-1", "rz3-2", "rz3-3", "rz3-4"]),
-    ]
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn open(files: &[PathBuf], mode: Mode) -> Result<Pool, PoolError> {
@@ -62,10 +63,6 @@ fn read_mos(pool: &Pool) -> (u64, u64) {
 #[test]
 fn every_block_of_the_mos() {
     for (name, files) in images() {
-        if !files.iter().all(|f| f.exists()) {
-            eprintln!("{name}: not here");
-            continue;
-        }
         let pool = open(&files, Mode::ReadOnly).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (objects, blocks) = read_mos(&pool);
         eprintln!("{name}: txg {} {objects} objects {blocks} blocks {:?}", pool.synced(), pool.space());
@@ -83,9 +80,6 @@ fn copy(files: &[PathBuf]) -> Vec<Arc<SimDisk>> {
 fn written_on_top() {
     let writable = ["main", "crypt", "codecs", "mir2", "mir3", "stripe"];
     for (name, files) in images().into_iter().filter(|(name, _)| writable.contains(&name.as_str())) {
-        if !files.iter().all(|f| f.exists()) {
-            continue;
-        }
         let disks = copy(&files);
         for round in 0..3 {
             let mut pool = crate::support::open(env(round), &disks, Mode::Write)
@@ -201,9 +195,6 @@ fn read_object(name: &str, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> u6
 #[test]
 fn every_block_of_every_dataset() {
     for (name, files) in images() {
-        if !files.iter().all(|f| f.exists()) {
-            continue;
-        }
         let Ok(pool) = open(&files, Mode::ReadOnly) else { continue };
         let (datasets, blocks) = read_datasets(&name, &pool);
         eprintln!("{name}: {datasets} datasets {blocks} blocks");
@@ -214,7 +205,7 @@ fn every_block_of_every_dataset() {
 /// An intent log that was never claimed forbids writing; reading is fine.
 #[test]
 fn unreplayed_log_forbids_writing() {
-    for (_, files) in images().into_iter().filter(|(name, files)| name == "dirty" && files[0].exists()) {
+    for (_, files) in images().into_iter().filter(|(name, _)| name == "dirty") {
         match open(&files, Mode::Write) {
             Err(PoolError::ReadOnlyOnly(why)) => {
                 assert_eq!(why.iter().filter(|w| w.contains("intent log")).count(), 2, "{why:?}");

@@ -598,13 +598,13 @@ impl Applier {
         s: &Spill,
         mut payload: Vec<u8>,
     ) -> Result<()> {
-        if self.rules.spill && s.flags & record_flag::SPILL_UNMODIFIED != 0 {
-            return Ok(()); // sent for receivers that would have dropped the one they have
-        }
         let id = ObjectId(s.object);
         let Some(dn) = found(os.dnode(io, id))? else {
             return Ok(refuse(Rule::NoObject, "SPILL object", s.object, 0)?);
         };
+        if self.rules.spill && s.flags & record_flag::SPILL_UNMODIFIED != 0 && dn.has_spill() {
+            return Ok(()); // sent for receivers that would have dropped the one they have
+        }
         let sa = ObjectType::SA;
         if dn.bonus_type() != sa {
             refuse(Rule::NotEqual, "SPILL object's bonus type", dn.bonus_type().0.into(), sa.0.into())?;

@@ -449,7 +449,32 @@ fn check_resume(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<Place> 
         return Err(ReceiveError::KeyNotLoaded(ask.path.into()));
     }
     let from = prev.filter(|_| ask.begin.fromguid != 0);
+    if let Some(head) = over {
+        check_resume_over(dsl, io, ask, head, from)?;
+    }
     Ok(Place::Resume { ds, over, from })
+}
+
+/// The dataset that a resumed receive is to change may have changed since the receive was interrupted.
+fn check_resume_over(
+    dsl: &Dsl,
+    io: &dyn BlockStore,
+    ask: &Ask<'_>,
+    head: DatasetRef,
+    from: Option<DatasetRef>,
+) -> Result<()> {
+    let Some(from) = from else {
+        if let Some((name, _)) = dsl.snapshots(io, ask.path)?.first() {
+            let snapshot = format!("{}@{name}", ask.path);
+            return Err(ReceiveError::HasSnapshots { dataset: ask.path.into(), snapshot });
+        }
+        return Ok(());
+    };
+    let newer = newer_snapshots(dsl, io, ask.path, from)?;
+    if !ask.force && (!newer.is_empty() || modified_since(dsl, io, head, from)?) {
+        return Err(ReceiveError::Modified { dataset: ask.path.into(), since: dsl.name(io, from)?, newer });
+    }
+    Ok(())
 }
 
 fn check_resume_point(ask: &Ask<'_>, state: &ResumeState) -> Result<()> {
@@ -515,7 +540,7 @@ fn check_meta_shape(dsl: &Dsl, io: &dyn BlockStore, ds: DatasetRef, key: &KeyDat
     Ok(())
 }
 
-/// Makes the dataset that the records go to. `made` sets its properties before its objset exists, so
+/// Makes the dataset that the records go to; [`open_objset`] is to follow. `made` sets its properties before its objset exists, so
 /// that they rule how the stream is stored.
 pub(crate) fn start(
     dsl: &mut Dsl,
@@ -549,12 +574,11 @@ pub(crate) fn start(
     if let Some(k) = key.as_ref().filter(|_| over.is_none() && !resumes)
         && dsl.crypto_obj(io, ds.dir)?.is_none()
     {
-        super::finish::store_key(dsl, io, ds, &k.key)?;
+        super::roots::store_key(dsl, io, ds, &k.key)?;
     }
     if over.is_none() && !resumes {
         made(dsl, io, ds)?;
     }
-    open_objset(dsl, io, ask, ds, key.as_ref())?;
     Ok(Receiving { ds, over, from, key, bytes })
 }
 
@@ -599,7 +623,7 @@ fn begin_dataset(dsl: &mut Dsl, io: &mut dyn BlockWriter, ask: &Ask<'_>, ds: Dat
 }
 
 /// Opens the objset, made now if there is none, and gives it what a raw stream says about it as a whole.
-fn open_objset(
+pub(crate) fn open_objset(
     dsl: &mut Dsl,
     io: &mut dyn BlockWriter,
     ask: &Ask<'_>,

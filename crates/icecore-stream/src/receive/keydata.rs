@@ -48,6 +48,30 @@ pub struct WrappedKey {
     pub salt: u64,
 }
 
+impl WrappedKey {
+    /// Checks the part of `crypt_keydata` that is the key.
+    pub fn parse(list: &NvList) -> Result<Self, KeyRefusal> {
+        key(&Fields(list))
+    }
+
+    /// That part again.
+    #[must_use]
+    pub fn to_list(&self) -> NvList {
+        let mut list = NvList::new();
+        list.set("DSL_CRYPTO_SUITE", self.suite)
+            .set("DSL_CRYPTO_GUID", self.guid)
+            .set("DSL_CRYPTO_VERSION", KEY_VERSION)
+            .set_u8_array("DSL_CRYPTO_MASTER_KEY_1", &self.master)
+            .set_u8_array("DSL_CRYPTO_HMAC_KEY_1", &self.hmac)
+            .set_u8_array("DSL_CRYPTO_IV", &self.iv)
+            .set_u8_array("DSL_CRYPTO_MAC", &self.mac)
+            .set("keyformat", self.keyformat)
+            .set("pbkdf2iters", self.iters)
+            .set("pbkdf2salt", self.salt);
+        list
+    }
+}
+
 /// The metadnode's shape, which is under the MAC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MetaShape {
@@ -134,7 +158,7 @@ impl KeyData {
     pub fn parse(list: &NvList) -> Result<Self, KeyRefusal> {
         let f = Fields(list);
         Ok(Self {
-            key: key(&f)?,
+            key: WrappedKey::parse(list)?,
             meta: meta(&f)?,
             portable_mac: f.bytes("portable_mac")?,
             to_ivset_guid: list.u64("to_ivset_guid").unwrap_or(0),

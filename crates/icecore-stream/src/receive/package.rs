@@ -6,21 +6,19 @@
 //! Invariants:
 //! 1. Datasets and snapshots are recognised by guid, never by name.
 //! 2. Nothing is destroyed or renamed unless `-F` was given; everything that is, is listed.
-//! 3. A dataset becomes part of its parent's encryption root only if its key is wrapped as that root's is:
-//!    same format, salt and iterations. So every dataset can be opened by the key of its root.
+//! 3. A dataset becomes part of its parent's encryption root only if that one's key opens it (`roots`).
 //! 4. The sender's `keylocation` is not taken: roots made here ask for their key.
 
 use super::begin::snapshots_with_guid;
 use super::error::ReceiveError;
-use super::{Context, Naming, Progress, Run, exists, is_resuming};
-use icecore_dmu::zap::{self, ZapValue};
-use icecore_dmu::{BlockStore, BlockWriter};
-use icecore_dsl::prop::SetSource;
-use icecore_dsl::{Dsl, Value, name};
+use super::roots::{self, Renewed};
+use super::{Context, Naming, Run, exists, is_resuming};
+use icecore_dmu::BlockStore;
+use icecore_dsl::{Dsl, name};
+use icecore_format::NvList;
 use icecore_format::nvlist::NvValue;
 use icecore_format::stream::{Begin, Record, begin_flag};
-use icecore_format::{NvList, ObjectId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Result<T, E = ReceiveError> = std::result::Result<T, E>;
 
@@ -52,6 +50,18 @@ impl<'a> Fss<'a> {
     fn find(&self, guid: u64) -> Option<(&'a NvList, &str)> {
         let (at, snap) = self.by_guid.get(&guid)?;
         self.all.get(*at).map(|fs| (*fs, snap.as_str()))
+    }
+    /// Which file system was the encryption root of that of a snapshot at the sender: itself, or the nearest
+    /// above it that is one.
+    fn root_of(&self, guid: u64) -> Option<usize> {
+        let mut path = self.find(guid)?.0.str("name")?;
+        loop {
+            let at = self.all.iter().position(|fs| fs.str("name") == Some(path))?;
+            if self.all.get(at)?.contains("is_encroot") {
+                return Some(at);
+            }
+            path = path.rsplit_once('/')?.0;
+        }
     }
 }
 
@@ -131,7 +141,12 @@ impl Run<'_> {
             at = format!("{at}/{part}");
             let (io, dsl) = self.engine.parts();
             if !exists(dsl, io, &at) {
-                dsl.create_filesystem(io, &at, &[])?;
+                self.uncommitted = true;
+                let made = dsl.create_filesystem(io, &at, &[])?;
+                if let Some(keys) = dsl.master_keys(io, made.dir)? {
+                    self.engine.add_keys(made.obj, keys);
+                }
+                self.made.push(at.clone());
             }
         }
         Ok(())
@@ -159,7 +174,7 @@ impl Run<'_> {
             self.replicate(&fss, &top, list)?;
         }
         self.streams(&fss, &sent)?;
-        if incremental {
+        if incremental && !self.spec.dry_run {
             self.replicate(&fss, &top, list)?;
         }
         if list.flag("raw") && !self.spec.dry_run {
@@ -174,7 +189,8 @@ impl Run<'_> {
             match entry.record {
                 Record::Begin(begin) => {
                     let list = super::decode_list(&payload)?;
-                    let context = fss.find(begin.toguid).map(|(fs, _)| Context { fs });
+                    let context =
+                        fss.find(begin.toguid).map(|(fs, _)| Context { fs, root: fss.root_of(begin.toguid) });
                     self.stream(&begin, &list, sent, context)?;
                 }
                 Record::End(_) => return Ok(()),
@@ -198,6 +214,7 @@ impl Run<'_> {
         if !self.spec.force || self.spec.dry_run {
             return self.replicate_listing(fss, top);
         }
+        self.uncommitted = true;
         for _ in 0..PASSES_MAX {
             let (io, dsl) = self.engine.parts();
             let mut again = false;
@@ -208,7 +225,7 @@ impl Run<'_> {
                 break;
             }
         }
-        self.engine.commit().map_err(ReceiveError::Commit)
+        self.commit()
     }
 
     /// Without `-F` nothing is destroyed or renamed; a dry run says what would be.
@@ -321,13 +338,15 @@ impl Run<'_> {
 
     // ---- encryption roots ----
 
-    /// Gives every dataset received raw the encryption root it has at the sender, where its key allows it
-    /// (`recv_fix_encryption_hierarchy`).
+    /// Gives every dataset received raw the encryption root it has at the sender, where that is certain to
+    /// open it (`recv_fix_encryption_hierarchy`), and puts new wrappings in force.
     fn fix_roots(&mut self, fss: &Fss<'_>) -> Result<()> {
         let Some(top) = self.done.top.clone() else { return Ok(()) };
+        let arrived = std::mem::take(&mut self.arrived);
         let (io, dsl) = self.engine.parts();
-        let mut changed = false;
+        self.uncommitted = true;
         let mut warnings = Vec::new();
+        let mut all_roots = BTreeSet::new();
         for local in locals(dsl, io, &top)? {
             let Some((fs, _)) = local.snaps.iter().find_map(|(_, g)| fss.find(*g)) else { continue };
             let head = dsl.lookup_head(io, &local.path)?;
@@ -336,79 +355,37 @@ impl Run<'_> {
             let sender_root = fs.contains("is_encroot");
             let clone = dsl.is_clone(&dsl.dir(io, head.dir)?);
             if sender_root && !is_root && !clone {
-                set_root(dsl, io, &local.path, head.dir)?;
-                let prompt = Value::Text("prompt".into());
-                dsl.prop_set_raw(io, head, "keylocation", &prompt, SetSource::Local)?;
-                changed = true;
+                if !roots::split_off(dsl, io, &local.path, head, &arrived)? {
+                    warnings.push(format!(
+                        "{} does not become an encryption root as it is at the sender: what is below it would not open",
+                        local.path
+                    ));
+                }
             } else if !sender_root && is_root && local.path != top {
-                match inheritable_root(dsl, io, head.dir)? {
-                    Some(parent_root) => {
-                        set_root(dsl, io, &local.path, parent_root)?;
-                        dsl.prop_clear(io, head, "keylocation", false)?;
-                        changed = true;
-                    }
+                match roots::inheritable_root(dsl, io, head.dir, &arrived)? {
+                    Some(above) => roots::inherit(dsl, io, &local.path, head, above)?,
                     None => warnings.push(format!(
-                        "{} stays its own encryption root: its parent's key would not open it",
+                        "{} stays its own encryption root: it is not certain that its parent's key opens it",
                         local.path
                     )),
                 }
             }
+            all_roots.extend(dsl.encryption_root(io, head.dir)?);
         }
-        if changed {
-            self.engine.commit().map_err(ReceiveError::Commit)?;
+        for root in all_roots {
+            if roots::settle(dsl, io, root, &arrived)? == Renewed::Waits {
+                warnings.push(format!(
+                    "{}: the sender wrapped the key anew, but not for all that hang on it here; the old key stays in force",
+                    dsl.dir_name(io, root)?
+                ));
+            }
         }
+        self.commit()?;
         for w in warnings {
-            (self.progress)(Progress::Warning(w.clone()));
-            self.done.warnings.push(w);
+            self.warn(w);
         }
         Ok(())
     }
-}
-
-/// Gives the dataset at `path`, received raw on its own and so its own encryption root, the root of its
-/// parent, if its key is wrapped as the parent's is. False if it stays as it was.
-pub fn inherit_root(engine: &mut dyn super::Engine, path: &str) -> Result<bool> {
-    let (io, dsl) = engine.parts();
-    let head = dsl.lookup_head(io, path)?;
-    if dsl.encryption_root(io, head.dir)? != Some(head.dir) {
-        return Ok(false);
-    }
-    let Some(root) = inheritable_root(dsl, io, head.dir)? else { return Ok(false) };
-    set_root(dsl, io, path, root)?;
-    dsl.prop_clear(io, head, "keylocation", false)?;
-    engine.commit().map_err(ReceiveError::Commit)?;
-    Ok(true)
-}
-
-/// The root of the parent, if what is wrapped for the one can be meant for the other.
-fn inheritable_root(dsl: &Dsl, io: &dyn BlockStore, dir: u64) -> Result<Option<u64>> {
-    let parent = dsl.dir(io, dir)?.parent_obj;
-    if parent == 0 {
-        return Ok(None);
-    }
-    let Some(root) = dsl.encryption_root(io, parent)? else { return Ok(None) };
-    let (Some(own), Some(above)) = (dsl.key_object(io, dir)?, dsl.key_object(io, root)?) else {
-        return Ok(None);
-    };
-    let form = |k: &icecore_dsl::crypt::KeyObject| (k.keyformat, k.salt, k.iters);
-    Ok((form(&own) == form(&above)).then_some(root))
-}
-
-/// Moves a dataset, and all below it that shared its root, to another encryption root. The keys stay
-/// wrapped as they are.
-fn set_root(dsl: &mut Dsl, io: &mut dyn BlockWriter, path: &str, root: u64) -> Result<()> {
-    let was = dsl.lookup_head(io, path)?.dir;
-    let was = dsl.encryption_root(io, was)?.unwrap_or(was);
-    for name in dsl.descendants(io, path)? {
-        let dir = dsl.lookup_dir(io, &name)?;
-        if let Some(obj) = dsl.crypto_obj(io, dir)?
-            && dsl.encryption_root(io, dir)? == Some(was)
-        {
-            let value = ZapValue::U64(vec![root]);
-            zap::update(&mut dsl.mos, io, ObjectId(obj), "DSL_CRYPTO_ROOT_DDOBJ", &value)?;
-        }
-    }
-    Ok(())
 }
 
 /// Full name that a stream goes to: the target, and what of the sender's name comes after it.

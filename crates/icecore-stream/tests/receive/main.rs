@@ -1,11 +1,14 @@
-//! Receiving as a whole: into pools on simulated disks. With `ICECORE_ZOO` set to a folder of streams made
-//! by OpenZFS, those are received; with `ICECORE_ZDB=1`, `zdb` judges the pools.
+//! Receiving as a whole: into pools on simulated disks. Streams made by OpenZFS are received,
+//! more of them where `ICECORE_ZOO` names their folder; with `ICECORE_ZDB=1`, `zdb` judges the pools.
 
+mod begin;
 mod damage;
 mod endian;
+#[allow(dead_code)]
 mod make;
 mod power;
 mod refusals;
 mod rules;
+#[allow(dead_code)]
 mod support;
 mod zoo;

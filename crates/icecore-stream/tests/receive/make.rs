@@ -222,3 +222,44 @@ pub fn raw_next(wrapping: u8) -> Records {
     out.push(end(g));
     out
 }
+
+/// Makes a record one of another snapshot.
+pub fn set_guid(r: &mut Record, guid: u64) {
+    match r {
+        Record::Object(o) => o.toguid = guid,
+        Record::Free(o) => o.toguid = guid,
+        Record::FreeObjects(o) => o.toguid = guid,
+        Record::Write(o) => o.toguid = guid,
+        Record::ObjectRange(o) => o.toguid = guid,
+        Record::End(o) => o.toguid = guid,
+        _ => {}
+    }
+}
+
+/// The bonus of a file of generation `generation`.
+pub fn file_bonus(generation: u64) -> Vec<u8> {
+    let mut b = 0x2F_505A_u32.to_le_bytes().to_vec();
+    b.extend([2, 8, 0, 0]); // layout 2, a header of 8 bytes
+    b.resize(168, 0);
+    b[8 + 16..8 + 24].copy_from_slice(&generation.to_le_bytes());
+    b
+}
+
+pub fn file(object: u64, blksz: u32, generation: u64, toguid: u64) -> (Record, Vec<u8>) {
+    let o = Object {
+        object,
+        object_type: FILE,
+        bonus_type: u32::from(ObjectType::SA.0),
+        bonuslen: 168,
+        blksz,
+        dn_slots: 1,
+        toguid,
+        ..Object::default()
+    };
+    (o.into(), file_bonus(generation))
+}
+
+pub fn chunk(object: u64, offset: u64, size: u64, fill: u8, toguid: u64) -> (Record, Vec<u8>) {
+    let w = Write { object, object_type: FILE, offset, logical_size: size, toguid, ..Write::default() };
+    (w.into(), vec![fill; size as usize])
+}

@@ -2,6 +2,7 @@
 
 use crate::make::{
     Records, begin, end, free, free_objects, keydata, packed, put_together, raw_begin, raw_full, raw_next,
+    set_guid,
 };
 use crate::support::{SimPool, force, kinds, to};
 use icecore_format::NvList;
@@ -228,18 +229,6 @@ fn a_key_wrapped_anew_here_stays() {
     let got = p.receive(&put_together(&third), &to("wrap/x")).unwrap();
     assert_eq!((got.warnings.len(), p.key_iv("wrap/x")), (1, [66; 12]));
     p.judge();
-}
-
-fn set_guid(r: &mut Record, guid: u64) {
-    match r {
-        Record::Object(o) => o.toguid = guid,
-        Record::Free(o) => o.toguid = guid,
-        Record::FreeObjects(o) => o.toguid = guid,
-        Record::Write(o) => o.toguid = guid,
-        Record::ObjectRange(o) => o.toguid = guid,
-        Record::End(o) => o.toguid = guid,
-        _ => {}
-    }
 }
 
 #[test]

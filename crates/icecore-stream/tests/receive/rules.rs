@@ -10,8 +10,8 @@ use icecore_format::stream::{
     Object, ObjectRange, Record, Redact, Spill, Write, WriteByref, WriteEmbedded, begin_flag, feature,
     record_flag,
 };
+use icecore_stream::receive::ReceiveError;
 use icecore_stream::receive::rules::Rule;
-use icecore_stream::receive::{ReceiveError, ReceiveSpec};
 use std::collections::BTreeSet;
 
 const G: u64 = 7;
@@ -256,117 +256,4 @@ fn every_rule_is_hit() {
     let missed: Vec<_> = Rule::ALL.iter().filter(|r| !hit.contains(r)).collect();
     assert!(missed.is_empty(), "{missed:?}");
     pool.judge();
-}
-
-/// The bonus of a file of generation `generation`.
-fn file_bonus(generation: u64) -> Vec<u8> {
-    let mut b = 0x2F_505A_u32.to_le_bytes().to_vec();
-    b.extend([2, 8, 0, 0]); // layout 2, a header of 8 bytes
-    b.resize(168, 0);
-    b[8 + 16..8 + 24].copy_from_slice(&generation.to_le_bytes());
-    b
-}
-
-fn file(object: u64, blksz: u32, generation: u64, toguid: u64) -> (Record, Vec<u8>) {
-    let o = Object {
-        object,
-        object_type: FILE,
-        bonus_type: u32::from(ObjectType::SA.0),
-        bonuslen: 168,
-        blksz,
-        dn_slots: 1,
-        toguid,
-        ..Object::default()
-    };
-    (o.into(), file_bonus(generation))
-}
-
-fn chunk(object: u64, offset: u64, size: u64, fill: u8, toguid: u64) -> (Record, Vec<u8>) {
-    let w = Write { object, object_type: FILE, offset, logical_size: size, toguid, ..Write::default() };
-    (w.into(), vec![fill; size as usize])
-}
-
-/// A file sent in pieces first and whole later keeps its blocks and what is not sent again; another file of
-/// the same number does not (B43).
-#[test]
-fn block_sizes_over_incrementals() {
-    let mut pool = SimPool::new("sizes");
-    let stream = |bits, from, to, records: Records| {
-        let mut all = vec![(begin("a@s", to, from, bits).into(), Vec::new())];
-        if let Record::Begin(b) = &mut all[0].0 {
-            b.toname = icecore_format::stream::ToName::new(&format!("a@s{to}")).unwrap();
-        }
-        all.extend(records);
-        all.push(end(to));
-        put_together(&all)
-    };
-    let k = 1 << 17;
-    let mut first = vec![file(2, k as u32, 5, 1)];
-    first.extend((0..4).map(|i| chunk(2, i * k, k, 1 + i as u8, 1)));
-    first.extend([file(3, k as u32, 6, 1), chunk(3, 0, k, 7, 1), chunk(3, k, k, 8, 1)]);
-    let spec = to("sizes/x");
-    pool.receive(&stream(0, 0, 1, first), &spec).unwrap();
-    // Now in blocks of 512 KiB: the same file 2, and a new file 3.
-    let large = feature::LARGE_BLOCKS;
-    let mut second = vec![file(2, 4 * k as u32, 5, 2), file(3, 4 * k as u32, 9, 2)];
-    second.push(chunk(3, 0, 4 * k, 9, 2));
-    pool.receive(&stream(large, 1, 2, second), &spec).unwrap();
-    assert_eq!(pool.read("sizes/x", 2, 2 * k, 4), [3; 4]);
-    assert_eq!(pool.read("sizes/x", 3, k, 4), [9; 4]);
-    // A whole block into the file that kept its small ones.
-    let third = vec![file(2, 4 * k as u32, 5, 3), chunk(2, 0, 4 * k, 0x55, 3)];
-    pool.receive(&stream(large, 2, 3, third), &spec).unwrap();
-    assert_eq!(pool.read("sizes/x", 2, 3 * k, 4), [0x55; 4]);
-    // Back to pieces is refused at once, and a file that shrinks its blocks as well.
-    let back = stream(0, 3, 4, vec![file(2, k as u32, 5, 4)]);
-    let got = pool.receive(&back, &spec).unwrap_err();
-    assert!(matches!(got, ReceiveError::LargeBlockMismatch(_)), "{got:?}");
-    let back = stream(large, 3, 4, vec![file(2, 4096, 5, 4)]);
-    let got = pool.receive(&back, &spec).unwrap_err();
-    let ReceiveError::Record { refusal, .. } = got else { panic!("{got:?}") };
-    assert_eq!(refusal.rule, Rule::BlockSizeShrinks);
-    // Unaligned frees zero what they touch.
-    let fourth = vec![file(2, 4 * k as u32, 5, 4), free(4, 2, 100, 50), free(4, 2, k + 8, u64::MAX)];
-    pool.receive(&stream(large, 3, 4, fourth), &spec).unwrap();
-    assert_eq!(pool.read("sizes/x", 2, 98, 4), [0x55, 0x55, 0, 0]);
-    assert_eq!(pool.read("sizes/x", 2, 148, 4), [0, 0, 0x55, 0x55]);
-    assert_eq!(pool.read("sizes/x", 2, k + 6, 4), [0x55, 0x55, 0, 0]);
-    assert_eq!(pool.read("sizes/x", 2, 3 * k, 4), [0; 4]);
-    pool.judge_blocks();
-}
-
-/// Dnodes grow over their neighbours and shrink again, with commits between all records (B12, B28).
-#[test]
-fn dnodes_of_changing_size() {
-    let mut pool = SimPool::new("slots");
-    let bits = feature::LARGE_DNODE;
-    let o = |object, dn_slots, toguid| with_payload(Object { object, dn_slots, toguid, ..object_of(toguid) });
-    let stream = |from, to: u64, records: Records| {
-        let mut all = vec![(begin(&format!("a@s{to}"), to, from, bits).into(), Vec::new())];
-        all.extend(records);
-        all.push(end(to));
-        put_together(&all)
-    };
-    let w = |object, toguid| chunk(object, 0, 4096, object as u8, toguid);
-    let first = vec![o(4, 1, 1), w(4, 1), o(5, 1, 1), w(5, 1), o(8, 4, 1), w(8, 1), o(12, 1, 1), w(12, 1)];
-    let spec = ReceiveSpec { commit_bytes: 1, ..to("slots/x") };
-    pool.receive(&stream(0, 1, first), &spec).unwrap();
-    let second = vec![
-        o(4, 4, 2),
-        w(4, 2),
-        free_objects(2, 8, 1),
-        free_objects(2, 9, 2), // slots inside what was just freed
-        o(9, 2, 2),
-        w(9, 2),
-        free_objects(2, 14, 18),
-    ];
-    pool.receive(&stream(1, 2, second), &spec).unwrap();
-    let shapes: Vec<u64> = pool.contents("slots/x").into_keys().collect();
-    assert_eq!(shapes, [4, 9, 12]);
-    assert_eq!(pool.contents("slots/x@s1").into_keys().collect::<Vec<_>>(), [4, 5, 8, 12]);
-    pool.judge();
-}
-
-fn object_of(toguid: u64) -> Object {
-    Object { toguid, ..object() }
 }

@@ -7,26 +7,29 @@ use icecore_format::ObjectId;
 use icecore_pool::{CreateSpec, Host, Mode, OpenSpec, Pool};
 use icecore_sim::{InlineWorkers, SimClock, SimDisk, SimEntropy};
 use icecore_stream::receive::{Engine, ReceiveError, ReceiveSpec, Received, receive_plain};
+use icecore_transform::crypt::MasterKeys;
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn env(seed: u64) -> Env {
+pub fn sim_env(seed: u64) -> Env {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new(1_700_000_000, 1000));
     Env { clock, entropy: Arc::new(SimEntropy::new(seed)), workers: Arc::new(InlineWorkers) }
 }
 
-fn host() -> Host {
+pub fn host() -> Host {
     Host { id: 0x1234, name: "sim".into() }
 }
 
-/// A pool on one simulated disk.
+/// A pool on a simulated disk, or on several.
 pub struct SimPool {
     pub name: String,
     pub disk: Arc<SimDisk>,
+    /// The other sides of a mirror.
+    pub more: Vec<Arc<SimDisk>>,
     pool: Option<Pool>,
     seed: u64,
     pub commits: u32,
@@ -35,10 +38,25 @@ pub struct SimPool {
 impl SimPool {
     pub fn new(name: &str) -> Self {
         let seed = name.bytes().fold(7, |n: u64, b| n.wrapping_mul(31) + u64::from(b));
-        let disk = Arc::new(SimDisk::with_sector("disk0", 768 << 20, 512));
-        let env = env(seed);
-        let leaf = NewLeaf { device: disk.clone(), path: format!("/sim/{name}-0.img"), whole_disk: None };
-        let top = NewTop { kind: NewKind::Single, leaves: vec![leaf], log: false, ashift: Some(12) };
+        Self::made(name, seed, &[768 << 20], 12)
+    }
+
+    /// A pool on one disk, or a mirror of several, of these sizes.
+    pub fn made(name: &str, seed: u64, sizes: &[u64], ashift: u64) -> Self {
+        let mut more: Vec<Arc<SimDisk>> = Vec::new();
+        for (i, size) in sizes.iter().enumerate() {
+            more.push(Arc::new(SimDisk::with_sector(&format!("disk{i}"), *size, 512)));
+        }
+        let env = sim_env(seed);
+        let leaves = more.iter().enumerate().map(|(i, disk)| NewLeaf {
+            device: disk.clone(),
+            path: format!("/sim/{name}-{i}.img"),
+            whole_disk: None,
+        });
+        let leaves: Vec<NewLeaf> = leaves.collect();
+        let kind = if sizes.len() > 1 { NewKind::Mirror } else { NewKind::Single };
+        let top = NewTop { kind, leaves, log: false, ashift: Some(ashift) };
+        let disk = more.remove(0);
         let tree = build(vec![top], &*env.entropy).unwrap();
         let spec = CreateSpec {
             name: name.into(),
@@ -48,12 +66,12 @@ impl SimPool {
             comment: None,
         };
         let pool = Pool::create(env, spec).unwrap();
-        Self { name: name.into(), disk, pool: Some(pool), seed, commits: 0 }
+        Self { name: name.into(), disk, more, pool: Some(pool), seed, commits: 0 }
     }
 
     /// The pool that is on `disk`, opened for writing.
     pub fn on(name: &str, disk: Arc<SimDisk>, seed: u64) -> Self {
-        let mut pool = Self { name: name.into(), disk, pool: None, seed, commits: 0 };
+        let mut pool = Self { name: name.into(), disk, more: Vec::new(), pool: None, seed, commits: 0 };
         pool.reopen();
         pool
     }
@@ -70,18 +88,35 @@ impl SimPool {
         self.try_reopen().unwrap();
     }
 
-    fn try_reopen(&mut self) -> Result<(), icecore_pool::PoolError> {
+    pub fn try_reopen(&mut self) -> Result<(), icecore_pool::PoolError> {
         self.pool = None;
         self.seed += 1;
-        let devices = vec![self.disk.clone() as Arc<dyn Device>];
+        let disks = std::iter::once(&self.disk).chain(&self.more);
+        let devices = disks.map(|d| d.clone() as Arc<dyn Device>).collect();
         let spec =
             OpenSpec { devices, pool: None, mode: Mode::Write, force: false, host: host(), max_txg: None };
-        self.pool = Some(Pool::open(env(self.seed), spec)?);
+        self.pool = Some(Pool::open(sim_env(self.seed), spec)?);
         Ok(())
     }
 
     pub fn pool(&mut self) -> &mut Pool {
         self.pool.as_mut().expect("open")
+    }
+
+    /// Commits what waits, and gives the txg then durable.
+    pub fn commit_now(&mut self) -> icecore_format::Txg {
+        self.pool().commit().unwrap()
+    }
+
+    /// As a later command would: what is left in the open txg is committed, and the pool opened anew.
+    pub fn commit_and_reopen(&mut self) {
+        self.commit_now();
+        self.reopen();
+    }
+
+    /// Closes the pool without a word to its disks.
+    pub fn close(&mut self) {
+        self.pool = None;
     }
 
     pub fn receive(&mut self, stream: &[u8], spec: &ReceiveSpec) -> Result<Received, ReceiveError> {
@@ -234,7 +269,9 @@ impl SimPool {
         let mine = format!("icecore-recv-{}-{}-{serial}", self.name, std::process::id());
         let dir = std::env::temp_dir().join(mine);
         std::fs::create_dir_all(&dir).unwrap();
-        self.disk.save(&dir.join(format!("{}-0.img", self.name))).unwrap();
+        for (i, disk) in std::iter::once(&self.disk).chain(&self.more).enumerate() {
+            disk.save(&dir.join(format!("{}-{i}.img", self.name))).unwrap();
+        }
         zdb(&dir, &self.name, &["-bcc"], "No leaks");
         if files {
             zdb(&dir, &self.name, &["-dddd"], "Dataset mos");
@@ -256,6 +293,9 @@ impl Engine for SimPool {
     }
     fn abandon(&mut self) -> Result<(), String> {
         self.try_reopen().map_err(|e| e.to_string())
+    }
+    fn add_keys(&mut self, objset: u64, keys: Arc<MasterKeys>) {
+        self.pool().io_mut().add_key(objset, keys);
     }
 }
 
@@ -282,10 +322,9 @@ pub fn kinds() -> Vec<u8> {
     icecore_transform::compress::decompress(gzip, packed, 95_788).unwrap()
 }
 
-/// A stream of the zoo; `None` if there is no zoo here.
+/// A stream made by OpenZFS; `None`, loudly, where it is not at hand.
 pub fn zoo(name: &str) -> Option<Vec<u8>> {
-    let dir = PathBuf::from(std::env::var_os("ICECORE_ZOO")?);
-    Some(std::fs::read(dir.join(name)).unwrap())
+    icecore_check::fixture::zoo(name).map(|file| std::fs::read(file).unwrap())
 }
 
 pub fn to(target: &str) -> ReceiveSpec {

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 fn made(name: &str) -> Option<PathBuf> {
-    zoo("send").map(|d| d.join(name)).filter(|f| f.exists())
+    zoo(&format!("send/{name}"))
 }
 fn text(name: &str) -> String {
     fs::read_to_string(made(name).unwrap()).unwrap()

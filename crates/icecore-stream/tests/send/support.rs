@@ -17,10 +17,8 @@ pub const PLAIN: SendFlags = SendFlags { raw: false, large_block: false, embed: 
 pub const RAW: SendFlags = SendFlags { raw: true, ..PLAIN };
 pub const LEC: SendFlags = SendFlags { raw: false, large_block: true, embed: true, compress: true };
 
-/// A file of the larger zoo, where it is at hand.
-pub fn zoo(name: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(std::env::var_os("ICECORE_ZOO")?).join(name))
-}
+pub use icecore_check::fixture::zoo;
+
 pub fn fixture(name: &str) -> PathBuf {
     icecore_check::fixture::fixture(&format!("cold/{name}"))
 }

@@ -67,7 +67,7 @@ fn check_package(pool: &Pool, file: &str, spec: &PackageSpec) {
 
 #[test]
 fn the_larger_zoo_cold() {
-    if zoo("").is_some() {
+    if zoo("main@newsnapshot.raw-R.zfs").is_some() {
         check_package(&main_pool(), "main@newsnapshot.raw-R.zfs", &whole("main@newsnapshot", None, RAW));
     }
 }

@@ -40,14 +40,22 @@ pub fn label_seal(buf: &mut [u8], offset: u64) -> bool {
 }
 
 /// Checks a gang header read through `bp`; `header` is 512 bytes, or larger with dynamic gang headers.
+///
+/// Where the block is encrypted the checksum is halved though no MAC stands in its other half: OpenZFS goes
+/// by the pointer's crypt bit for every checksum that is not the objset's (`zio_checksum_compute`).
 pub fn gang_verify(bp: &Blkptr, header: &[u8]) -> Result<(), VerifyError> {
-    tail_verify(header, gang_verifier(bp))
+    let (actual, expected) = tail_words(header, gang_verifier(bp))?;
+    compare(bp, Checksum::GANG_HEADER, expected, actual)
 }
 
 /// Writes magic and checksum into the gang header that `bp` will lead to.
 #[must_use]
 pub fn gang_seal(bp: &Blkptr, header: &mut [u8]) -> bool {
-    tail_seal(header, gang_verifier(bp))
+    let Some((words, at)) = tail_checksum(header.to_vec(), gang_verifier(bp), true) else {
+        return false;
+    };
+    let words = if carries_mac(bp) { fold(Checksum::GANG_HEADER, words, [0; 2]) } else { words };
+    write_trailer(header, at, words, true).is_some()
 }
 
 /// Place and time of a gang header: vdev, offset, txg of the write.
@@ -56,10 +64,16 @@ fn gang_verifier(bp: &Blkptr) -> [u64; 4] {
 }
 
 fn tail_verify(buf: &[u8], verifier: [u64; 4]) -> Result<(), VerifyError> {
+    let (actual, expected) = tail_words(buf, verifier)?;
+    if actual == expected { Ok(()) } else { Err(VerifyError::Mismatch { expected, actual }) }
+}
+
+/// The words that a trailer should have, and those it has.
+fn tail_words(buf: &[u8], verifier: [u64; 4]) -> Result<([u64; 4], [u64; 4]), VerifyError> {
     let at = buf.len().checked_sub(TRAILER).ok_or(VerifyError::NoTrailer)?;
     let (little_endian, expected) = read_trailer(buf, at).ok_or(VerifyError::NoTrailer)?;
     let (actual, _) = tail_checksum(buf.to_vec(), verifier, little_endian).ok_or(VerifyError::NoTrailer)?;
-    if actual == expected { Ok(()) } else { Err(VerifyError::Mismatch { expected, actual }) }
+    Ok((actual, expected))
 }
 
 fn tail_seal(buf: &mut [u8], verifier: [u64; 4]) -> bool {
