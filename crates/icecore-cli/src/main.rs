@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod fail;
 mod human;
+mod pipe;
 mod session;
 mod state;
 mod stream;

@@ -7,6 +7,7 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
+use crate::pipe;
 use crate::session::{self, Engine, For};
 use crate::state;
 use crate::zfs::{explain_receive, explain_send};
@@ -19,7 +20,7 @@ use icecore_stream::send::{
 use icecore_stream::token::ResumeToken;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 pub const USAGE: &str = "sync [-nv] [--json] [--no-snapshot] [--export] [--snapshot NAME] SRC DST";
@@ -302,6 +303,7 @@ fn transfer(
     tally: &mut Tally,
 ) -> Outcome {
     let (reader, writer) = std::io::pipe().map_err(|e| Fail::new(format!("cannot make a pipe: {e}")))?;
+    pipe::widen(&writer);
     let spec = ReceiveSpec {
         target: dst.into(),
         resumable: true,
@@ -315,7 +317,7 @@ fn transfer(
         let sender = scope.spawn(move || send(o, task, step, writer));
         let received = (|| -> Outcome {
             let mut engine = Engine::open(dst)?;
-            let mut input = BufReader::with_capacity(1 << 20, reader);
+            let mut input = pipe::records(reader);
             let done = receive(&mut engine, &mut input, &spec, payload_sum, &mut |p| {
                 if let Progress::Bytes(n) = p {
                     received_bytes = n;

@@ -396,7 +396,7 @@ impl Run<'_> {
                 let bytes = r.bytes + entry.offset.saturating_sub(start) + 312;
                 let (io, dsl) = self.engine.parts();
                 let os = opened(dsl, r.ds)?;
-                applier.apply(io, os, &entry.record, payload, bytes).map_err(|e| match e {
+                applier.apply(io, os, &entry, payload, bytes).map_err(|e| match e {
                     ApplyError::Refused(refusal) => record_error(&entry, refusal),
                     ApplyError::Write(e) => ReceiveError::Write(e),
                 })?;

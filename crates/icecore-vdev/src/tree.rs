@@ -176,6 +176,12 @@ pub(crate) enum Copies {
     All,
 }
 
+/// What a read must find, and in how many places.
+pub(crate) struct Judge<'a> {
+    check: &'a mut dyn FnMut(&[u8]) -> bool,
+    copies: Copies,
+}
+
 /// How the bytes of a top-level vdev lie on leaves. Leaves are indices into the set's list.
 pub(crate) enum Node {
     Leaf(usize),
@@ -373,7 +379,19 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::UntilGood)
+        self.read_into(dva, psize, check, &mut Vec::new())
+    }
+
+    /// As [`VdevSet::read`], into `buffer` if that spares an allocation: what comes back has taken its place,
+    /// and what was in it is lost.
+    pub fn read_into(
+        &self,
+        dva: &Dva,
+        psize: u64,
+        check: &mut dyn FnMut(&[u8]) -> bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Read, VdevError> {
+        self.read_with(dva, psize, check, Copies::UntilGood, buffer)
     }
 
     /// As [`VdevSet::read`], but looks at every copy and all parity, and repairs what is wrong.
@@ -383,7 +401,7 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::All)
+        self.read_with(dva, psize, check, Copies::All, &mut Vec::new())
     }
 
     fn read_with(
@@ -392,10 +410,12 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
         copies: Copies,
+        buffer: &mut Vec<u8>,
     ) -> Result<Read, VdevError> {
         let top = self.locate(u64::from(dva.vdev()), dva.offset(), psize)?;
         let mut bad = Vec::new();
-        let data = self.read_node(top, dva.offset(), psize, check, copies, &mut bad)?;
+        let judge = Judge { check, copies };
+        let data = self.read_node(top, dva.offset(), psize, judge, &mut bad, buffer)?;
         let Some((data, shape)) = data else { return Err(VdevError::NoGoodCopy(bad)) };
         bad.retain(|b| !matches!(b.why, Bad::Absent));
         let repaired = self.repair(top, shape, dva.offset(), &data, &bad);
@@ -430,6 +450,45 @@ impl VdevSet {
     /// Writes at `offset` of top-level vdev `top`, on all present children. Filled up with zeros to the
     /// sector size.
     pub fn write(&self, top: u64, offset: u64, data: &[u8]) -> Result<(), VdevError> {
+        self.write_on(top, offset, data, None)?.finish()
+    }
+
+    /// Writes `(top, offset, data)` in order on each leaf, on all leaves at the same time. The first piece that
+    /// failed is what is reported; of those behind it nothing is known.
+    pub fn write_many(&self, workers: &dyn Workers, pieces: &[(u64, u64, Vec<u8>)]) -> Result<(), VdevError> {
+        let plain = self.tops.iter().all(|t| matches!(t.node, Node::Leaf(_) | Node::Mirror(_)));
+        if self.leaves.len() < 2 || !plain {
+            return pieces.iter().try_for_each(|(top, offset, data)| self.write(*top, *offset, data));
+        }
+        let by_leaf = icecore_env::map(workers, self.leaves.len(), |leaf| {
+            let mut outcomes = Vec::with_capacity(pieces.len());
+            for (top, offset, data) in pieces {
+                let outcome = self.write_on(*top, *offset, data, Some(leaf))?;
+                let failed = !outcome.failed.is_empty();
+                outcomes.push(outcome);
+                if failed {
+                    break;
+                }
+            }
+            Ok::<_, VdevError>(outcomes.into_iter())
+        });
+        let mut by_leaf = by_leaf.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for _ in pieces {
+            let mut whole = Outcome::default();
+            by_leaf.iter_mut().filter_map(Iterator::next).for_each(|part| whole.add(part));
+            whole.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Writes one piece, filled up to whole sectors, on all leaves of its vdev or on `only` one.
+    fn write_on(
+        &self,
+        top: u64,
+        offset: u64,
+        data: &[u8],
+        only: Option<usize>,
+    ) -> Result<Outcome, VdevError> {
         let top = self.locate(top, offset, data.len() as u64)?;
         let sector = 1_u64 << top.ashift;
         assert!(offset.is_multiple_of(sector), "allocations are sector-aligned");
@@ -444,20 +503,8 @@ impl VdevSet {
             &padded
         };
         let mut out = Outcome::default();
-        self.write_node(top, &top.node, offset, data, &mut out);
-        out.finish()
-    }
-
-    /// Writes many blocks at once: `(top, offset, data)`.
-    pub fn write_many(
-        &self,
-        workers: &dyn Workers,
-        requests: &[(u64, u64, &[u8])],
-    ) -> Vec<Result<(), VdevError>> {
-        icecore_env::map(workers, requests.len(), |i| {
-            let (top, offset, data) = requests[i];
-            self.write(top, offset, data)
-        })
+        self.write_node(top, &top.node, offset, data, only, &mut out);
+        Ok(out)
     }
 
     /// Makes everything written to any present leaf durable.
@@ -543,9 +590,9 @@ impl VdevSet {
         top: &Top,
         offset: u64,
         len: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-        copies: Copies,
+        Judge { check, copies }: Judge<'_>,
         bad: &mut Vec<BadCopy>,
+        buffer: &mut Vec<u8>,
     ) -> Result<Option<Found>, VdevError> {
         if let Node::Raidz { children, nparity } = &top.node {
             let columns: Option<Vec<usize>> = children.iter().map(|c| self.only_leaf(c)).collect();
@@ -577,17 +624,21 @@ impl VdevSet {
         let mut good = None;
         for i in self.read_order(&top.node, offset) {
             let leaf = &self.leaves[i];
-            let mut buf = vec![0; len as usize];
-            match leaf.read(offset, &mut buf) {
+            let mut buf = std::mem::take(buffer);
+            buf.resize(len as usize, 0);
+            let wrong = match leaf.read(offset, &mut buf) {
                 Ok(()) if check(&buf) => {
                     good = Some(buf);
                     if copies == Copies::UntilGood {
                         break;
                     }
+                    continue;
                 }
-                Ok(()) => bad.push(leaf.bad(offset, Bad::Checksum)),
-                Err(why) => bad.push(leaf.bad(offset, why)),
-            }
+                Ok(()) => Bad::Checksum,
+                Err(why) => why,
+            };
+            bad.push(leaf.bad(offset, wrong));
+            *buffer = buf;
         }
         Ok(good.map(|data| (data, None)))
     }
@@ -622,11 +673,20 @@ impl VdevSet {
         copies
     }
 
-    fn write_node(&self, top: &Top, node: &Node, offset: u64, data: &[u8], out: &mut Outcome) {
+    fn write_node(
+        &self,
+        top: &Top,
+        node: &Node,
+        offset: u64,
+        data: &[u8],
+        only: Option<usize>,
+        out: &mut Outcome,
+    ) {
         match node {
+            Node::Leaf(i) if only.is_some_and(|only| only != *i) => {}
             Node::Leaf(i) => out.count(&self.leaves[*i], offset, |l| l.write(offset, data)),
             Node::Mirror(children) => {
-                children.iter().for_each(|c| self.write_node(top, c, offset, data, out));
+                children.iter().for_each(|c| self.write_node(top, c, offset, data, only, out));
             }
             Node::Raidz { children, nparity } => {
                 let shape = top.raidz_shape(*nparity, children.len(), children.len());
@@ -685,6 +745,11 @@ impl Outcome {
             Err(Bad::Absent) => self.absent.push(leaf.bad(offset, Bad::Absent)),
             Err(why) => self.failed.push(leaf.bad(offset, why)),
         }
+    }
+    fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.failed.extend(other.failed);
+        self.absent.extend(other.absent);
     }
     fn finish(mut self) -> Result<(), VdevError> {
         if self.failed.is_empty() && self.done > 0 {

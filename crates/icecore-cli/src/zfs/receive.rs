@@ -3,10 +3,11 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::pipe;
 use crate::session::{Engine, For, open};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{IsTerminal, Read};
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -50,7 +51,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let spec = spec(target, &typed)?;
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
-    let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    let mut input = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     if std::io::BufRead::fill_buf(&mut input).map_or(true, <[u8]>::is_empty) {
         return Err(Fail::new("cannot receive: failed to read from stream"));
     }

@@ -3,6 +3,7 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::pipe;
 use crate::session::{self, For};
 use icecore_pool::Pool;
 use icecore_stream::send::{
@@ -60,12 +61,16 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     let mut meter = Meter::new(to, typed.has('v'), typed.has('P'));
-    let mut out = std::io::stdout().lock();
+    let mut out = output(to)?;
     let sent = send_package(pool.io(), &pool.dsl, &spec, &mut out, &mut |n| meter.at(n))
         .map_err(|e| explain(to, &e))?;
     out.flush().map_err(|e| Fail::new(format!("cannot send '{to}': {e}")))?;
     sent.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if sent.warnings.is_empty() { Ok(()) } else { Err(Fail::said(crate::fail::FAILED)) }
+}
+
+fn output(to: &str) -> Outcome<std::fs::File> {
+    pipe::output().map_err(|e| Fail::new(format!("cannot send '{to}': {e}")))
 }
 
 fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
@@ -119,7 +124,7 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
         return Ok(());
     }
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
-    let mut out = std::io::stdout().lock();
+    let mut out = output(&spec.to)?;
     send_one(pool.io(), &source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))
         .map_err(|e| fail(&e))?;
     Ok(())

@@ -5,9 +5,12 @@
 //! 2. After one failed device write the pool is suspended: every later write and commit fails, and nothing
 //!    more reaches a device. Reopen it.
 //! 3. Allocation order is input order; everything random comes from `Env::entropy` in input order too.
+//! 4. At most one batch is on its way to the devices behind the caller's back (`behind`). It has arrived before
+//!    any read of a device, before the next batch starts, before every flush, and before the devices are let go.
 //!
 //! Does not do: dedup tables, block cloning tables, self-healing of bad copies while reading.
 
+mod behind;
 mod cache;
 pub mod codec;
 mod examine;
@@ -16,6 +19,7 @@ mod read;
 mod write;
 
 use crate::metaslab::{Allocator, Space};
+use behind::Behind;
 use cache::Cache;
 pub use examine::Examined;
 use icecore_dmu::{ReadError, WriteError};
@@ -40,7 +44,8 @@ struct Loaded {
 /// Reads, writes, allocates and frees the blocks of a pool.
 pub struct Io {
     pub(crate) env: Env,
-    pub(crate) vdevs: VdevSet,
+    pub(crate) vdevs: Arc<VdevSet>,
+    behind: Behind,
     pub(crate) alloc: Allocator,
     pub(crate) txg: Txg,
     /// Pass of the commit in progress; 0 before it.
@@ -63,7 +68,8 @@ impl Io {
     pub(crate) fn new(env: Env, vdevs: VdevSet, txg: Txg, mos_root: Blkptr) -> Self {
         Self {
             env,
-            vdevs,
+            vdevs: Arc::new(vdevs),
+            behind: Behind::default(),
             alloc: Allocator::default(),
             txg,
             pass: 0,
@@ -152,12 +158,20 @@ impl Io {
     /// Makes everything written so far durable.
     pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
         self.check_writable()?;
+        self.settle()?;
         if std::mem::take(&mut self.unflushed_writes)
             && let Err(e) = self.vdevs.flush()
         {
             return Err(self.suspend(e.to_string()));
         }
         Ok(())
+    }
+    /// Waits for the writes under way and says how they ended.
+    fn settle(&mut self) -> Result<(), WriteError> {
+        match self.behind.failure() {
+            Some(why) => Err(self.suspend(why)),
+            None => Ok(()),
+        }
     }
     pub(crate) fn set_alloc(&mut self, alloc: Allocator) {
         let shifts = alloc.tops.iter().flatten().map(|t| t.ashift);

@@ -1,0 +1,51 @@
+//! The one batch of device writes that may be under way while the next one is prepared.
+//!
+//! Invariants:
+//! 1. Who asks for the failure of a batch has waited for it; a failure stays known.
+//! 2. When this is dropped, the batch has arrived or failed, and the devices are no longer held by it.
+
+use icecore_env::{Pending, Workers, start};
+use icecore_vdev::{VdevError, VdevSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Pieces to be written: top-level vdev, offset, bytes.
+pub(super) type Pieces = Vec<(u64, u64, Vec<u8>)>;
+
+#[derive(Default)]
+pub(super) struct Behind(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    under_way: Option<Pending<Result<(), VdevError>>>,
+    failed: Option<String>,
+}
+
+impl State {
+    fn settle(&mut self) {
+        if let Some(Err(e)) = self.under_way.take().map(Pending::wait) {
+            self.failed.get_or_insert(e.to_string());
+        }
+    }
+}
+
+impl Behind {
+    /// Waits for what is under way: from now on reads see it.
+    pub(super) fn settle(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).settle();
+    }
+
+    /// Waits likewise; why a batch did not arrive, if one did not.
+    pub(super) fn failure(&mut self) -> Option<String> {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.settle();
+        state.failed.clone()
+    }
+
+    /// Starts a batch, once the one before has ended.
+    pub(super) fn write(&mut self, workers: &Arc<dyn Workers>, vdevs: &Arc<VdevSet>, pieces: Pieces) {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.settle();
+        let (helpers, vdevs) = (workers.clone(), vdevs.clone());
+        state.under_way = Some(start(&**workers, move || vdevs.write_many(&*helpers, &pieces)));
+    }
+}
