@@ -49,7 +49,10 @@ pub fn judge(name: &str, disks: &[Arc<SimDisk>]) {
     if std::env::var_os("ICECORE_ZDB").is_none() {
         return;
     }
-    let dir = std::env::temp_dir().join(format!("icecore-{name}-{}", std::process::id()));
+    // Tests run side by side, and some call their pools the same.
+    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("icecore-{name}-{}-{call}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     for (i, d) in disks.iter().enumerate() {
         d.save(&dir.join(format!("{name}-{i}.img"))).unwrap();
