@@ -243,6 +243,13 @@ pub trait BlockWriter: BlockStore {
     /// Allocates and writes; all-zero logical contents give a hole. Results in input order.
     fn write_batch(&mut self, blocks: Vec<NewBlock>) -> Result<Vec<Blkptr>, WriteError>;
 
+    /// A buffer for about `len` bytes of a block to come, if one that was written is at hand: what is in it means
+    /// nothing.
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        let _ = len;
+        Vec::new()
+    }
+
     /// Gives the block's space back with this txg. The caller knows that nothing else refers to it.
     /// Holes and embedded pointers are ignored.
     fn free(&mut self, bp: &Blkptr) -> Result<(), WriteError>;

@@ -237,7 +237,10 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     fn next(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
-        let mut payload = Vec::with_capacity(self.guess);
+        let mut payload = self.engine.parts().0.buffer(self.guess);
+        if payload.is_empty() {
+            payload.reserve_exact(self.guess);
+        }
         let entry = self.reader.next(&mut payload)?;
         self.guess = payload.len().min(PAYLOAD_GUESS_MAX);
         if payload.capacity() > payload.len().saturating_mul(2).max(4096) {

@@ -34,7 +34,7 @@ use std::io::{BufWriter, Write};
 use traverse::{Range, Resume, Scope};
 
 /// Blocks read ahead together.
-pub const AHEAD_BLOCKS: usize = 32;
+pub const AHEAD_BLOCKS: usize = 64;
 /// Bytes of blocks read ahead together, when blocks are large.
 pub const AHEAD_BYTES: u64 = 8 << 20;
 
@@ -432,9 +432,10 @@ impl<W: Write> Pump<'_, W> {
         Ok(())
     }
 
-    /// Keeps a buffer for a later block, unless it is an uncommonly large one.
+    /// Keeps a buffer for a later block, up to the bytes of one batch.
     fn keep(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < AHEAD_BLOCKS && buffer.capacity() as u64 <= AHEAD_BYTES / AHEAD_BLOCKS as u64 {
+        let kept: usize = self.spare.iter().chain([&buffer]).map(Vec::capacity).sum();
+        if kept as u64 <= AHEAD_BYTES {
             self.spare.push(buffer);
         }
     }

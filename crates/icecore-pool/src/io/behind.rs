@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. Who asks for the failure of a batch has waited for it; a failure stays known.
-//! 2. When this is dropped, the batch has arrived or failed, and the devices are no longer held by it.
+//! 2. Buffers that were written are kept for the next blocks, up to [`SPARE_BYTES`].
+//! 3. When this is dropped, the batch has arrived or failed, and the devices are no longer held by it.
 
 use icecore_env::{Pending, Workers, start};
 use icecore_vdev::{VdevError, VdevSet};
@@ -14,16 +15,31 @@ pub(super) type Pieces = Vec<(u64, u64, Vec<u8>)>;
 #[derive(Default)]
 pub(super) struct Behind(Mutex<State>);
 
+/// Bytes of buffers kept.
+const SPARE_BYTES: usize = 8 << 20;
+
+/// The buffers of a batch, and whether it arrived.
+type Written = (Pieces, Result<(), VdevError>);
+
 #[derive(Default)]
 struct State {
-    under_way: Option<Pending<Result<(), VdevError>>>,
+    under_way: Option<Pending<Written>>,
     failed: Option<String>,
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 impl State {
     fn settle(&mut self) {
-        if let Some(Err(e)) = self.under_way.take().map(Pending::wait) {
+        let Some((pieces, written)) = self.under_way.take().map(Pending::wait) else { return };
+        if let Err(e) = written {
             self.failed.get_or_insert(e.to_string());
+        }
+        for (_, _, buffer) in pieces {
+            if self.spare_bytes + buffer.len() <= SPARE_BYTES {
+                self.spare_bytes += buffer.len();
+                self.spare.push(buffer);
+            }
         }
     }
 }
@@ -46,6 +62,21 @@ impl Behind {
         let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.settle();
         let (helpers, vdevs) = (workers.clone(), vdevs.clone());
-        state.under_way = Some(start(&**workers, move || vdevs.write_many(&*helpers, &pieces)));
+        state.under_way = Some(start(&**workers, move || {
+            let written = vdevs.write_many(&*helpers, &pieces);
+            (pieces, written)
+        }));
+    }
+
+    /// A buffer that was written, if the last one kept is about `len` long.
+    pub(super) fn buffer(&mut self, len: usize) -> Vec<u8> {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match state.spare.pop_if(|last| last.len() / 2 <= len && len / 2 <= last.len()) {
+            Some(buffer) => {
+                state.spare_bytes -= buffer.len();
+                buffer
+            }
+            None => Vec::new(),
+        }
     }
 }

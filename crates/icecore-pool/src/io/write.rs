@@ -228,6 +228,10 @@ impl BlockWriter for Io {
         Ok(out)
     }
 
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        self.behind.buffer(len)
+    }
+
     fn free(&mut self, bp: &Blkptr) -> Result<(), WriteError> {
         self.check_writable()?;
         if bp.is_hole() || bp.is_embedded() {
