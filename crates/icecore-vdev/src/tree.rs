@@ -12,6 +12,8 @@
 //!
 //! It does not choose where to write, count references, or know what a block holds.
 
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use crate::error::VdevError;
 use crate::label::{self, FoundUberblock, LabelSet};
 use crate::raidz;
 use crate::size::{self, START_SIZE, leaf_asize};
+use write::Outcome;
 
 /// Largest transfer: the largest block.
 const MAX_TRANSFER: u64 = icecore_format::units::MAX_BLOCK;
@@ -447,66 +450,6 @@ impl VdevSet {
         Ok(self.copies_of(&top.node).into_iter().map(read).collect())
     }
 
-    /// Writes at `offset` of top-level vdev `top`, on all present children. Filled up with zeros to the
-    /// sector size.
-    pub fn write(&self, top: u64, offset: u64, data: &[u8]) -> Result<(), VdevError> {
-        self.write_on(top, offset, data, None)?.finish()
-    }
-
-    /// Writes `(top, offset, data)` in order on each leaf, on all leaves at the same time. The first piece that
-    /// failed is what is reported; of those behind it nothing is known.
-    pub fn write_many(&self, workers: &dyn Workers, pieces: &[(u64, u64, Vec<u8>)]) -> Result<(), VdevError> {
-        let plain = self.tops.iter().all(|t| matches!(t.node, Node::Leaf(_) | Node::Mirror(_)));
-        if self.leaves.len() < 2 || !plain {
-            return pieces.iter().try_for_each(|(top, offset, data)| self.write(*top, *offset, data));
-        }
-        let by_leaf = icecore_env::map(workers, self.leaves.len(), |leaf| {
-            let mut outcomes = Vec::with_capacity(pieces.len());
-            for (top, offset, data) in pieces {
-                let outcome = self.write_on(*top, *offset, data, Some(leaf))?;
-                let failed = !outcome.failed.is_empty();
-                outcomes.push(outcome);
-                if failed {
-                    break;
-                }
-            }
-            Ok::<_, VdevError>(outcomes.into_iter())
-        });
-        let mut by_leaf = by_leaf.into_iter().collect::<Result<Vec<_>, _>>()?;
-        for _ in pieces {
-            let mut whole = Outcome::default();
-            by_leaf.iter_mut().filter_map(Iterator::next).for_each(|part| whole.add(part));
-            whole.finish()?;
-        }
-        Ok(())
-    }
-
-    /// Writes one piece, filled up to whole sectors, on all leaves of its vdev or on `only` one.
-    fn write_on(
-        &self,
-        top: u64,
-        offset: u64,
-        data: &[u8],
-        only: Option<usize>,
-    ) -> Result<Outcome, VdevError> {
-        let top = self.locate(top, offset, data.len() as u64)?;
-        let sector = 1_u64 << top.ashift;
-        assert!(offset.is_multiple_of(sector), "allocations are sector-aligned");
-        let len = size::psize_to_asize(data.len() as u64, top.ashift) as usize;
-        let padded;
-        let data = if len == data.len() {
-            data
-        } else {
-            let mut copy = data.to_vec();
-            copy.resize(len, 0);
-            padded = copy;
-            &padded
-        };
-        let mut out = Outcome::default();
-        self.write_node(top, &top.node, offset, data, only, &mut out);
-        Ok(out)
-    }
-
     /// Makes everything written to any present leaf durable.
     pub fn flush(&self) -> Result<(), VdevError> {
         self.on_leaves(|device, _| device.flush().map_err(VdevError::Device))
@@ -673,33 +616,6 @@ impl VdevSet {
         copies
     }
 
-    fn write_node(
-        &self,
-        top: &Top,
-        node: &Node,
-        offset: u64,
-        data: &[u8],
-        only: Option<usize>,
-        out: &mut Outcome,
-    ) {
-        match node {
-            Node::Leaf(i) if only.is_some_and(|only| only != *i) => {}
-            Node::Leaf(i) => out.count(&self.leaves[*i], offset, |l| l.write(offset, data)),
-            Node::Mirror(children) => {
-                children.iter().for_each(|c| self.write_node(top, c, offset, data, only, out));
-            }
-            Node::Raidz { children, nparity } => {
-                let shape = top.raidz_shape(*nparity, children.len(), children.len());
-                for (child, at, bytes) in raidz::columns(shape, offset, data) {
-                    for i in self.copies_of(&children[child]) {
-                        out.count(&self.leaves[i], at, |l| l.write(at, &bytes));
-                    }
-                }
-            }
-            Node::Nothing | Node::Unsupported(_) => unreachable!("locate refuses these"),
-        }
-    }
-
     /// Rewrites bad copies; how many succeeded. A failure here is only counted: the data was delivered.
     fn repair(
         &self,
@@ -727,36 +643,6 @@ impl VdevSet {
             own.is_some_and(|(_, _, bytes)| fix(b, bytes))
         });
         fixed.count()
-    }
-}
-
-/// Adds up what became of a write on its leaves.
-#[derive(Default)]
-struct Outcome {
-    done: usize,
-    failed: Vec<BadCopy>,
-    absent: Vec<BadCopy>,
-}
-
-impl Outcome {
-    fn count(&mut self, leaf: &Leaf, offset: u64, f: impl FnOnce(&Leaf) -> Result<(), Bad>) {
-        match f(leaf) {
-            Ok(()) => self.done += 1,
-            Err(Bad::Absent) => self.absent.push(leaf.bad(offset, Bad::Absent)),
-            Err(why) => self.failed.push(leaf.bad(offset, why)),
-        }
-    }
-    fn add(&mut self, other: Self) {
-        self.done += other.done;
-        self.failed.extend(other.failed);
-        self.absent.extend(other.absent);
-    }
-    fn finish(mut self) -> Result<(), VdevError> {
-        if self.failed.is_empty() && self.done > 0 {
-            return Ok(());
-        }
-        self.failed.append(&mut self.absent);
-        Err(VdevError::Partial { done: self.done, failed: self.failed })
     }
 }
 

@@ -16,6 +16,8 @@ const PIPE_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy)]
 pub struct Cost {
     pub seconds: f64,
+    /// Processor time of all its threads, in itself and in the kernel: what a busy machine does not stretch.
+    pub cpu_seconds: f64,
     /// Bytes that came out; as many as went into its input where the output is not looked at.
     pub bytes: u64,
     pub peak_mib: f64,
@@ -74,6 +76,7 @@ pub fn watch(mut child: Child, name: &str) -> Outcome<Cost> {
         }
         Ok((start.elapsed().as_secs_f64(), drained))
     })?;
+    let cpu_seconds = cpu_of(id).ok_or_else(|| format!("/proc does not tell the time of {name}"))?;
     let counts = fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
     let status = child.wait().map_err(|e| format!("{name}: {e}"))?;
     if !status.success() {
@@ -82,6 +85,7 @@ pub fn watch(mut child: Child, name: &str) -> Outcome<Cost> {
     let counted = |what| field(&counts, what).ok_or_else(|| format!("/proc counts no {what}"));
     Ok(Cost {
         seconds,
+        cpu_seconds,
         bytes: drained.map_or_else(|| counted("wchar:"), Ok)?,
         peak_mib: peak_kib.into_inner() as f64 / 1024.0,
         read_mib: counted("rchar:")? as f64 / f64::from(1 << 20),
@@ -105,6 +109,20 @@ fn ended(id: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     // The name in parentheses may hold anything; the state follows it.
     stat.rsplit(')').next().is_none_or(|rest| matches!(rest.trim().chars().next(), Some('Z') | None))
+}
+
+/// User and system time (fields 14 and 15 of `/proc/ID/stat`; Linux counts them in hundredths for everybody).
+fn cpu_of(id: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) as f64 / 100.0)
+}
+
+/// What waits for a processor, on the average of the last minute.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_string()
 }
 
 /// Asks for the high-water mark of a process's memory until it has ended (`VmHWM` is what `ru_maxrss` is made from,

@@ -20,9 +20,9 @@ use icecore_check::zdb;
 use crate::shell::{Outcome, build_icecore, output, program, run as shell};
 use crate::streamgen::{BLOCK_BYTES, Source, enlarge};
 use measure::{Best, Cost, Sink, measure, watch};
-use table::{Row, Table, mib, seconds};
+use table::{Amount, Row, Table, mib, seconds};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const MIB: u64 = 1 << 20;
 /// Size of the main comparison, in MiB.
 const LARGE: u64 = 640;
@@ -75,7 +75,8 @@ impl Bench {
     fn all(&self) -> Outcome<Table> {
         let mut table = Table::default();
         let cores = thread::available_parallelism().map_or(0, usize::from);
-        table.note(format!("{cores} cores, data on {}, best of {ROUNDS} rounds", self.dir.display()));
+        let (load, base) = (measure::load(), self.dir.parent().unwrap_or(&self.dir).display());
+        table.note(format!("{cores} cores, load average {load}, data on {base}, best of {ROUNDS} rounds"));
         let large = self.stream_file("large.zfs", Source::Full, LARGE)?;
         self.receive_against_cp(&large, &mut table)?;
         self.send_against_cat(&large, &mut table)?;
@@ -166,15 +167,14 @@ impl Bench {
         let larger = self.sized(LARGER)?;
         let at = |what: &str| format!("{what}, {LARGER} MiB");
         let yardstick = format!("at {SMALLER} MiB");
-        let mut row = |what: &str, of: f64, text: fn(f64) -> table::Amount, than: f64, goal: f64| {
-            table.row(Row::at_most(&at(what), text(of), &yardstick, text(than), goal));
+        let mut row = |what: &str, of: Amount, than: Amount, goal: f64| {
+            table.row(Row::at_most(&at(what), of, &yardstick, than, goal));
         };
-        use table::Amount;
-        row("receive, peak memory", larger.receive.peak_mib, Amount::Mib, smaller.receive.peak_mib, SAME);
-        row("send, peak memory", larger.send.peak_mib, Amount::Mib, smaller.send.peak_mib, SAME);
+        row("receive, peak memory", mib(larger.receive), mib(smaller.receive), SAME);
+        row("send, peak memory", mib(larger.send), mib(smaller.send), SAME);
         let (here, there) = (larger.increment, smaller.increment);
-        row("send of 10 changed blocks", here.seconds, Amount::Seconds, there.seconds, 2.0);
-        row("  bytes it reads", here.read_mib, Amount::Mib, there.read_mib, SAME);
+        row("send of 10 changed blocks", seconds(here), seconds(there), 2.0);
+        row("  bytes it reads", here.read_mib.into(), there.read_mib.into(), SAME);
         for (what, cost) in [("receive", larger.receive), ("send", larger.send)] {
             let what = at(&format!("{what}, peak memory"));
             table.row(Row::at_most(&what, mib(cost), "limit", MEMORY_MAX.into(), 1.0));

@@ -195,7 +195,7 @@ fn stored_size(new: &mut NewBlock, crypt: bool, min_shift: u32) -> Vec<u8> {
 /// The fletcher4 of `len` bytes with that sum, filled up with zeros; unknown if they end within a word.
 fn padded_sum(sum: Fletcher4, len: usize, padded: usize) -> Option<Fletcher4> {
     let zeros = padded.checked_sub(len)?;
-    (len % 4 == 0 && zeros % 4 == 0).then(|| sum.combine(&Fletcher4::ZERO, zeros as u64))
+    (len.is_multiple_of(4) && zeros.is_multiple_of(4)).then(|| sum.combine(&Fletcher4::ZERO, zeros as u64))
 }
 
 /// Encrypts or authenticates, or takes over what the sender did. Sets crypt bit, salt, IV and MAC.
