@@ -166,6 +166,11 @@ impl Io {
         }
         Ok(())
     }
+    /// The devices, with nothing on its way to them behind the caller's back.
+    fn settled(&self) -> &VdevSet {
+        self.behind.settle();
+        &self.vdevs
+    }
     /// Waits for the writes under way and says how they ended.
     fn settle(&mut self) -> Result<(), WriteError> {
         match self.behind.failure() {

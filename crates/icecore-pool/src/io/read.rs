@@ -105,8 +105,7 @@ impl Io {
         accept: &mut dyn FnMut(&[u8]) -> bool,
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<u8>, Bad> {
-        self.behind.settle();
-        match self.vdevs.read_into(dva, len, accept, buffer) {
+        match self.settled().read_into(dva, len, accept, buffer) {
             Ok(read) => Ok(read.data),
             Err(VdevError::NoGoodCopy(bad)) if bad.iter().any(|b| matches!(b.why, tree::Bad::Checksum)) => {
                 Err(Bad::Checksum)
