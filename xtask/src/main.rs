@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         ["interop", "--short"] => interop::run(interop::Length::Short),
         ["bench", "spine"] => bench::spine(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
-        ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment, mib),
+        ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {
             eprintln!("{USAGE}");

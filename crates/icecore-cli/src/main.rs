@@ -10,6 +10,7 @@ mod fail;
 mod human;
 mod inspect;
 mod keys;
+mod pipe;
 mod session;
 mod state;
 mod stream;

@@ -9,6 +9,7 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
+use crate::pipe;
 use crate::session::{self, Engine, For};
 use crate::state;
 use crate::zfs::{explain_receive, explain_send, token_of};
@@ -22,7 +23,7 @@ use icecore_stream::send::{
 use icecore_stream::token::ResumeToken;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::sync::mpsc;
 use std::time::Instant;
 
@@ -378,6 +379,7 @@ impl Run<'_> {
     fn transfer(&mut self, task: &Task, step: &Step, there: &Tree, dst: &str, bar: &ProgressBar) -> Outcome {
         let o = self.o;
         let (reader, out) = std::io::pipe().map_err(|e| Fail::new(format!("cannot make a pipe: {e}")))?;
+        pipe::widen(&out);
         let stream = match step {
             Step::Resume { token } => Stream::Resume(token.clone()),
             step => Stream::New(Box::new(PackageSpec {
@@ -398,7 +400,7 @@ impl Run<'_> {
         };
         let sent_before = bar.position();
         let mut received_bytes = 0;
-        let mut input = BufReader::with_capacity(1 << 20, reader);
+        let mut input = pipe::records(reader);
         let received = receive(self.destination, &mut input, &spec, payload_sum, &mut |p| {
             if let Progress::Bytes(n) = p {
                 received_bytes = n;

@@ -10,4 +10,4 @@ pub mod store;
 pub mod zap;
 
 pub use objset::{Delta, NewObject, Objset, Policy, Space};
-pub use store::{BlockStore, BlockWriter, Form, NewBlock, RawCrypt, ReadError, Want, WriteError};
+pub use store::{BlockStore, BlockWriter, Fetch, Form, NewBlock, RawCrypt, ReadError, Want, WriteError};

@@ -9,6 +9,7 @@
 //!    are a function of the operations, the clock and the entropy.
 //! 3. Nothing written is reachable before the commit of the txg: a failed operation needs no undo on disk.
 
+use icecore_format::fletcher::Fletcher4;
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Corrupt, ObjectId, ObjectType, Txg};
 use std::fmt;
 use std::sync::Arc;
@@ -112,6 +113,37 @@ impl fmt::Display for WriteError {
 }
 impl std::error::Error for WriteError {}
 
+/// A block asked for with [`BlockStore::fetch`], and the answer. The buffer may come from an earlier one: what is
+/// in it is overwritten.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The pointer to follow.
+    pub bp: Blkptr,
+    /// Where the block belongs.
+    pub at: Bookmark,
+    /// In which form it is wanted.
+    pub want: Want,
+    /// Its contents, if it could be read.
+    pub bytes: Vec<u8>,
+    /// The fletcher4 of `bytes` as little-endian words, where verifying the block gave it.
+    pub sum: Option<Fletcher4>,
+    /// Whether it could be read.
+    pub result: Result<(), ReadError>,
+}
+
+impl Fetch {
+    /// A question, with a buffer for the answer.
+    #[must_use]
+    pub fn new(bp: Blkptr, at: Bookmark, want: Want, buffer: Vec<u8>) -> Self {
+        Self { bp, at, want, bytes: buffer, sum: None, result: Ok(()) }
+    }
+    /// Takes over what a read gave.
+    pub fn answer(&mut self, read: Result<Arc<[u8]>, ReadError>) {
+        self.bytes.clear();
+        self.result = read.map(|block| self.bytes.extend_from_slice(&block));
+    }
+}
+
 /// Reads blocks.
 pub trait BlockStore {
     /// The contents of the block that `bp` points to, in the form wanted. `bp` is checked; holes must not
@@ -122,6 +154,15 @@ pub trait BlockStore {
     /// overlap them. Results are the same as single reads.
     fn read_many(&self, blocks: &[(Blkptr, Bookmark)], want: Want) -> Vec<Result<Arc<[u8]>, ReadError>> {
         blocks.iter().map(|(bp, at)| self.read(bp, at, want)).collect()
+    }
+
+    /// Reads all of `blocks` into their buffers, and calls `meanwhile` once, possibly at the same time, on the
+    /// caller's thread. Results are the same as of single reads.
+    fn fetch(&self, blocks: &mut [Fetch], meanwhile: &mut dyn FnMut()) {
+        for block in blocks {
+            block.answer(self.read(&block.bp, &block.at, block.want));
+        }
+        meanwhile();
     }
 
     /// Txg under construction (writers) or of the opened uberblock (readers).
@@ -163,6 +204,8 @@ pub enum Form {
         little_endian: bool,
         /// Present where the objset is encrypted.
         crypt: Option<RawCrypt>,
+        /// The fletcher4 of the bytes as little-endian words, if it is known: need not be computed again.
+        sum: Option<Fletcher4>,
     },
 }
 
@@ -199,6 +242,13 @@ pub struct NewBlock {
 pub trait BlockWriter: BlockStore {
     /// Allocates and writes; all-zero logical contents give a hole. Results in input order.
     fn write_batch(&mut self, blocks: Vec<NewBlock>) -> Result<Vec<Blkptr>, WriteError>;
+
+    /// A buffer for about `len` bytes of a block to come, if one that was written is at hand: what is in it means
+    /// nothing.
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        let _ = len;
+        Vec::new()
+    }
 
     /// Gives the block's space back with this txg. The caller knows that nothing else refers to it.
     /// Holes and embedded pointers are ignored.

@@ -16,6 +16,7 @@ pub mod file;
 pub mod os;
 pub mod scan;
 pub mod sub;
+pub mod task;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use device::{Device, DeviceError, What};
 pub use file::{Access, FileDevice, mounted_at};
 pub use os::{OsClock, OsEntropy, OsWorkers};
 pub use sub::SubDevice;
+pub use task::{Pending, Task, start};
 
 /// Time, as the engine may see it.
 pub trait Clock: Send + Sync {
@@ -58,6 +60,17 @@ pub trait Workers: Send + Sync {
     /// Calls `f(0)`, … `f(n - 1)`, each once, in any order and possibly at the same time; returns when all
     /// are done. A panic in a job is passed on to the caller.
     fn for_each_index(&self, n: usize, f: &(dyn Fn(usize) + Sync));
+    /// As [`Workers::for_each_index`], and calls `meanwhile` once, on the caller's own thread: before, after or
+    /// during the jobs.
+    fn for_each_index_beside(&self, n: usize, f: &(dyn Fn(usize) + Sync), meanwhile: &mut dyn FnMut()) {
+        self.for_each_index(n, f);
+        meanwhile();
+    }
+    /// Takes a job that may run at any time until its [`Task`] is waited for or dropped.
+    fn start(&self, job: Box<dyn FnOnce() + Send>) -> Task {
+        job();
+        Task::done()
+    }
     /// How many jobs can run at once.
     fn width(&self) -> usize {
         1

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::{Clock, Entropy, Workers};
+use crate::{Clock, Entropy, Task, Workers};
 
 /// The system clock.
 pub struct OsClock {
@@ -63,6 +63,23 @@ impl OsWorkers {
 
 impl Workers for OsWorkers {
     fn for_each_index(&self, n: usize, f: &(dyn Fn(usize) + Sync)) {
+        self.run(n, f, self.width.min(n).saturating_sub(1), &mut || {});
+    }
+    fn for_each_index_beside(&self, n: usize, f: &(dyn Fn(usize) + Sync), meanwhile: &mut dyn FnMut()) {
+        // Even on one core: the caller may wait for somebody else meanwhile.
+        self.run(n, f, self.width.saturating_sub(1).max(1).min(n), meanwhile);
+    }
+    fn start(&self, job: Box<dyn FnOnce() + Send>) -> Task {
+        Task::thread(std::thread::spawn(job))
+    }
+    fn width(&self) -> usize {
+        self.width
+    }
+}
+
+impl OsWorkers {
+    /// All jobs, on the caller's thread and at most `helpers` others; the caller does `meanwhile` first.
+    fn run(&self, n: usize, f: &(dyn Fn(usize) + Sync), helpers: usize, meanwhile: &mut dyn FnMut()) {
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
@@ -73,19 +90,13 @@ impl Workers for OsWorkers {
                 f(i);
             }
         };
-        let helpers = self.width.min(n).saturating_sub(1);
-        if helpers == 0 {
-            return work();
-        }
         std::thread::scope(|scope| {
             for _ in 0..helpers {
                 scope.spawn(work);
             }
+            meanwhile();
             work();
         });
-    }
-    fn width(&self) -> usize {
-        self.width
     }
 }
 
@@ -99,6 +110,18 @@ mod tests {
             let w = OsWorkers::new(width);
             assert_eq!(crate::map(&w, 1000, |i| i * 3), (0..1000).map(|i| i * 3).collect::<Vec<_>>());
             assert!(crate::map(&w, 0, |i| i).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_caller_has_its_turn_once_beside_the_jobs() {
+        for (width, n) in [(1, 0), (1, 1), (1, 100), (4, 100)] {
+            let (mut turns, count) = (0, AtomicUsize::new(0));
+            let job = |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            OsWorkers::new(width).for_each_index_beside(n, &job, &mut || turns += 1);
+            assert_eq!((turns, count.into_inner()), (1, n));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use icecore_env::{Clock, Entropy, Env, Workers};
+use icecore_env::{Clock, Entropy, Env, Task, Workers};
 
 use crate::rng::Rng;
 
@@ -77,6 +77,9 @@ impl ShuffledWorkers {
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(Rng::new(seed)))
     }
+    fn coin(&self) -> bool {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).below(2) == 0
+    }
 }
 
 impl Workers for ShuffledWorkers {
@@ -90,6 +93,24 @@ impl Workers for ShuffledWorkers {
             }
         }
         order.into_iter().for_each(f);
+    }
+    fn for_each_index_beside(&self, n: usize, f: &(dyn Fn(usize) + Sync), meanwhile: &mut dyn FnMut()) {
+        let early = self.coin();
+        if early {
+            meanwhile();
+        }
+        self.for_each_index(n, f);
+        if !early {
+            meanwhile();
+        }
+    }
+    /// At once, or only when somebody waits for it.
+    fn start(&self, job: Box<dyn FnOnce() + Send>) -> Task {
+        if self.coin() {
+            return Task::later(job);
+        }
+        job();
+        Task::done()
     }
     fn width(&self) -> usize {
         4
@@ -127,6 +148,21 @@ mod tests {
         let seen = seen.into_inner().unwrap();
         assert_ne!(seen, (0..50).collect::<Vec<_>>());
         assert_eq!(icecore_env::map(&ShuffledWorkers::new(1), 50, |i| i), (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn shuffled_tasks_end_when_they_must_and_not_always_before() {
+        let workers = ShuffledWorkers::new(3);
+        let early = (0..50).filter(|_| {
+            let ran = Arc::new(Mutex::new(false));
+            let flag = ran.clone();
+            let task = workers.start(Box::new(move || *flag.lock().unwrap() = true));
+            let early = *ran.lock().unwrap();
+            task.wait();
+            assert!(*ran.lock().unwrap());
+            early
+        });
+        assert!((1..50).contains(&early.count()));
     }
 
     #[test]

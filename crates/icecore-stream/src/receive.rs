@@ -280,7 +280,10 @@ impl Run<'_> {
     }
 
     fn next(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
-        let mut payload = Vec::with_capacity(self.guess);
+        let mut payload = self.engine.parts().0.buffer(self.guess);
+        if payload.is_empty() {
+            payload.reserve_exact(self.guess);
+        }
         let entry = self.reader.next(&mut payload)?;
         self.guess = payload.len().min(PAYLOAD_GUESS_MAX);
         if payload.capacity() > payload.len().saturating_mul(2).max(4096) {
@@ -509,7 +512,7 @@ impl Run<'_> {
                 let bytes = r.bytes + entry.offset.saturating_sub(start) + 312;
                 let (io, dsl) = self.engine.parts();
                 let os = opened(dsl, r.ds)?;
-                applier.apply(io, os, &entry.record, payload, bytes).map_err(|e| match e {
+                applier.apply(io, os, &entry, payload, bytes).map_err(|e| match e {
                     ApplyError::Refused(refusal) => record_error(&entry, refusal),
                     ApplyError::Write(e) => ReceiveError::Write(e),
                 })?;

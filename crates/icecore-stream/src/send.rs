@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. Nothing is written before all that can be refused has been refused.
-//! 2. Memory is bounded: at most [`AHEAD_BLOCKS`] blocks or [`AHEAD_BYTES`] (and one block) wait.
+//! 2. Memory is bounded: while one batch of at most [`AHEAD_BLOCKS`] blocks or [`AHEAD_BYTES`] (and one block) is
+//!    written, one more is read.
 //! 3. On any error the stream ends without END: no receiver takes it for complete.
 
 mod error;
@@ -21,7 +22,7 @@ pub use package::{PackageSpec, send_package};
 pub use source::{Ancestor, DatasetFeatures, PoolFeatures, Source, SourceSnapshot, resolve, resolve_token};
 
 use crate::package::begin_key;
-use icecore_dmu::{BlockStore, Objset, ReadError, Want};
+use icecore_dmu::{BlockStore, Fetch, Objset, ReadError, Want};
 use icecore_format::fletcher::HashFn;
 use icecore_format::nvlist::NvList;
 use icecore_format::objset::{ObjsetPhys, ObjsetType};
@@ -30,11 +31,10 @@ use icecore_format::units::OLD_MAX_BLOCK;
 use icecore_format::{Blkptr, Bookmark, Compress, ObjectId, ObjectType, Txg};
 use records::{Place, Records};
 use std::io::{BufWriter, Write};
-use std::sync::Arc;
 use traverse::{Range, Resume, Scope};
 
 /// Blocks read ahead together.
-pub const AHEAD_BLOCKS: usize = 32;
+pub const AHEAD_BLOCKS: usize = 64;
 /// Bytes of blocks read ahead together, when blocks are large.
 pub const AHEAD_BYTES: u64 = 8 << 20;
 
@@ -168,12 +168,20 @@ fn stream<W: Write>(
     let meta = phys.meta_dnode()?;
     let objects_max = meta.maxblkid().wrapping_add(1).wrapping_mul(32);
     let records = Records::new(out, HASH, to.guid, since, features, objects_max);
-    let mut pump =
-        Pump { io, objset: to.obj, records, waiting: Vec::new(), blocks: 0, bytes: 0, progress, dry };
+    let mut pump = Pump {
+        io,
+        objset: to.obj,
+        records,
+        waiting: Batch::default(),
+        read: Batch::default(),
+        spare: Vec::new(),
+        bytes: 0,
+        progress,
+        dry,
+    };
     let scope = Scope { io, objset: to.obj, since, want, encrypted, resume };
     traverse::walk(&scope, &phys, &mut |range| pump.take(range))?;
-    pump.drain()?;
-    pump.records.flush()?;
+    pump.finish()?;
     if source.saved.is_none() {
         out.write(&End { checksum: [0; 4], toguid: to.guid }.into(), &[])?;
     }
@@ -285,24 +293,34 @@ fn write_begin<W: Write>(
     Ok(out.write(&begin.into(), &payload)?)
 }
 
-/// Gathers ranges until there are blocks enough for one round of reads.
+/// Gathers ranges until there are blocks enough for one round of reads; while those are read, writes the ones
+/// read before.
 struct Pump<'a, W> {
     io: &'a dyn BlockStore,
     objset: u64,
     records: Records<'a, W>,
-    waiting: Vec<Waiting>,
-    blocks: usize,
+    waiting: Batch,
+    read: Batch,
+    /// Buffers of blocks that have been written.
+    spare: Vec<Vec<u8>>,
     bytes: u64,
     progress: Progress<'a>,
     /// Only lengths count.
     dry: bool,
 }
 
+/// Pieces in their order, and the blocks that some of them need, in the same order.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Waiting>,
+    blocks: Vec<Fetch>,
+}
+
 enum Waiting {
     /// Needs no read.
     Ready(Range),
-    /// A block to be read.
-    Block { place: Place, bp: Blkptr, stored: bool },
+    /// The next block of the batch.
+    Block { place: Place, stored: bool },
 }
 
 impl<W: Write> Pump<'_, W> {
@@ -315,7 +333,7 @@ impl<W: Write> Pump<'_, W> {
                 // An unchanged spill block goes along, for receivers that would lose theirs otherwise
                 // (`piggyback_unmodified_spill`).
                 let (spill, kind) = (dnode.spill(), dnode.kind());
-                self.waiting.push(Waiting::Ready(Range::Object { object, dnode, block }));
+                self.waiting.pieces.push(Waiting::Ready(Range::Object { object, dnode, block }));
                 if let Some(bp) = spill
                     && bp.birth() <= self.records.since()
                     && !bp.is_hole()
@@ -323,22 +341,29 @@ impl<W: Write> Pump<'_, W> {
                     self.wait_for(Place { object, blkid: Bookmark::SPILL, kind, block_size: bp.lsize() }, bp);
                 }
             }
-            other => self.waiting.push(Waiting::Ready(other)),
+            other => self.waiting.pieces.push(Waiting::Ready(other)),
         }
-        let full = self.blocks >= AHEAD_BLOCKS || self.bytes >= AHEAD_BYTES;
-        if full || self.waiting.len() >= AHEAD_BLOCKS * 8 { self.drain() } else { Ok(()) }
+        let full = self.waiting.blocks.len() >= AHEAD_BLOCKS || self.bytes >= AHEAD_BYTES;
+        if full || self.waiting.pieces.len() >= AHEAD_BLOCKS * 8 { self.drain() } else { Ok(()) }
     }
 
     fn wait_for(&mut self, place: Place, bp: Blkptr) {
         if self.goes_embedded(&bp) {
             let Place { object, blkid, kind, block_size } = place;
-            self.waiting.push(Waiting::Ready(Range::Data { object, blkid, kind, block_size, bp }));
+            self.waiting.pieces.push(Waiting::Ready(Range::Data { object, blkid, kind, block_size, bp }));
             return;
         }
         let stored = self.goes_stored(&place, &bp);
-        self.blocks += 1;
         self.bytes = self.bytes.saturating_add(if stored { bp.psize() } else { place.block_size });
-        self.waiting.push(Waiting::Block { place, bp, stored });
+        let want = match (stored, self.records.has(feature::RAW)) {
+            (true, true) => Want::Stored,
+            (true, false) => Want::Compressed,
+            (false, _) => Want::Logical,
+        };
+        let at =
+            Bookmark { objset: self.objset, object: ObjectId(place.object), level: 0, blkid: place.blkid };
+        self.waiting.blocks.push(Fetch::new(bp, at, want, self.spare.pop().unwrap_or_default()));
+        self.waiting.pieces.push(Waiting::Block { place, stored });
     }
 
     /// Whether the pointer itself is sent (`send_do_embed`).
@@ -363,50 +388,56 @@ impl<W: Write> Pump<'_, W> {
             && !bp.kind().is_metadata()
     }
 
-    /// Reads what waits and writes its records.
+    /// Reads what waits, and writes the records of what was read before.
     fn drain(&mut self) -> Result<(), SendError> {
-        let waiting = std::mem::take(&mut self.waiting);
-        (self.blocks, self.bytes) = (0, 0);
-        let mut stored_blocks = self.read(&waiting, true).into_iter();
-        let mut logical_blocks = self.read(&waiting, false).into_iter();
-        for w in waiting {
-            match w {
-                Waiting::Ready(range) => self.write_ready(range)?,
-                Waiting::Block { place, bp, stored } => {
-                    let next = if stored { stored_blocks.next() } else { logical_blocks.next() };
-                    let Some(payload) = next else { return Err(SendError::ShortRead) };
-                    self.write_block(place, &bp, &payload?, stored)?;
-                }
-            }
+        let mut next = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        let mut written = Ok(());
+        if self.dry {
+            next.blocks.iter_mut().for_each(blank);
+            written = self.write_read();
+        } else if next.blocks.is_empty() {
+            written = self.write_read();
+        } else {
+            self.io.fetch(&mut next.blocks, &mut || written = self.write_read());
         }
+        written?;
+        self.read = next;
         (self.progress)(self.records.offset());
         Ok(())
     }
 
-    fn read(&self, waiting: &[Waiting], which: bool) -> Vec<Result<Arc<[u8]>, ReadError>> {
-        let list: Vec<(Blkptr, Bookmark)> = waiting
-            .iter()
-            .filter_map(|w| match w {
-                Waiting::Block { place, bp, stored } if *stored == which => Some((*bp, self.at(place))),
-                _ => None,
-            })
-            .collect();
-        let want = match (which, self.records.has(feature::RAW)) {
-            (true, true) => Want::Stored,
-            (true, false) => Want::Compressed,
-            (false, _) => Want::Logical,
-        };
-        if self.dry {
-            let length = |bp: &Blkptr| if which { bp.psize() } else { bp.lsize() };
-            return list
-                .iter()
-                .map(|(bp, _)| Ok(vec![0; usize::try_from(length(bp)).unwrap_or(0)].into()))
-                .collect();
-        }
-        if list.is_empty() { Vec::new() } else { self.io.read_many(&list, want) }
+    /// Writes all that is left.
+    fn finish(&mut self) -> Result<(), SendError> {
+        self.drain()?;
+        self.write_read()?;
+        (self.progress)(self.records.offset());
+        self.records.flush()
     }
-    fn at(&self, place: &Place) -> Bookmark {
-        Bookmark { objset: self.objset, object: ObjectId(place.object), level: 0, blkid: place.blkid }
+
+    fn write_read(&mut self) -> Result<(), SendError> {
+        let Batch { pieces, blocks } = std::mem::take(&mut self.read);
+        let mut blocks = blocks.into_iter();
+        for piece in pieces {
+            match piece {
+                Waiting::Ready(range) => self.write_ready(range)?,
+                Waiting::Block { place, stored } => {
+                    let Some(mut block) = blocks.next() else { return Err(SendError::ShortRead) };
+                    std::mem::replace(&mut block.result, Ok(()))?;
+                    self.write_block(place, &block, stored)?;
+                    self.keep(block.bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a buffer for a later block, up to the bytes of one batch.
+    fn keep(&mut self, buffer: Vec<u8>) {
+        let kept: usize = self.spare.iter().chain([&buffer]).map(Vec::capacity).sum();
+        if kept as u64 <= AHEAD_BYTES {
+            self.spare.push(buffer);
+        }
     }
 
     fn write_ready(&mut self, range: Range) -> Result<(), SendError> {
@@ -428,21 +459,23 @@ impl<W: Write> Pump<'_, W> {
         }
     }
 
-    fn write_block(
-        &mut self,
-        place: Place,
-        bp: &Blkptr,
-        payload: &[u8],
-        stored: bool,
-    ) -> Result<(), SendError> {
-        let expected = if stored { bp.psize() } else { place.block_size };
-        if payload.len() as u64 != expected {
+    fn write_block(&mut self, place: Place, block: &Fetch, stored: bool) -> Result<(), SendError> {
+        let expected = if stored { block.bp.psize() } else { place.block_size };
+        if block.bytes.len() as u64 != expected {
             return Err(SendError::ShortRead);
         }
-        if bp.kind() == ObjectType::SA {
-            self.records.spill(place.object, bp, payload)
+        if block.bp.kind() == ObjectType::SA {
+            self.records.spill(place.object, &block.bp, &block.bytes)
         } else {
-            self.records.write(place, bp, payload, stored)
+            self.records.write(place, block, stored)
         }
     }
+}
+
+/// Where only lengths count: a block of zeros.
+fn blank(block: &mut Fetch) {
+    let stored = matches!(block.want, Want::Stored | Want::Compressed);
+    let len = if stored { block.bp.psize() } else { block.bp.lsize() };
+    block.bytes.clear();
+    block.bytes.resize(usize::try_from(len).unwrap_or(0), 0);
 }

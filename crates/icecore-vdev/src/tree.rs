@@ -12,6 +12,8 @@
 //!
 //! It does not choose where to write, count references, or know what a block holds.
 
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ mod lose;
 
 use crate::raidz;
 use crate::size::{self, START_SIZE, leaf_asize};
+use write::Outcome;
 
 /// Largest transfer: the largest block.
 const MAX_TRANSFER: u64 = icecore_format::units::MAX_BLOCK;
@@ -176,6 +179,12 @@ type Found = (Vec<u8>, Option<raidz::Shape>);
 pub(crate) enum Copies {
     UntilGood,
     All,
+}
+
+/// What a read must find, and in how many places.
+pub(crate) struct Judge<'a> {
+    check: &'a mut dyn FnMut(&[u8]) -> bool,
+    copies: Copies,
 }
 
 /// How the bytes of a top-level vdev lie on leaves. Leaves are indices into the set's list.
@@ -375,7 +384,19 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::UntilGood)
+        self.read_into(dva, psize, check, &mut Vec::new())
+    }
+
+    /// As [`VdevSet::read`], into `buffer` if that spares an allocation: what comes back has taken its place,
+    /// and what was in it is lost.
+    pub fn read_into(
+        &self,
+        dva: &Dva,
+        psize: u64,
+        check: &mut dyn FnMut(&[u8]) -> bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Read, VdevError> {
+        self.read_with(dva, psize, check, Copies::UntilGood, buffer)
     }
 
     /// As [`VdevSet::read`], but looks at every copy and all parity, and repairs what is wrong.
@@ -385,7 +406,7 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::All)
+        self.read_with(dva, psize, check, Copies::All, &mut Vec::new())
     }
 
     fn read_with(
@@ -394,10 +415,12 @@ impl VdevSet {
         psize: u64,
         check: &mut dyn FnMut(&[u8]) -> bool,
         copies: Copies,
+        buffer: &mut Vec<u8>,
     ) -> Result<Read, VdevError> {
         let top = self.locate(u64::from(dva.vdev()), dva.offset(), psize)?;
         let mut bad = Vec::new();
-        let data = self.read_node(top, dva.offset(), psize, check, copies, &mut bad)?;
+        let judge = Judge { check, copies };
+        let data = self.read_node(top, dva.offset(), psize, judge, &mut bad, buffer)?;
         let Some((data, shape)) = data else { return Err(VdevError::NoGoodCopy(bad)) };
         bad.retain(|b| !matches!(b.why, Bad::Absent));
         let repaired = self.repair(top, shape, dva.offset(), &data, &bad);
@@ -427,39 +450,6 @@ impl VdevSet {
             (leaf.guid, got.map(|()| buf).map_err(|why| leaf.bad(dva.offset(), why)))
         };
         Ok(self.copies_of(&top.node).into_iter().map(read).collect())
-    }
-
-    /// Writes at `offset` of top-level vdev `top`, on all present children. Filled up with zeros to the
-    /// sector size.
-    pub fn write(&self, top: u64, offset: u64, data: &[u8]) -> Result<(), VdevError> {
-        let top = self.locate(top, offset, data.len() as u64)?;
-        let sector = 1_u64 << top.ashift;
-        assert!(offset.is_multiple_of(sector), "allocations are sector-aligned");
-        let len = size::psize_to_asize(data.len() as u64, top.ashift) as usize;
-        let padded;
-        let data = if len == data.len() {
-            data
-        } else {
-            let mut copy = data.to_vec();
-            copy.resize(len, 0);
-            padded = copy;
-            &padded
-        };
-        let mut out = Outcome::default();
-        self.write_node(top, &top.node, offset, data, &mut out);
-        out.finish()
-    }
-
-    /// Writes many blocks at once: `(top, offset, data)`.
-    pub fn write_many(
-        &self,
-        workers: &dyn Workers,
-        requests: &[(u64, u64, &[u8])],
-    ) -> Vec<Result<(), VdevError>> {
-        icecore_env::map(workers, requests.len(), |i| {
-            let (top, offset, data) = requests[i];
-            self.write(top, offset, data)
-        })
     }
 
     /// Makes everything written to any present leaf durable.
@@ -545,9 +535,9 @@ impl VdevSet {
         top: &Top,
         offset: u64,
         len: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-        copies: Copies,
+        Judge { check, copies }: Judge<'_>,
         bad: &mut Vec<BadCopy>,
+        buffer: &mut Vec<u8>,
     ) -> Result<Option<Found>, VdevError> {
         if let Node::Raidz { children, nparity } = &top.node {
             let columns: Option<Vec<usize>> = children.iter().map(|c| self.only_leaf(c)).collect();
@@ -579,17 +569,21 @@ impl VdevSet {
         let mut good = None;
         for i in self.read_order(&top.node, offset) {
             let leaf = &self.leaves[i];
-            let mut buf = vec![0; len as usize];
-            match leaf.read(offset, &mut buf) {
+            let mut buf = std::mem::take(buffer);
+            buf.resize(len as usize, 0);
+            let wrong = match leaf.read(offset, &mut buf) {
                 Ok(()) if check(&buf) => {
                     good = Some(buf);
                     if copies == Copies::UntilGood {
                         break;
                     }
+                    continue;
                 }
-                Ok(()) => bad.push(leaf.bad(offset, Bad::Checksum)),
-                Err(why) => bad.push(leaf.bad(offset, why)),
-            }
+                Ok(()) => Bad::Checksum,
+                Err(why) => why,
+            };
+            bad.push(leaf.bad(offset, wrong));
+            *buffer = buf;
         }
         Ok(good.map(|data| (data, None)))
     }
@@ -624,24 +618,6 @@ impl VdevSet {
         copies
     }
 
-    fn write_node(&self, top: &Top, node: &Node, offset: u64, data: &[u8], out: &mut Outcome) {
-        match node {
-            Node::Leaf(i) => out.count(&self.leaves[*i], offset, |l| l.write(offset, data)),
-            Node::Mirror(children) => {
-                children.iter().for_each(|c| self.write_node(top, c, offset, data, out));
-            }
-            Node::Raidz { children, nparity } => {
-                let shape = top.raidz_shape(*nparity, children.len(), children.len());
-                for (child, at, bytes) in raidz::columns(shape, offset, data) {
-                    for i in self.copies_of(&children[child]) {
-                        out.count(&self.leaves[i], at, |l| l.write(at, &bytes));
-                    }
-                }
-            }
-            Node::Nothing | Node::Unsupported(_) => unreachable!("locate refuses these"),
-        }
-    }
-
     /// Rewrites bad copies; how many succeeded. A failure here is only counted: the data was delivered.
     fn repair(
         &self,
@@ -669,31 +645,6 @@ impl VdevSet {
             own.is_some_and(|(_, _, bytes)| fix(b, bytes))
         });
         fixed.count()
-    }
-}
-
-/// Adds up what became of a write on its leaves.
-#[derive(Default)]
-struct Outcome {
-    done: usize,
-    failed: Vec<BadCopy>,
-    absent: Vec<BadCopy>,
-}
-
-impl Outcome {
-    fn count(&mut self, leaf: &Leaf, offset: u64, f: impl FnOnce(&Leaf) -> Result<(), Bad>) {
-        match f(leaf) {
-            Ok(()) => self.done += 1,
-            Err(Bad::Absent) => self.absent.push(leaf.bad(offset, Bad::Absent)),
-            Err(why) => self.failed.push(leaf.bad(offset, why)),
-        }
-    }
-    fn finish(mut self) -> Result<(), VdevError> {
-        if self.failed.is_empty() && self.done > 0 {
-            return Ok(());
-        }
-        self.failed.append(&mut self.absent);
-        Err(VdevError::Partial { done: self.done, failed: self.failed })
     }
 }
 

@@ -4,15 +4,18 @@ use super::select::{Query, Selected, Types, depth, each};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Table};
-use icecore_dsl::prop::table as props;
+use icecore_dsl::prop::{PropRow, table as props};
 use std::cmp::Ordering;
 
 pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-r|-d max] [-o property[,...]] [-s property]...\n\t    [-S property]... [-t type[,...]] [filesystem|volume|snapshot] ...";
 
+/// One property of one dataset.
 struct Column {
     prop: String,
     exact: String,
     shown: String,
+    /// The row it was made from: none for the name, and where a dash is shown.
+    row: Option<PropRow>,
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -41,18 +44,11 @@ pub fn run(args: &[String]) -> Outcome {
         .collect();
     let mut rows: Vec<(Vec<Column>, Vec<String>, serde_json::Value)> = Vec::new();
     let outcome = each(&typed.operands, &query, |pool, s| {
-        let fetch = |p: &str| -> Outcome<Column> {
-            if p == "name" {
-                return Ok(Column { prop: p.into(), exact: s.name.clone(), shown: s.name.clone() });
-            }
-            let row = pool.dsl.prop(pool.io(), &s.name, p).map_err(|e| super::cannot("open", &s.name, &e))?;
-            let (exact, human) = row.map_or(("-".into(), "-".into()), |r| (r.value, r.human));
-            let shown = if typed.has('p') || typed.has('J') { exact.clone() } else { human };
-            Ok(Column { prop: p.into(), exact, shown })
-        };
-        let shown = columns.iter().map(|c| fetch(c)).collect::<Outcome<Vec<_>>>()?;
-        let keys = sort.iter().map(|(_, p)| fetch(p).map(|c| c.exact)).collect::<Outcome<Vec<_>>>()?;
-        let json = if typed.has('j') { describe(pool, s, &shown)? } else { serde_json::Value::Null };
+        let wanted: Vec<&str> =
+            columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
+        let mut shown = fetch(pool, s, &wanted, typed.has('p') || typed.has('J'))?;
+        let keys = shown.split_off(columns.len()).into_iter().map(|c| c.exact).collect();
+        let json = if typed.has('j') { describe(pool, s, &shown) } else { serde_json::Value::Null };
         rows.push((shown, keys, json));
         Ok(())
     });
@@ -69,6 +65,27 @@ pub fn run(args: &[String]) -> Outcome {
     }
     print_table(&columns, rows.into_iter().map(|r| r.0).collect(), typed.has('H'), outcome.is_ok());
     outcome
+}
+
+/// All that is wanted of one dataset, asked for at once.
+fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) -> Outcome<Vec<Column>> {
+    let asked: Vec<&str> = wanted.iter().copied().filter(|p| *p != "name").collect();
+    let rows = match asked.as_slice() {
+        [] => Vec::new(),
+        asked => {
+            pool.dsl.props_named(pool.io(), &s.name, asked).map_err(|e| super::cannot("open", &s.name, &e))?
+        }
+    };
+    let mut rows = rows.into_iter();
+    let column = |prop: &&str| {
+        let row = if *prop == "name" { None } else { rows.next().flatten() };
+        let missing = if *prop == "name" { s.name.as_str() } else { "-" };
+        let text = |of: fn(&PropRow) -> &String| row.as_ref().map_or(missing, |r| of(r)).to_string();
+        let (value, human) = (text(|r| &r.value), text(|r| &r.human));
+        let shown = if exact { value.clone() } else { human };
+        Column { prop: (*prop).into(), exact: value, shown, row }
+    };
+    Ok(wanted.iter().map(column).collect())
 }
 
 fn print_table(columns: &[String], rows: Vec<Vec<Column>>, scripted: bool, complain: bool) {
@@ -184,16 +201,14 @@ fn compare(a: &str, b: &str, down: bool) -> Ordering {
 }
 
 /// One dataset as `zfs list -j` and `zfs get -j` show it.
-fn describe(pool: &icecore_pool::Pool, s: &Selected, shown: &[Column]) -> Outcome<serde_json::Value> {
+fn describe(pool: &icecore_pool::Pool, s: &Selected, shown: &[Column]) -> serde_json::Value {
     let mut properties = serde_json::Map::new();
-    for c in shown.iter().filter(|c| c.prop != "name") {
-        let row =
-            pool.dsl.prop(pool.io(), &s.name, &c.prop).map_err(|e| super::cannot("open", &s.name, &e))?;
-        if let Some(row) = row {
+    for c in shown {
+        if let Some(row) = &c.row {
             properties.insert(c.prop.clone(), super::get::json_value(&c.shown, &row.source));
         }
     }
-    Ok(json_dataset(pool, s, properties))
+    json_dataset(pool, s, properties)
 }
 
 /// The envelope of one dataset in JSON output.

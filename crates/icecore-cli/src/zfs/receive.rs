@@ -3,11 +3,12 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::pipe;
 use crate::session::Engine;
 use icecore_format::stream::{MAGIC, RECORD_SIZE};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
-use std::io::{BufReader, Cursor, IsTerminal, Read};
+use std::io::{Cursor, IsTerminal, Read};
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -51,7 +52,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let spec = spec(target, &typed)?;
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
-    let mut stdin = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
     let mut engine = Engine::open(target)?;
     run_receive(&mut engine, &mut Cursor::new(head).chain(stdin), &spec, typed.has('v'))

@@ -4,6 +4,7 @@ use crate::args::{Typed, flag, value};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{Ask, How, unlock};
+use crate::pipe;
 use crate::session::{self, For};
 use icecore_dmu::ReadError;
 use icecore_pool::Pool;
@@ -69,7 +70,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     give_keys(&mut pool, &spec, &typed)?;
     let mut meter = Meter::new(to, typed.has('v'), typed.has('P'));
-    let mut out = std::io::stdout().lock();
+    let mut out = output(to)?;
     let sent = send_package(pool.io(), &pool.dsl, &spec, &mut out, &mut |n| meter.at(n))
         .map_err(|e| explain(to, &e))?;
     out.flush().map_err(|e| explain(to, &SendError::Io(e)))?;
@@ -146,6 +147,10 @@ fn how(typed: &Typed) -> How<'_> {
     }
 }
 
+fn output(to: &str) -> Outcome<std::fs::File> {
+    pipe::output().map_err(|e| Fail::new(format!("cannot send '{to}': {e}")))
+}
+
 fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
     let path = to.split('@').next().unwrap_or(to);
     let short = typed.value('i').or(typed.value('I'));
@@ -216,7 +221,7 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
             .map_err(|f| Fail { message: format!("cannot resume send: {}", f.message), ..f })?;
     }
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
-    let mut out = std::io::stdout().lock();
+    let mut out = output(&spec.to)?;
     send_one(pool.io(), &source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))
         .map_err(|e| fail(&e))?;
     Ok(())

@@ -273,7 +273,7 @@ impl Objset {
                 )));
             }
         };
-        Ok(Form::Stored { compress: Compress::OFF, little_endian, crypt: Some(crypt) })
+        Ok(Form::Stored { compress: Compress::OFF, little_endian, crypt: Some(crypt), sum: None })
     }
 
     fn sync_root(&mut self, io: &mut dyn BlockWriter) -> Result<(), WriteError> {
@@ -288,6 +288,7 @@ impl Objset {
                 compress: Compress::OFF,
                 little_endian: true,
                 crypt: Some(RawCrypt { salt: [0; 8], iv: [0; 12], mac: [0; 16] }),
+                sum: None,
             },
         };
         let old = self.root;

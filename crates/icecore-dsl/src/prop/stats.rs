@@ -65,6 +65,27 @@ impl Subject {
     }
 }
 
+/// The `@SNAP` or `#MARK` of a `written@SNAP` or `written#MARK`.
+fn written_since(prop: &str) -> Option<String> {
+    let snapshot = prop.strip_prefix("written@").map(|s| format!("@{s}"));
+    snapshot.or_else(|| prop.strip_prefix("written#").map(|s| format!("#{s}")))
+}
+
+fn named_row(subject: &Subject, prop: &str) -> Option<PropRow> {
+    if let Some(p) = table::find(prop) {
+        return row(subject, p);
+    }
+    match subject.stats.get(prop) {
+        Some((Value::Text(t), source)) if super::is_user(prop) => Some(PropRow {
+            name: prop.into(),
+            value: t.clone(),
+            human: t.clone(),
+            source: source.clone().unwrap_or(Source::None),
+        }),
+        _ => None,
+    }
+}
+
 impl Dsl {
     /// Every property of `name` that `zfs get all` shows, in its order.
     pub fn props(&self, io: &dyn BlockStore, name: &str) -> Result<Vec<PropRow>> {
@@ -85,26 +106,29 @@ impl Dsl {
     /// One property of `name`, hidden ones and `written@SNAP`, `written#MARK` too. `None` where `zfs get`
     /// prints a dash.
     pub fn prop(&self, io: &dyn BlockStore, name: &str, prop: &str) -> Result<Option<PropRow>> {
-        if let Some(from) = prop
-            .strip_prefix("written@")
-            .map(|s| format!("@{s}"))
-            .or_else(|| prop.strip_prefix("written#").map(|s| format!("#{s}")))
-        {
-            return self.written_row(io, name, prop, &from).map(Some);
+        Ok(self.props_named(io, name, &[prop])?.pop().flatten())
+    }
+
+    /// As [`Dsl::prop`] for each of `props`, in their order; what they have in common is read once.
+    pub fn props_named(
+        &self,
+        io: &dyn BlockStore,
+        name: &str,
+        props: &[&str],
+    ) -> Result<Vec<Option<PropRow>>> {
+        let mut subject: Option<Subject> = None;
+        let mut out = Vec::with_capacity(props.len());
+        for prop in props {
+            if let Some(from) = written_since(prop) {
+                out.push(Some(self.written_row(io, name, prop, &from)?));
+                continue;
+            }
+            if subject.is_none() {
+                subject = Some(self.subject(io, name)?);
+            }
+            out.push(subject.as_ref().and_then(|s| named_row(s, prop)));
         }
-        let subject = self.subject(io, name)?;
-        if let Some(p) = table::find(prop) {
-            return Ok(row(&subject, p));
-        }
-        Ok(subject.stats.get(prop).and_then(|(v, source)| match v {
-            Value::Text(t) if super::is_user(prop) => Some(PropRow {
-                name: prop.into(),
-                value: t.clone(),
-                human: t.clone(),
-                source: source.clone().unwrap_or(Source::None),
-            }),
-            _ => None,
-        }))
+        Ok(out)
     }
 
     fn written_row(&self, io: &dyn BlockStore, name: &str, prop: &str, from: &str) -> Result<PropRow> {

@@ -20,6 +20,9 @@ use std::io::{self, Read};
 const END_FIELDS: usize = 48;
 const _: () = assert!(MAX_PAYLOAD <= MAX_BEGIN_PAYLOAD);
 
+/// Bytes by which the buffer of a payload grows while it is read.
+const GROW_STEP: usize = 1 << 20;
+
 /// A record with its place in the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -118,7 +121,6 @@ pub struct StreamReader<R> {
     sum: Fletcher4,
     offset: u64,
     number: u64,
-    head: Vec<u8>,
 }
 
 impl<R: Read> StreamReader<R> {
@@ -136,7 +138,6 @@ impl<R: Read> StreamReader<R> {
             sum: Fletcher4::ZERO,
             offset: 0,
             number: 0,
-            head: Vec::with_capacity(RECORD_SIZE),
         }
     }
     /// Goes on after a complete stream, if more follows: streams one after the other in a file.
@@ -165,10 +166,10 @@ impl<R: Read> StreamReader<R> {
         self.input
     }
 
-    /// The next record; its payload replaces what is in `payload`. `None` after the last END.
+    /// The next record; its payload replaces what is in `payload`. `None` after the last END. After `None` or an
+    /// error `payload` holds anything.
     pub fn next(&mut self, payload: &mut Vec<u8>) -> Result<Option<Entry>, StreamError> {
         let (offset, number) = (self.offset, self.number);
-        payload.clear();
         match self.step(payload) {
             Ok(Some((record, payload_sum))) => {
                 self.number = number.saturating_add(1);
@@ -207,24 +208,46 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn read_head(&mut self, may_end: bool) -> Result<Option<[u8; RECORD_SIZE]>, StreamErrorKind> {
-        self.head.clear();
-        let want = RECORD_SIZE as u64;
-        let got = self.input.by_ref().take(want).read_to_end(&mut self.head).map_err(StreamErrorKind::Io)?;
-        self.offset = self.offset.saturating_add(got as u64);
-        match <[u8; RECORD_SIZE]>::try_from(self.head.as_slice()) {
-            Ok(head) => Ok(Some(head)),
-            Err(_) if got == 0 && may_end => Ok(None),
-            Err(_) => Err(StreamErrorKind::Truncated { between_records: got == 0 }),
+        let mut head = [0; RECORD_SIZE];
+        match self.fill(&mut head)? {
+            RECORD_SIZE => Ok(Some(head)),
+            0 if may_end => Ok(None),
+            got => Err(StreamErrorKind::Truncated { between_records: got == 0 }),
         }
     }
 
+    /// Reads into what `payload` has and then lets it grow step by step: a length alone takes no memory, and a
+    /// buffer that comes back is not zeroed again.
     fn read_payload(&mut self, len: u64, payload: &mut Vec<u8>) -> Result<(), StreamErrorKind> {
-        let got = self.input.by_ref().take(len).read_to_end(payload).map_err(StreamErrorKind::Io)? as u64;
-        self.offset = self.offset.saturating_add(got);
-        if got < len {
-            return Err(StreamErrorKind::Truncated { between_records: false });
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        payload.truncate(len);
+        let mut done = 0_usize;
+        loop {
+            let part = payload.get_mut(done..).unwrap_or(&mut []);
+            if self.fill(part)? < part.len() {
+                return Err(StreamErrorKind::Truncated { between_records: false });
+            }
+            done = payload.len();
+            if done == len {
+                return Ok(());
+            }
+            payload.resize(done.saturating_add(GROW_STEP).min(len), 0);
         }
-        Ok(())
+    }
+
+    /// Reads until `out` is full or the input ends; how much was read.
+    fn fill(&mut self, out: &mut [u8]) -> Result<usize, StreamErrorKind> {
+        let mut done = 0_usize;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest) {
+                Ok(0) => break,
+                Ok(n) => done = done.saturating_add(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(StreamErrorKind::Io(e)),
+            }
+        }
+        self.offset = self.offset.saturating_add(done as u64);
+        Ok(done)
     }
 
     /// Parses the record and moves on in the order of records.

@@ -3,7 +3,7 @@
 use super::record::Record;
 use super::{CHECKSUM_AT, RECORD_SIZE};
 use crate::fletcher::{Fletcher4, HashFn};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -53,8 +53,7 @@ impl<W: Write> StreamWriter<W> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let head = self.head(record)?;
-        self.out.write_all(&head)?;
-        self.out.write_all(payload)?;
+        write_both(&mut self.out, &head, payload)?;
         self.sum = self.sum.combine(&sum, len);
         self.offset = self.offset.saturating_add(RECORD_SIZE as u64).saturating_add(len);
         Ok(())
@@ -100,4 +99,21 @@ impl<W: Write> StreamWriter<W> {
         self.sum.update(checksum);
         head
     }
+}
+
+/// Writes one after the other, with one call where the output can.
+fn write_both(out: &mut impl Write, head: &[u8], payload: &[u8]) -> io::Result<()> {
+    let mut done = 0_usize;
+    while let Some(rest) = head.get(done..).filter(|rest| !rest.is_empty()) {
+        if payload.is_empty() {
+            return out.write_all(rest);
+        }
+        match out.write_vectored(&[IoSlice::new(rest), IoSlice::new(payload)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done = done.saturating_add(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    out.write_all(payload.get(done.saturating_sub(head.len())..).unwrap_or(&[]))
 }

@@ -10,6 +10,7 @@
 
 use icecore_dmu::{Form, NewBlock, RawCrypt, ReadError, Want, WriteError};
 use icecore_format::byteswap::swap_block;
+use icecore_format::fletcher::Fletcher4;
 use icecore_format::object_type::Bswap;
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Corrupt, ObjectType, Txg};
 use icecore_transform::checksum::{self, PoolSalt};
@@ -116,26 +117,31 @@ pub(crate) enum Closed {
     Block { bp: Blkptr, data: Vec<u8> },
 }
 
-/// The stored form of a new block and its pointer, without DVAs.
-pub(crate) fn close(new: &NewBlock, cx: &Context<'_>) -> Result<Closed, WriteError> {
-    let (data, algorithm) = match &new.form {
+/// The stored form of a new block and its pointer, without DVAs. Takes the bytes of blocks of data.
+pub(crate) fn close(new: &mut NewBlock, cx: &Context<'_>) -> Result<Closed, WriteError> {
+    let mut sum = None;
+    let (data, algorithm) = match new.form {
         Form::Logical { compress, level, .. } => {
-            let algorithm = if cx.no_compress { Compress::OFF } else { *compress };
-            match pack(new, algorithm, *level, cx.min_shift)? {
+            let algorithm = if cx.no_compress { Compress::OFF } else { compress };
+            match pack(new, algorithm, level, cx.min_shift)? {
                 Compressed::Hole => return Ok(Closed::Hole),
                 Compressed::Embedded(payload) => {
                     let bp = Blkptr::embed(&payload, new.lsize, algorithm, new.kind, new.level, cx.txg);
                     return bp.map(Closed::Embedded).ok_or_else(|| WriteError::Invalid("embedding".into()));
                 }
                 Compressed::Packed(data) => (data, algorithm),
+                Compressed::Stored if new.level == 0 => (std::mem::take(&mut new.data), Compress::OFF),
                 Compressed::Stored => (new.data.clone(), Compress::OFF),
             }
         }
-        Form::Stored { compress, crypt, .. } => {
+        Form::Stored { compress, crypt, sum: known, .. } => {
             if crypt.is_some() && new.kind == ObjectType::DNODE && new.data.iter().all(|b| *b == 0) {
                 return Ok(Closed::Hole);
             }
-            (stored_size(new, crypt.is_some(), cx.min_shift), *compress)
+            let len = new.data.len();
+            let data = stored_size(new, crypt.is_some(), cx.min_shift);
+            sum = known.and_then(|known| padded_sum(known, len, data.len()));
+            (data, compress)
         }
     };
     let mut bp = Blkptr::default();
@@ -149,7 +155,15 @@ pub(crate) fn close(new: &NewBlock, cx: &Context<'_>) -> Result<Closed, WriteErr
     bp.set_birth(cx.txg);
     let data = protect(new, &mut bp, data, cx)?;
     bp.set_fill(new.fill);
-    checksum::seal(&mut bp, &data, Some(cx.salt)).map_err(|e| WriteError::Invalid(e.to_string()))?;
+    match sum {
+        Some(sum) if bp.checksum() == Checksum::FLETCHER_4 && bp.is_little_endian() => {
+            checksum::seal_with(&mut bp, sum.words());
+            debug_assert!(checksum::verify(&bp, &data, None).is_ok(), "a known sum is that of the bytes");
+        }
+        _ => {
+            checksum::seal(&mut bp, &data, Some(cx.salt)).map_err(|e| WriteError::Invalid(e.to_string()))?;
+        }
+    }
     Ok(Closed::Block { bp, data })
 }
 
@@ -169,13 +183,19 @@ fn pack(new: &NewBlock, algorithm: Compress, level: u8, min_shift: u32) -> Resul
 
 /// Bytes given in stored form, padded: to whole sectors of this pool where nothing is encrypted, else only
 /// to 512, because the MAC is over exactly those bytes.
-fn stored_size(new: &NewBlock, crypt: bool, min_shift: u32) -> Vec<u8> {
-    let mut data = new.data.clone();
+fn stored_size(new: &mut NewBlock, crypt: bool, min_shift: u32) -> Vec<u8> {
+    let mut data = std::mem::take(&mut new.data);
     let lsize = usize::try_from(new.lsize).unwrap_or(usize::MAX);
     let rounded = round_up(data.len(), 9);
     let padded = if crypt { rounded } else { round_up(data.len(), min_shift).min(lsize.max(rounded)) };
     data.resize(padded, 0);
     data
+}
+
+/// The fletcher4 of `len` bytes with that sum, filled up with zeros; unknown if they end within a word.
+fn padded_sum(sum: Fletcher4, len: usize, padded: usize) -> Option<Fletcher4> {
+    let zeros = padded.checked_sub(len)?;
+    (len.is_multiple_of(4) && zeros.is_multiple_of(4)).then(|| sum.combine(&Fletcher4::ZERO, zeros as u64))
 }
 
 /// Encrypts or authenticates, or takes over what the sender did. Sets crypt bit, salt, IV and MAC.

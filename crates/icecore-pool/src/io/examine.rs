@@ -61,7 +61,7 @@ impl Io {
                 let summed = checksum::verify(bp, data, Some(&self.salt)).is_ok();
                 summed && (!bp.has_indirect_mac() || crypt::check_indirect(bp, data).is_ok())
             };
-            match self.vdevs.scrub(dva, bp.psize(), &mut check) {
+            match self.settled().scrub(dva, bp.psize(), &mut check) {
                 Ok(read) => {
                     sum.bad += read.bad.len() as u64;
                     sum.repaired += read.repaired as u64;
@@ -101,7 +101,7 @@ impl Io {
     }
 
     fn rewrite(&self, dva: &Dva, data: &[u8]) -> bool {
-        self.vdevs.write(u64::from(dva.vdev()), dva.offset(), data).is_ok()
+        self.settled().write(u64::from(dva.vdev()), dva.offset(), data).is_ok()
     }
 
     /// Puts `data`, fetched elsewhere, in all places of the block that `bp` points to, if it is the very bytes the
@@ -125,6 +125,6 @@ impl Io {
     /// # Errors
     /// A device failed: the pool is suspended then.
     pub fn flush_repairs(&mut self) -> Result<(), WriteError> {
-        self.vdevs.flush().map_err(|e| self.suspend(e.to_string()))
+        self.settled().flush().map_err(|e| self.suspend(e.to_string()))
     }
 }

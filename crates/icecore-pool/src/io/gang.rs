@@ -67,7 +67,7 @@ impl Io {
             let read = if dva.is_gang() {
                 self.gather(part, dva, had as u64 + part.psize(), depth - 1, out)
             } else {
-                self.read_copy(part, dva).map(|data| out.extend_from_slice(&data))
+                self.read_copy(part, dva, &mut Vec::new()).map(|(data, _)| out.extend_from_slice(&data))
             };
             match read {
                 Ok(()) if out.len() as u64 == had as u64 + part.psize() => return Ok(()),
@@ -84,14 +84,14 @@ impl Io {
     /// The pointers in the header at `dva`.
     fn gang_parts(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<Blkptr>, Bad> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
-        let header = self.read_raw(dva, HEADER as u64, &mut accept)?;
+        let header = self.read_raw(dva, HEADER as u64, &mut accept, &mut Vec::new())?;
         Ok(parts_of(&header))
     }
 
     /// As [`Self::gang_parts`], with every copy of the header looked at and mended.
     pub(super) fn scrub_gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<(Vec<Blkptr>, Examined), ()> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
-        let read = self.vdevs.scrub(dva, HEADER as u64, &mut accept).map_err(|_| ())?;
+        let read = self.settled().scrub(dva, HEADER as u64, &mut accept).map_err(|_| ())?;
         let seen = Examined { bad: read.bad.len() as u64, repaired: read.repaired as u64, lost: false };
         Ok((parts_of(&read.data), seen))
     }

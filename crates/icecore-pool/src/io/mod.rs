@@ -6,9 +6,12 @@
 //!    and nothing more reaches a device. Reopen it. Where another side of a mirror took it, the side that did
 //!    not is left alone from then on, and its time log says so (`dtl`).
 //! 3. Allocation order is input order; everything random comes from `Env::entropy` in input order too.
+//! 4. At most one batch is on its way to the devices behind the caller's back (`behind`). It has arrived before
+//!    any read of a device, before the next batch starts, before every flush, and before the devices are let go.
 //!
 //! Does not do: dedup tables, block cloning tables, self-healing of bad copies while reading.
 
+mod behind;
 mod cache;
 pub mod codec;
 mod examine;
@@ -17,6 +20,7 @@ mod read;
 mod write;
 
 use crate::metaslab::{Allocator, Space};
+use behind::Behind;
 use cache::Cache;
 pub use examine::Examined;
 use icecore_dmu::{ReadError, WriteError};
@@ -41,7 +45,8 @@ struct Loaded {
 /// Reads, writes, allocates and frees the blocks of a pool.
 pub struct Io {
     pub(crate) env: Env,
-    pub(crate) vdevs: VdevSet,
+    pub(crate) vdevs: Arc<VdevSet>,
+    behind: Behind,
     pub(crate) alloc: Allocator,
     pub(crate) txg: Txg,
     /// Pass of the commit in progress; 0 before it.
@@ -66,7 +71,8 @@ impl Io {
     pub(crate) fn new(env: Env, vdevs: VdevSet, txg: Txg, mos_root: Blkptr) -> Self {
         Self {
             env,
-            vdevs,
+            vdevs: Arc::new(vdevs),
+            behind: Behind::default(),
             alloc: Allocator::default(),
             txg,
             pass: 0,
@@ -156,6 +162,7 @@ impl Io {
     /// Makes everything written so far durable.
     pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
         self.check_writable()?;
+        self.settle()?;
         if std::mem::take(&mut self.unflushed_writes) {
             let flushed = self.vdevs.flush();
             return self.outcome(flushed);
@@ -167,14 +174,27 @@ impl Io {
     /// without the devices that did not; else it is suspended.
     pub(crate) fn outcome(&mut self, result: Result<(), VdevError>) -> Result<(), WriteError> {
         let Err(error) = result else { return Ok(()) };
-        if let VdevError::Partial { failed, .. } = &error {
-            let mut lost = self.vdevs.lose(failed);
+        // Nothing else holds the devices: what was behind the caller's back has ended.
+        if let (VdevError::Partial { failed, .. }, Some(vdevs)) = (&error, Arc::get_mut(&mut self.vdevs)) {
+            let mut lost = vdevs.lose(failed);
             if !lost.is_empty() {
                 self.lost.append(&mut lost);
                 return Ok(());
             }
         }
         Err(self.suspend(error.to_string()))
+    }
+    /// The devices, with nothing on its way to them behind the caller's back.
+    fn settled(&self) -> &VdevSet {
+        self.behind.settle();
+        &self.vdevs
+    }
+    /// Waits for the writes under way and deals with how they ended.
+    fn settle(&mut self) -> Result<(), WriteError> {
+        match self.behind.failure() {
+            Some(error) => self.outcome(Err(error)),
+            None => Ok(()),
+        }
     }
     pub(crate) fn set_alloc(&mut self, alloc: Allocator) {
         let shifts = alloc.tops.iter().flatten().map(|t| t.ashift);

@@ -2,12 +2,13 @@
 
 use super::cache::Key;
 use super::{Block, Io, codec};
-use icecore_dmu::{BlockStore, ReadError, Want};
+use icecore_dmu::{BlockStore, Fetch, ReadError, Want};
 use icecore_env::map;
-use icecore_format::{Blkptr, Bookmark, Corrupt, Dva, Txg};
+use icecore_format::fletcher::Fletcher4;
+use icecore_format::{Blkptr, Bookmark, Checksum, Corrupt, Dva, Txg};
 use icecore_transform::checksum;
 use icecore_vdev::{VdevError, tree};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fewer blocks than this are not worth handing to workers.
 const BATCH_MIN: usize = 2;
@@ -28,7 +29,7 @@ impl Io {
         {
             return Ok(block);
         }
-        let stored = self.read_stored(bp, at)?;
+        let (stored, _) = self.read_stored(bp, at, &mut Vec::new())?;
         let keys = self.keys.get(&at.objset).map(|l| &l.keys);
         let block: Arc<[u8]> = codec::open(bp, at, stored, want, keys)?.into();
         if let Some(key) = key
@@ -39,13 +40,32 @@ impl Io {
         Ok(block)
     }
 
-    /// The stored bytes of a block that is not embedded, checksum verified.
-    pub(super) fn read_stored(&self, bp: &Blkptr, at: &Bookmark) -> Result<Vec<u8>, ReadError> {
+    /// The answer to one question of a batch; what is wanted as stored goes straight into its buffer.
+    fn fetch_one(&self, fetch: &mut Fetch) {
+        let (bp, at) = (&fetch.bp, &fetch.at);
+        if fetch.want != Want::Stored || bp.is_hole() || bp.is_embedded() {
+            return fetch.answer(self.read_block(bp, at, fetch.want));
+        }
+        let mut buffer = std::mem::take(&mut fetch.bytes);
+        let checked = bp.check().map_err(ReadError::from);
+        match checked.and_then(|_| self.read_stored(bp, at, &mut buffer)) {
+            Ok((bytes, sum)) => (fetch.bytes, fetch.sum, fetch.result) = (bytes, sum, Ok(())),
+            Err(e) => (fetch.bytes, fetch.result) = (buffer, Err(e)),
+        }
+    }
+
+    /// The stored bytes of a block that is not embedded, checksum verified; their fletcher4, where that was
+    /// what verified them. `buffer` may be used for them.
+    fn read_stored(&self, bp: &Blkptr, at: &Bookmark, buffer: &mut Vec<u8>) -> Result<Summed, ReadError> {
         let mut worst = None;
         for dva in bp.dvas() {
-            let read = if dva.is_gang() { self.read_ganged(bp, dva) } else { self.read_copy(bp, dva) };
+            let read = if dva.is_gang() {
+                self.read_ganged(bp, dva).map(|data| (data, None))
+            } else {
+                self.read_copy(bp, dva, buffer)
+            };
             match read {
-                Ok(data) => return Ok(data),
+                Ok(read) => return Ok(read),
                 Err(Bad::Unsupported(why)) => return Err(ReadError::Unsupported(why)),
                 // a wrong checksum says more than a device that is away
                 Err(Bad::Checksum) => worst = Some(ReadError::Checksum { at: *at, bp: Box::new(*bp) }),
@@ -56,20 +76,25 @@ impl Io {
     }
 
     /// One copy, whole; on a mirror any side whose bytes have the right checksum.
-    pub(super) fn read_copy(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<u8>, Bad> {
+    pub(super) fn read_copy(&self, bp: &Blkptr, dva: &Dva, buffer: &mut Vec<u8>) -> Result<Summed, Bad> {
         let mut unsupported = None;
-        let mut accept = |data: &[u8]| match checksum::verify(bp, data, Some(&self.salt)) {
-            Ok(()) => true,
+        let mut sum = None;
+        let is_sum = bp.checksum() == Checksum::FLETCHER_4 && bp.is_little_endian();
+        let mut accept = |data: &[u8]| match checksum::verify_words(bp, data, Some(&self.salt)) {
+            Ok(words) => {
+                sum = words.filter(|_| is_sum).map(Fletcher4::from_words);
+                true
+            }
             Err(checksum::VerifyError::Unsupported(e)) => {
                 unsupported = Some(e.to_string());
                 false
             }
             Err(_) => false,
         };
-        let read = self.read_raw(dva, bp.psize(), &mut accept);
+        let read = self.read_raw(dva, bp.psize(), &mut accept, buffer);
         match (read, unsupported) {
             (Err(_), Some(why)) => Err(Bad::Unsupported(why)),
-            (read, _) => read,
+            (read, _) => read.map(|data| (data, sum)),
         }
     }
 
@@ -78,8 +103,9 @@ impl Io {
         dva: &Dva,
         len: u64,
         accept: &mut dyn FnMut(&[u8]) -> bool,
+        buffer: &mut Vec<u8>,
     ) -> Result<Vec<u8>, Bad> {
-        match self.vdevs.read(dva, len, accept) {
+        match self.settled().read_into(dva, len, accept, buffer) {
             Ok(read) => Ok(read.data),
             Err(VdevError::NoGoodCopy(bad)) if bad.iter().any(|b| matches!(b.why, tree::Bad::Checksum)) => {
                 Err(Bad::Checksum)
@@ -89,6 +115,9 @@ impl Io {
         }
     }
 }
+
+/// Stored bytes and, if it is known, their fletcher4 as little-endian words.
+pub(super) type Summed = (Vec<u8>, Option<Fletcher4>);
 
 /// Why a copy was no good.
 pub(super) enum Bad {
@@ -110,6 +139,16 @@ impl BlockStore for Io {
             Some((bp, at)) => self.read_block(bp, at, want),
             None => Err(Corrupt::new("batch", "index").into()),
         })
+    }
+
+    fn fetch(&self, blocks: &mut [Fetch], meanwhile: &mut dyn FnMut()) {
+        let slots: Vec<Mutex<&mut Fetch>> = blocks.iter_mut().map(Mutex::new).collect();
+        let job = |i: usize| {
+            if let Some(slot) = slots.get(i) {
+                self.fetch_one(&mut slot.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        };
+        self.env.workers.for_each_index_beside(slots.len(), &job, meanwhile);
     }
 
     fn txg(&self) -> Txg {

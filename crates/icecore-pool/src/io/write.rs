@@ -6,6 +6,7 @@
 //!    committed and no snapshot refers to them, and there is no IV to be used twice. Passes converge by it.
 //! 3. On an error nothing of the txg is ever committed; the caller abandons it.
 
+use super::behind::Pieces;
 use super::codec::{self, Closed, Context};
 use super::gang::DEPTH_NEW;
 use super::{Io, SALT_USES};
@@ -14,12 +15,15 @@ use icecore_dmu::{BlockStore, BlockWriter, Form, NewBlock, Objset, ReadError, Wa
 use icecore_env::map;
 use icecore_format::{Blkptr, Corrupt, Dva};
 use icecore_transform::crypt::Nonce;
+use std::sync::{Mutex, PoisonError};
 
 /// From this pass on, blocks rewritten in the same txg are not compressed, so that their sizes stay put
 /// (`zfs_sync_pass_dont_compress`).
 const PASS_DONT_COMPRESS: u32 = 8;
 /// Adjacent writes are joined up to this size.
-const JOIN_MAX: usize = 8 << 20;
+const JOIN_MAX: usize = 1 << 20;
+/// From this size on, a piece is written by itself: copying it would cost more than another call.
+const JOIN_BELOW: usize = 64 << 10;
 
 /// The same bytes for each copy.
 fn split(bp: &Blkptr, data: Vec<u8>) -> Vec<(Dva, Vec<u8>)> {
@@ -30,25 +34,35 @@ fn split(bp: &Blkptr, data: Vec<u8>) -> Vec<(Dva, Vec<u8>)> {
 }
 
 impl Io {
-    fn close_all(&mut self, blocks: &[NewBlock]) -> Result<Vec<Closed>, WriteError> {
+    fn close_all(&mut self, blocks: &mut [NewBlock]) -> Result<Vec<Closed>, WriteError> {
         let mut nonces = Vec::with_capacity(blocks.len());
-        for new in blocks {
+        for new in blocks.iter() {
             nonces.push(self.nonce(new));
         }
         let this = &*self;
-        let closed = map(&*this.env.workers, blocks.len(), |i| match (blocks.get(i), nonces.get(i)) {
-            (Some(new), Some(nonce)) => {
-                let cx = Context {
-                    txg: this.txg,
-                    salt: &this.salt,
-                    min_shift: this.min_shift,
-                    keys: this.keys.get(&new.at.objset).map(|l| l.keys.clone()),
-                    nonce: *nonce,
-                    no_compress: this.pass >= PASS_DONT_COMPRESS && this.rewrites(new),
-                };
-                codec::close(new, &cx)
+        let close = |new: &mut NewBlock, nonce: Option<Nonce>| {
+            let cx = Context {
+                txg: this.txg,
+                salt: &this.salt,
+                min_shift: this.min_shift,
+                keys: this.keys.get(&new.at.objset).map(|l| l.keys.clone()),
+                nonce,
+                no_compress: this.pass >= PASS_DONT_COMPRESS && this.rewrites(new),
+            };
+            codec::close(new, &cx)
+        };
+        if blocks.iter().all(|new| matches!(new.form, Form::Stored { sum: Some(_), .. })) {
+            // Nothing to compute: not worth a thread.
+            return blocks.iter_mut().zip(nonces).map(|(new, nonce)| close(new, nonce)).collect();
+        }
+        let slots: Vec<_> = blocks.iter_mut().zip(nonces).map(Mutex::new).collect();
+        let closed = map(&*this.env.workers, slots.len(), |i| match slots.get(i) {
+            Some(slot) => {
+                let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                let (new, nonce) = &mut *slot;
+                close(new, *nonce)
             }
-            _ => Err(WriteError::Invalid("index".into())),
+            None => Err(WriteError::Invalid("index".into())),
         });
         closed.into_iter().collect()
     }
@@ -152,43 +166,48 @@ impl Io {
         placed
     }
 
-    /// Writes everything, adjacent pieces joined, whole sectors.
-    fn write_out(&mut self, mut writes: Vec<(Dva, Vec<u8>)>) -> Result<(), WriteError> {
-        self.unflushed_writes |= !writes.is_empty();
-        writes.sort_by_key(|(dva, _)| (dva.vdev(), dva.offset()));
-        let mut at = 0;
-        while let Some((first, _)) = writes.get(at) {
-            let first = *first;
-            let mut joined: Vec<u8> = Vec::new();
-            while let Some((dva, data)) = writes.get_mut(at) {
-                let next = first.offset() + joined.len() as u64;
-                let full = !joined.is_empty() && joined.len() + data.len() > JOIN_MAX;
-                if dva.vdev() != first.vdev() || dva.offset() != next || full {
-                    break;
-                }
-                let sector = 1 << self.alloc.ashift(dva.vdev());
-                if joined.is_empty() {
-                    joined = std::mem::take(data)
-                } else {
-                    joined.extend_from_slice(data)
-                }
-                joined.resize(joined.len().next_multiple_of(sector), 0);
-                at += 1;
-            }
-            let written = self.vdevs.write(u64::from(first.vdev()), first.offset(), &joined);
-            self.outcome(written)?;
+    /// Sends everything to the devices, once the batch before has arrived.
+    fn write_out(&mut self, writes: Vec<(Dva, Vec<u8>)>) -> Result<(), WriteError> {
+        if writes.is_empty() {
+            return Ok(());
         }
+        self.settle()?;
+        self.unflushed_writes = true;
+        let pieces = self.pieces(writes);
+        self.behind.write(&self.env.workers, &self.vdevs, pieces);
         Ok(())
+    }
+
+    /// Whole sectors by place, small neighbours joined.
+    fn pieces(&self, mut writes: Vec<(Dva, Vec<u8>)>) -> Pieces {
+        writes.sort_by_key(|(dva, _)| (dva.vdev(), dva.offset()));
+        let mut pieces = Pieces::new();
+        for (dva, mut data) in writes {
+            data.resize(data.len().next_multiple_of(1 << self.alloc.ashift(dva.vdev())), 0);
+            let vdev = u64::from(dva.vdev());
+            match pieces.last_mut() {
+                Some((last, offset, joined))
+                    if *last == vdev
+                        && *offset + joined.len() as u64 == dva.offset()
+                        && data.len() < JOIN_BELOW
+                        && joined.len() + data.len() <= JOIN_MAX =>
+                {
+                    joined.extend_from_slice(&data);
+                }
+                _ => pieces.push((vdev, dva.offset(), data)),
+            }
+        }
+        pieces
     }
 }
 
 impl BlockWriter for Io {
-    fn write_batch(&mut self, blocks: Vec<NewBlock>) -> Result<Vec<Blkptr>, WriteError> {
+    fn write_batch(&mut self, mut blocks: Vec<NewBlock>) -> Result<Vec<Blkptr>, WriteError> {
         self.check_writable()?;
         if let Some(new) = blocks.iter().find(|b| !codec::summable(b.checksum)) {
             return Err(WriteError::Invalid(format!("checksum {:?} at {}", new.checksum, new.at)));
         }
-        let closed = self.close_all(&blocks)?;
+        let closed = self.close_all(&mut blocks)?;
         let mut out = Vec::with_capacity(blocks.len());
         let mut writes = Vec::new();
         for (new, closed) in blocks.iter().zip(closed) {
@@ -207,6 +226,10 @@ impl BlockWriter for Io {
         }
         self.write_out(writes)?;
         Ok(out)
+    }
+
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        self.behind.buffer(len)
     }
 
     fn free(&mut self, bp: &Blkptr) -> Result<(), WriteError> {

@@ -263,7 +263,7 @@ impl Opened {
         let of = |l: &Leaf| Some((l.guid, l.device().filter(|_| !self.stale.contains(&l.guid))?.clone()));
         let devices = self.io.vdevs.leaves().iter().filter_map(of).collect();
         let root = self.io.vdevs.config().clone();
-        self.io.vdevs = VdevSet::open(&root, &devices)?;
+        self.io.vdevs = Arc::new(VdevSet::open(&root, &devices)?);
         Ok(())
     }
 

@@ -17,8 +17,9 @@ use icecore_dmu::store::RawCrypt;
 use icecore_dmu::{BlockStore, BlockWriter, Form, NewObject, Objset, ReadError, WriteError};
 use icecore_format::byteswap::swap_block;
 use icecore_format::dnode::SLOTS_PER_BLOCK;
+use icecore_format::fletcher::Fletcher4;
 use icecore_format::stream::{
-    Begin, FreeObjects, Object, ObjectRange, Order, Record, Spill, Write, WriteEmbedded, record_flag,
+    Begin, Entry, FreeObjects, Object, ObjectRange, Order, Record, Spill, Write, WriteEmbedded, record_flag,
 };
 use icecore_format::{Blkptr, Checksum, Compress, Dnode, ObjectId, ObjectType};
 use icecore_transform::compress::decompress;
@@ -152,15 +153,19 @@ impl Applier {
         self.seen
     }
 
-    /// Checks and applies one record. `bytes` is how far into the stream it begins, over all attempts.
+    /// Checks and applies one record with its payload. `bytes` is how far into the stream it begins, over all
+    /// attempts.
     pub fn apply(
         &mut self,
         io: &mut dyn BlockWriter,
         os: &mut Objset,
-        record: &Record,
+        entry: &Entry,
         payload: Vec<u8>,
         bytes: u64,
     ) -> Result<()> {
+        let record = &entry.record;
+        // Of a big-endian stream it is another sum than that of the blocks we write.
+        let sum = (self.order == Order::Little).then_some(entry.payload_sum);
         self.rules.check(record)?;
         let at = |object, offset| Point { object, offset, bytes };
         match record {
@@ -175,7 +180,7 @@ impl Applier {
                 self.flush(io, os)?;
                 self.free_objects(io, os, r)?;
             }
-            Record::Write(w) => self.write(io, os, w, payload, at(w.object, w.offset))?,
+            Record::Write(w) => self.write(io, os, w, (payload, sum), at(w.object, w.offset))?,
             Record::WriteEmbedded(w) => {
                 self.settle(io, os, w.object)?;
                 self.embedded(io, os, w, &payload)?;
@@ -461,7 +466,7 @@ impl Applier {
         io: &mut dyn BlockWriter,
         os: &mut Objset,
         w: &Write,
-        payload: Vec<u8>,
+        (payload, sum): (Vec<u8>, Option<Fletcher4>),
         point: Point,
     ) -> Result<()> {
         if (w.object, w.offset) < self.last_write {
@@ -487,7 +492,7 @@ impl Applier {
             self.reach(point);
             return Ok(());
         }
-        let (data, form) = self.form(os, &head, w, payload)?;
+        let (data, form) = self.form(os, &head, w, payload, sum)?;
         self.batch_bytes += data.len();
         self.batch.push((ObjectId(w.object), w.offset / head.blksz, data, form));
         self.batch_objects.insert(w.object);
@@ -516,17 +521,24 @@ impl Applier {
     }
 
     /// How a whole block is written.
-    fn form(&self, os: &Objset, head: &Head, w: &Write, payload: Vec<u8>) -> Result<(Vec<u8>, Form)> {
+    fn form(
+        &self,
+        os: &Objset,
+        head: &Head,
+        w: &Write,
+        payload: Vec<u8>,
+        sum: Option<Fletcher4>,
+    ) -> Result<(Vec<u8>, Form)> {
         let compress = Compress(w.compression_type);
         if self.rules.raw {
             let crypt = RawCrypt { salt: w.salt, iv: w.iv, mac: w.mac };
             let little_endian = self.little_endian(w.flags);
-            return Ok((payload, Form::Stored { compress, little_endian, crypt: Some(crypt) }));
+            return Ok((payload, Form::Stored { compress, little_endian, crypt: Some(crypt), sum }));
         }
         let policy = os.policy();
         let swap = self.order == Order::Big && head.kind.bswap() != icecore_format::object_type::Bswap::U8;
         if w.compression_type != 0 && !policy.encrypted && !swap {
-            return Ok((payload, Form::Stored { compress, little_endian: true, crypt: None }));
+            return Ok((payload, Form::Stored { compress, little_endian: true, crypt: None, sum }));
         }
         let data = self.contents(head, w.compression_type, payload, w.logical_size, "WRITE payload")?;
         let own = match head.compress {
@@ -617,7 +629,12 @@ impl Applier {
         let form = if self.rules.raw {
             self.seen.zstd |= compress == Compress::ZSTD;
             let crypt = RawCrypt { salt: s.salt, iv: s.iv, mac: s.mac };
-            Form::Stored { compress, little_endian: self.little_endian(s.flags), crypt: Some(crypt) }
+            Form::Stored {
+                compress,
+                little_endian: self.little_endian(s.flags),
+                crypt: Some(crypt),
+                sum: None,
+            }
         } else {
             if self.order == Order::Big {
                 swap_block(dn.bonus_type().bswap(), &mut payload);

@@ -7,7 +7,8 @@
 //! 3. What is written has been verified: the payload is what the store returned for its pointer.
 
 use super::SendError;
-use icecore_format::fletcher::{Fletcher4, HashFn};
+use icecore_dmu::Fetch;
+use icecore_format::fletcher::HashFn;
 use icecore_format::stream::{
     Free, FreeObjects, Object, ObjectRange, Record, Redact, Spill, StreamWriter, Write as WriteRecord,
     WriteEmbedded, feature, record_flag,
@@ -253,14 +254,9 @@ impl<'a, W: Write> Records<'a, W> {
         self.put(&record.into(), &payload)
     }
 
-    /// A block of data; `stored` says that `payload` is as on disk.
-    pub(crate) fn write(
-        &mut self,
-        place: Place,
-        bp: &Blkptr,
-        payload: &[u8],
-        stored: bool,
-    ) -> Result<(), SendError> {
+    /// A block of data; `stored` says that its bytes are as on disk.
+    pub(crate) fn write(&mut self, place: Place, block: &Fetch, stored: bool) -> Result<(), SendError> {
+        let (bp, payload) = (&block.bp, block.bytes.as_slice());
         let offset = place.blkid.wrapping_mul(place.block_size);
         if place.block_size > OLD_MAX_BLOCK && !self.has(feature::LARGE_BLOCKS) {
             let step = usize::try_from(OLD_MAX_BLOCK).unwrap_or(usize::MAX);
@@ -291,8 +287,7 @@ impl<'a, W: Write> Records<'a, W> {
             record.key_cksum = bp.cksum();
             record.key_prop = key_prop(bp);
         }
-        let sum = if stored { known_sum(bp, payload) } else { None };
-        let sum = sum.unwrap_or_else(|| (self.hash)(payload));
+        let sum = block.sum.unwrap_or_else(|| (self.hash)(payload));
         self.flush()?;
         Ok(self.out.write_summed(&record.into(), payload, sum)?)
     }
@@ -306,13 +301,6 @@ impl<'a, W: Write> Records<'a, W> {
             ..WriteRecord::default()
         }
     }
-}
-
-/// The fletcher4 of a stored payload, where the block pointer holds all of it: the store has verified it.
-/// An encrypted block's pointer has a MAC in the place of half of it.
-fn known_sum(bp: &Blkptr, payload: &[u8]) -> Option<Fletcher4> {
-    let whole = bp.checksum() == Checksum::FLETCHER_4 && !bp.uses_crypt() && bp.is_little_endian();
-    (whole && !bp.is_gang() && payload.len() as u64 == bp.psize()).then(|| Fletcher4::from_words(bp.cksum()))
 }
 
 fn byteswap_flag(bp: &Blkptr) -> u8 {

@@ -128,26 +128,40 @@ pub fn carries_mac(bp: &Blkptr) -> bool {
 /// embedded pointers, OFF. A ganged block is checked once put together; its headers are checked by
 /// [`embedded::gang_verify`].
 pub fn verify(bp: &Blkptr, data: &[u8], salt: Option<&PoolSalt>) -> Result<(), VerifyError> {
+    verify_words(bp, data, salt).map(|_| ())
+}
+
+/// As [`verify`]; gives all four words where they had to be computed over the whole of `data`. A pointer with
+/// a MAC holds but half of them.
+pub fn verify_words(
+    bp: &Blkptr,
+    data: &[u8],
+    salt: Option<&PoolSalt>,
+) -> Result<Option<[u64; 4]>, VerifyError> {
     let kind = bp.checksum();
     match kind {
-        _ if bp.is_hole() || bp.is_embedded() => return Ok(()),
-        Checksum::OFF | Checksum::NOPARITY => return Ok(()),
-        Checksum::ZILOG | Checksum::ZILOG2 => return embedded::zil_verify(bp, data),
+        _ if bp.is_hole() || bp.is_embedded() => return Ok(None),
+        Checksum::OFF | Checksum::NOPARITY => return Ok(None),
+        Checksum::ZILOG | Checksum::ZILOG2 => return embedded::zil_verify(bp, data).map(|()| None),
         Checksum::LABEL | Checksum::GANG_HEADER => return Err(Unsupported(kind).into()),
         _ => {}
     }
     let actual = compute(kind, data, salt, bp.is_little_endian())?;
-    compare(bp, kind, bp.cksum(), actual)
+    compare(bp, kind, bp.cksum(), actual).map(|()| Some(actual))
 }
 
 /// Computes the checksum of the physical bytes by the pointer's algorithm and stores it in the pointer.
 /// Where a MAC lives in words 2 and 3 it must be there already and stays.
 pub fn seal(bp: &mut Blkptr, data: &[u8], salt: Option<&PoolSalt>) -> Result<(), Unsupported> {
-    let kind = bp.checksum();
-    let words = compute(kind, data, salt, bp.is_little_endian())?;
-    let [_, _, mac0, mac1] = bp.cksum();
-    bp.set_cksum(if carries_mac(bp) { fold(kind, words, [mac0, mac1]) } else { words });
+    let words = compute(bp.checksum(), data, salt, bp.is_little_endian())?;
+    seal_with(bp, words);
     Ok(())
+}
+
+/// As [`seal`], where the four words are known already.
+pub fn seal_with(bp: &mut Blkptr, words: [u64; 4]) {
+    let [_, _, mac0, mac1] = bp.cksum();
+    bp.set_cksum(if carries_mac(bp) { fold(bp.checksum(), words, [mac0, mac1]) } else { words });
 }
 
 fn compare(

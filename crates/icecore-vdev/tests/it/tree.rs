@@ -238,9 +238,24 @@ fn batches_keep_their_order_whatever_the_workers_do() {
     let d = disks(2);
     let set = open(NewKind::Mirror, &d, 9);
     let data: Vec<Vec<u8>> = (0..50).map(|i| block(512, i)).collect();
-    let writes: Vec<(u64, u64, &[u8])> = data.iter().zip(0..).map(|(b, i)| (0, i * 512, &b[..])).collect();
-    assert!(set.write_many(&ShuffledWorkers::new(1), &writes).into_iter().all(|r| r.is_ok()));
+    let writes: Vec<(u64, u64, Vec<u8>)> =
+        data.iter().zip(0..).map(|(b, i)| (0, i * 512, b.clone())).collect();
+    set.write_many(&ShuffledWorkers::new(1), &writes).unwrap();
     let reads: Vec<(Dva, u64)> = (0..50).map(|i| (dva(i * 512), 512)).collect();
     let got = set.read_many(&ShuffledWorkers::new(2), &reads, &|i, b| b == data[i]);
     assert!(got.into_iter().zip(&data).all(|(g, b)| g.unwrap().data == *b));
+    for (at, b) in (0..50).map(|i| dva(i * 512)).zip(&data) {
+        let sides = set.read_all_copies(&at, 512).unwrap();
+        assert!(sides.len() == 2 && sides.iter().all(|(_, side)| side.as_ref().is_ok_and(|s| s == b)));
+    }
+}
+
+#[test]
+fn a_batch_that_one_side_did_not_take_is_an_error() {
+    let d = disks(2);
+    let set = open(NewKind::Mirror, &d, 9);
+    let writes: Vec<(u64, u64, Vec<u8>)> = (0..9).map(|i| (0, i * 512, block(512, i as u8))).collect();
+    d[1].unplug();
+    let failed = set.write_many(&ShuffledWorkers::new(1), &writes);
+    assert!(matches!(failed, Err(VdevError::Partial { done: 1, .. })), "{failed:?}");
 }

@@ -1,0 +1,55 @@
+//! Streams in and out: the descriptors themselves, and pipes as wide as allowed.
+//!
+//! The standard library's standard output looks for line ends in what passes, its standard input copies through a
+//! small buffer; both are for text.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+
+/// What a pipe is widened to: what a user without privileges may ask for by default (fs.pipe-max-size, pipe(7)).
+const WIDTH: usize = 1 << 20;
+/// Buffer for records; payloads are mostly larger and pass it by.
+const RECORDS: usize = 16 << 10;
+
+/// Lets a pipe hold more, so that the two programs at its ends take turns less often (as
+/// `libzfs_set_pipe_max` does). Anything else, and a pipe that may not grow, stays as it is.
+pub fn widen(end: impl AsFd) {
+    let narrow = rustix::pipe::fcntl_getpipe_size(&end).is_ok_and(|now| now < WIDTH);
+    if narrow {
+        let _ = rustix::pipe::fcntl_setpipe_size(&end, WIDTH);
+    }
+}
+
+/// Standard output for a stream.
+pub fn output() -> io::Result<File> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    widen(&out);
+    Ok(out)
+}
+
+/// Standard input for a stream.
+pub fn input() -> io::Result<BufReader<File>> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    widen(&input);
+    Ok(records(input))
+}
+
+/// A buffer fit for a stream that is read.
+pub fn records<R: Read>(input: R) -> BufReader<R> {
+    BufReader::with_capacity(RECORDS, input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_grow_and_files_do_not_mind() {
+        let (reader, writer) = io::pipe().unwrap();
+        widen(&writer);
+        // A user over his share of pipe memory keeps what he has.
+        assert!(rustix::pipe::fcntl_getpipe_size(&reader).unwrap() >= 4096);
+        widen(File::open("/proc/self/exe").unwrap());
+    }
+}
