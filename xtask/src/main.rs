@@ -8,6 +8,7 @@ mod interop;
 mod shell;
 mod streamgen;
 mod tidy;
+mod zoo;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy                 the repository's own rules
   ci                   all that must hold: format, clippy, tidy, test, interop --short
   interop [--short]    prove both directions against real OpenZFS in a virtual machine
+  zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench stream full|increment MIB     the raw stream that spine receives, to standard output";
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["interop"] => interop::run(interop::Length::Full),
         ["interop", "--short"] => interop::run(interop::Length::Short),
+        ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),

@@ -1,4 +1,7 @@
 //! Workloads, models and checkers run on simulated disks, and the ways to real OpenZFS that tests share.
 
+pub mod files;
 pub mod fixture;
+pub mod manifest;
 pub mod zdb;
+pub mod zoo;

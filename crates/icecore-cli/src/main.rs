@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod demo;
 mod fail;
+mod files;
 mod human;
 mod inspect;
 mod keys;
@@ -30,6 +31,8 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore demo [DIR]      the backup story on file-backed drives, in a few seconds
   icecore stream ...      verify and dump stream files, without a pool
   icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
+  icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]
+                          files in a pool, without mounting it
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -77,9 +80,9 @@ fn icecore(args: &[String]) -> Outcome {
             Some("demo") => usage(demo::HELP),
             _ => usage(USAGE_TEXT),
         },
-        other => {
+        other => files::run(other, rest).unwrap_or_else(|| {
             Err(Fail { status: USAGE, message: format!("unrecognized command '{other}'\n{USAGE_TEXT}") })
-        }
+        }),
     }
 }
 

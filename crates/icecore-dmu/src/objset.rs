@@ -13,6 +13,7 @@
 
 mod free;
 mod object;
+mod scan;
 mod sync;
 mod tree;
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use object::NewObject;
+pub use scan::DataBlock;
 
 /// How an objset's blocks are written (the outcome of its properties; `dmu_write_policy`, dmu.c).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

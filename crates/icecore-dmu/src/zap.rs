@@ -9,10 +9,13 @@
 //! 3. Names are raw bytes. Case folding for hashing is ASCII only; a ZAP that normalizes is searched
 //!    entry by entry for names beyond ASCII, and refuses to take such names.
 
+mod cursor;
 mod fat;
 mod hash;
 mod leaf;
 mod micro;
+
+pub use cursor::Cursor;
 
 use crate::objset::{NewObject, Objset};
 use crate::store::{BlockStore, BlockWriter, ReadError, WriteError};

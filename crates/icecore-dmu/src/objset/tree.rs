@@ -55,7 +55,7 @@ impl Objset {
         Ok(bp)
     }
 
-    fn read_indirect(
+    pub(super) fn read_indirect(
         &self,
         io: &dyn BlockStore,
         obj: ObjectId,

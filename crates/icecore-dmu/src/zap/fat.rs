@@ -17,13 +17,13 @@ const BLOCK: u64 = 16384;
 pub(super) struct Header {
     table_blk: u64,
     table_blocks: u64,
-    table_shift: u64,
+    pub(super) table_shift: u64,
     free_blk: u64,
     num_leafs: u64,
     pub(super) num_entries: u64,
     salt: u64,
     norm: u64,
-    flags: u64,
+    pub(super) flags: u64,
     block: Vec<u8>,
 }
 
@@ -84,7 +84,13 @@ impl Header {
     }
 
     /// Pointer table entry `index`: the block id of a leaf.
-    fn pointer(&self, os: &Objset, io: &dyn BlockStore, obj: ObjectId, index: u64) -> Result<u64, ReadError> {
+    pub(super) fn pointer(
+        &self,
+        os: &Objset,
+        io: &dyn BlockStore,
+        obj: ObjectId,
+        index: u64,
+    ) -> Result<u64, ReadError> {
         if self.table_blk == 0 {
             return Ok(u64_at(&self.block, self.block.len() / 2 + index as usize * 8));
         }
@@ -133,7 +139,7 @@ impl Header {
         Ok((blkid, leaf))
     }
 
-    fn leaf_at(
+    pub(super) fn leaf_at(
         &self,
         os: &Objset,
         io: &dyn BlockStore,
@@ -188,8 +194,11 @@ pub(super) fn iter(
     while index < 1 << head.table_shift {
         let blkid = head.pointer(os, io, obj, index)?;
         let leaf = head.leaf_at(os, io, obj, dn, blkid)?;
-        if u64::from(leaf.prefix_len) > head.table_shift {
-            return Err(Corrupt::new("ZAP leaf", format!("prefix of {} bits", leaf.prefix_len)).into());
+        // A leaf says one prefix, so it is met once: the walk ends with the leaves that are on disk.
+        let below = head.table_shift.checked_sub(u64::from(leaf.prefix_len));
+        if below.is_none_or(|below| leaf.prefix != index >> below) {
+            let why = format!("object {obj} block {blkid} at entry {index}: prefix {:#x}", leaf.prefix);
+            return Err(Corrupt::new("ZAP leaf", why).into());
         }
         for mut e in leaf.entries {
             if head.flags & FLAG_UINT64_KEY == 0 && e.name.last() == Some(&0) {

@@ -1,0 +1,33 @@
+//! Files of file systems in a pool: `icecore ls`, `cat`, `cp`, `find` and `du`. Nothing is mounted, nothing is written
+//! to the pool.
+
+mod cat;
+mod cp;
+mod dest;
+mod du;
+mod find;
+mod key;
+mod ls;
+mod out;
+mod place;
+
+use crate::commands::Command;
+
+/// The commands, for `main`.
+pub const COMMANDS: &[Command] = &[
+    (&["ls"], ls::run, ls::USAGE),
+    (&["cat"], cat::run, cat::USAGE),
+    (&["cp"], cp::run, cp::USAGE),
+    (&["find"], find::run, find::USAGE),
+    (&["du"], du::run, du::USAGE),
+];
+
+/// Runs `COMMAND ARGS` if it is one of these.
+pub fn run(command: &str, args: &[String]) -> Option<crate::fail::Outcome> {
+    let (_, run, usage) = COMMANDS.iter().find(|(names, ..)| names.contains(&command))?;
+    if matches!(args, [only] if only == "--help" || only == "-?") {
+        println!("usage:\n\ticecore {usage}");
+        return Some(Ok(()));
+    }
+    Some(run(args))
+}

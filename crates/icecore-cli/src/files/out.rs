@@ -1,0 +1,82 @@
+//! Standard output for names from a disk: as they are into a pipe, harmless on a terminal.
+
+use crate::fail::{Fail, Outcome};
+use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
+
+/// Standard output.
+pub struct Out {
+    to: BufWriter<StdoutLock<'static>>,
+    terminal: bool,
+}
+
+impl Out {
+    /// Locks standard output.
+    pub fn new() -> Self {
+        let stdout = std::io::stdout();
+        let terminal = rustix::termios::isatty(&stdout);
+        Self { to: BufWriter::with_capacity(1 << 16, stdout.lock()), terminal }
+    }
+    /// Bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Outcome {
+        self.to.write_all(bytes).map_err(failed)
+    }
+    /// A name or path; on a terminal without control characters.
+    pub fn name(&mut self, name: &[u8]) -> Outcome {
+        if self.terminal { self.bytes(escaped(name).as_bytes()) } else { self.bytes(name) }
+    }
+    /// Zeros.
+    pub fn zeros(&mut self, mut n: u64) -> Outcome {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while n > 0 {
+            let take = n.min(ZEROS.len() as u64);
+            self.bytes(&ZEROS[..take as usize])?;
+            n -= take;
+        }
+        Ok(())
+    }
+    /// Everything out.
+    pub fn finish(mut self) -> Outcome {
+        self.to.flush().map_err(failed)
+    }
+}
+
+/// A reader that has gone away has had enough: no message, but no success either.
+fn failed(e: std::io::Error) -> Fail {
+    match e.kind() {
+        ErrorKind::BrokenPipe => Fail::said(141),
+        _ => Fail::new(format!("standard output: {e}")),
+    }
+}
+
+/// A name with control characters and bytes that are not UTF-8 as escapes.
+pub fn escaped(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            // Characters that turn the direction of writing can make one name look like another.
+            if c.is_control()
+                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_move_the_cursor() {
+        assert_eq!(escaped(b"a\x1b[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(escaped("caf\u{e9} \u{202e}gpj".as_bytes()), "caf\u{e9} \\u{202e}gpj");
+        assert_eq!(escaped(b"\xff\n"), "\\xff\\n");
+    }
+}

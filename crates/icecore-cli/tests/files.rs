@@ -1,0 +1,256 @@
+//! `icecore ls`, `cat`, `cp`, `find` and `du` as they are typed, on the pool in the repository.
+#![allow(clippy::unwrap_used)]
+
+use icecore_check::fixture::{fixture_copy, tests_data};
+use icecore_check::manifest::sha256_of;
+use icecore_check::{files, zdb};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSPHRASE: &str = "correct horse battery staple\n";
+
+/// A folder with the pool, imported read-only.
+struct Bench {
+    dir: PathBuf,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Bench {
+    fn empty(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("icecore-files-{name}-{}", std::process::id()));
+        fs::create_dir_all(dir.join("pool")).unwrap();
+        fs::create_dir_all(dir.join("out")).unwrap();
+        Self { dir }
+    }
+    fn new(name: &str) -> Self {
+        let bench = Self::empty(name);
+        fixture_copy("cold/main.img", &bench.dir.join("pool/main.img"));
+        bench.import("main");
+        bench
+    }
+    fn import(&self, pool: &str) {
+        let dir = self.dir.join("pool").display().to_string();
+        self.ok(&["zpool", "import", "-N", "-o", "readonly=on", "-d", &dir, pool]);
+    }
+    fn out(&self) -> PathBuf {
+        self.dir.join("out")
+    }
+    fn run(&self, input: &str, args: &[&str]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
+            .args(args)
+            .env("ICECORE_STATE_DIR", self.dir.join("state"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that asks for nothing may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+    /// Standard output of a command that must succeed, with the passphrase at hand.
+    fn ok(&self, args: &[&str]) -> Vec<u8> {
+        let run = self.run(PASSPHRASE, args);
+        assert!(run.status.success(), "{args:?}: {}", String::from_utf8_lossy(&run.stderr));
+        run.stdout
+    }
+    fn text(&self, args: &[&str]) -> String {
+        String::from_utf8(self.ok(args)).unwrap()
+    }
+    /// Status and complaint of a command that must fail.
+    fn fails(&self, input: &str, args: &[&str]) -> (i32, String) {
+        let run = self.run(input, args);
+        assert!(!run.status.success(), "{args:?} succeeded");
+        (run.status.code().unwrap(), String::from_utf8(run.stderr).unwrap())
+    }
+}
+
+/// Compares a folder with a manifest of the same tree: all but the sizes of directories, and owners only for root.
+fn same_as_manifest(folder: &Path, manifest: &str) {
+    let text = fs::read_to_string(tests_data().join("cold/main.expected").join(manifest)).unwrap();
+    let (entries, rest) = text.split_once("# sha256\n").unwrap();
+    let (sums, _) = rest.split_once("# xattr\n").unwrap();
+    assert!(entries.lines().count() > 1, "{manifest} says little");
+    for line in entries.lines() {
+        let (head, target) = line.split_once('\t').unwrap();
+        let f: Vec<&str> = head.splitn(8, ' ').collect();
+        let path = folder.join(f[7]);
+        let meta = path.symlink_metadata().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let kind = match f[0] {
+            "f" => meta.is_file(),
+            "d" => meta.is_dir(),
+            "l" => meta.is_symlink(),
+            other => panic!("{other} in {manifest}"),
+        };
+        assert!(kind, "{line}");
+        if f[0] == "l" {
+            assert_eq!(fs::read_link(&path).unwrap().to_str(), Some(target));
+        } else {
+            assert_eq!(format!("{:o}", meta.permissions().mode() & 0o7777), f[1], "{line}");
+        }
+        if f[0] == "f" {
+            assert_eq!(
+                (meta.size().to_string().as_str(), meta.nlink().to_string().as_str()),
+                (f[4], f[6]),
+                "{line}"
+            );
+        }
+        assert_eq!(format!("{}.{:09}0", meta.mtime(), meta.mtime_nsec()), f[5], "{line}");
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            assert_eq!(
+                (meta.uid().to_string().as_str(), meta.gid().to_string().as_str()),
+                (f[2], f[3]),
+                "{line}"
+            );
+        }
+    }
+    for line in sums.lines() {
+        let (sum, path) = line.split_once("  ").unwrap();
+        assert_eq!(sha256_of(&fs::read(folder.join(path)).unwrap()), sum, "{path}");
+    }
+}
+
+#[test]
+fn copies_are_what_was_there() {
+    let b = Bench::new("cp");
+    let out = b.out().display().to_string();
+    for (dataset, name, manifest) in [
+        ("main/encrypted/docs@root", "docs", "main%encrypted%docs@root.manifest"),
+        ("main/encrypted/photos@newsnapshot", "photos", "main%encrypted%photos@newsnapshot.manifest"),
+        ("main/plain@root:/", "plain", "main%plain@root.manifest"),
+    ] {
+        b.ok(&["cp", "-rp", dataset, &out]);
+        same_as_manifest(&b.out().join(name), manifest);
+    }
+    let sparse = b.out().join("photos/sparse.raw").metadata().unwrap();
+    assert!(sparse.size() == 40 << 20 && sparse.blocks() * 512 < 2 << 20, "holes were written out");
+    // One file under a new name, and without -p with the mode the mask leaves.
+    let one = b.out().join("one").display().to_string();
+    b.ok(&["cp", "main/encrypted/docs@root:deep/link", &one]);
+    assert_eq!(fs::read(&one).unwrap(), fs::read(b.out().join("docs/letter-1.txt")).unwrap());
+    // The volume as one file.
+    b.ok(&["cp", "main/encrypted/vol@newsnapshot", &out]);
+    let sum = fs::read_to_string(tests_data().join("cold/main.expected/vol.sha256")).unwrap();
+    assert_eq!(Some(sha256_of(&fs::read(b.out().join("vol")).unwrap()).as_str()), sum.split(' ').next());
+}
+
+/// A link that lies in the destination leads nowhere for us, whatever is to be written under its name.
+#[test]
+fn nothing_is_written_through_links_in_the_destination() {
+    let b = Bench::new("links");
+    let outside = b.dir.join("outside");
+    fs::create_dir_all(&outside).unwrap();
+    fs::write(outside.join("target"), "mine").unwrap();
+    fs::create_dir(b.out().join("docs")).unwrap();
+    symlink(&outside, b.out().join("docs/deep")).unwrap();
+    symlink(outside.join("target"), b.out().join("docs/letter-1.txt")).unwrap();
+    let out = b.out().display().to_string();
+    let (status, why) = b.fails(PASSPHRASE, &["cp", "-r", "main/encrypted/docs@root", &out]);
+    assert_eq!(status, 1);
+    assert!(why.contains("docs/deep"), "{why}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(outside.join("target")).unwrap(), "mine");
+    let letter = b.out().join("docs/letter-1.txt").symlink_metadata().unwrap();
+    assert!(letter.is_file() && letter.size() > 4);
+}
+
+#[test]
+fn listings() {
+    let b = Bench::new("ls");
+    assert_eq!(b.text(&["ls", "main/plain@root"]), "blob\nnotes.txt\n");
+    assert_eq!(b.text(&["ls", "main/encrypted/docs@root:deep"]), "er\nhard\nlink\n");
+    let long = b.text(&["ls", "-l", "main/encrypted/docs@root:deep/"]);
+    assert!(long.contains("lrwxrwxrwx") && long.contains("link -> ../letter-1.txt"), "{long}");
+    let tree = b.text(&["ls", "-R", "main/encrypted/docs@root:deep"]);
+    assert!(tree.contains("\n\nmain/encrypted/docs@root:deep/er/still:\nledger.csv\n"), "{tree}");
+    let json = b.text(&["ls", "-l", "--json", "main/encrypted/photos@root:IMG_0001.jpg"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["size"].as_u64(), json["mode"].as_str()), (Some(150_001), Some("0644")));
+    assert_eq!(json["xattrs_hex"]["user.comment"], "6772616e646d612c2031393734");
+    assert_eq!(json["acl"].as_array().unwrap().len(), 3);
+    let found = b.text(&["find", "main/encrypted/docs@root", "-type", "f", "-name", "l*r.csv"]);
+    assert_eq!(found, "main/encrypted/docs@root:deep/er/still/ledger.csv\n");
+    let found = b.text(&["find", "main/encrypted/docs@root:deep", "-type", "d,l"]);
+    assert_eq!(found.lines().count(), 4, "{found}");
+    let sum: u64 = (1..=6).map(|i| i * 150_001).sum::<u64>() + (40 << 20);
+    let du = b.text(&["du", "-bs", "main/encrypted/photos@root"]);
+    assert_eq!(du, format!("{sum}\tmain/encrypted/photos@root\n"));
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let b = Bench::new("fail");
+    // (input, arguments, status, a part of the complaint)
+    let cases: [(&str, &[&str], i32, &str); 13] = [
+        ("", &["ls", "main/none"], 1, "main/none does not exist"),
+        ("", &["ls", "nopool/x"], 1, "no such pool or dataset"),
+        ("", &["ls", "main/plain:none/x"], 1, "main/plain:none/x: none: no such file or directory"),
+        ("", &["cat", "main/plain@root:blob/x"], 1, "blob: not a directory"),
+        ("", &["cat", "main/plain@root:"], 1, "is a directory"),
+        ("", &["cp", "main/plain@root:", "/"], 1, "-r copies directories"),
+        ("", &["cp", "main/plain@root:blob", "/none/none"], 1, "cannot copy to '/none/none'"),
+        ("not the passphrase\n", &["ls", "main/encrypted"], 1, "Incorrect key provided"),
+        ("", &["ls", "main/encrypted"], 1, "too short"),
+        (PASSPHRASE, &["ls", "main/encrypted/vol"], 1, "is a volume"),
+        ("", &["ls"], 2, "usage"),
+        ("", &["find", "main/plain", "-type", "x"], 2, "unknown argument to -type"),
+        ("", &["du", "-z", "main"], 2, "invalid option"),
+    ];
+    for (input, args, status, part) in cases {
+        let (got, why) = b.fails(input, args);
+        assert!(got == status && why.contains(part), "{args:?}: {got} {why}");
+        assert!(!why.contains("correct horse"), "{why}");
+    }
+}
+
+/// Copying many small files takes no longer for each than `zdb -r`, the way there is without us, takes for one.
+#[test]
+fn ten_thousand_small_files() {
+    const COUNT: usize = 10_000;
+    let b = Bench::empty("many");
+    let image = b.dir.join("pool/many.img");
+    fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    b.ok(&["zpool", "create", "-m", "none", "many", image.to_str().unwrap()]);
+    b.ok(&["zfs", "create", "many/small"]);
+    b.ok(&["zpool", "export", "many"]);
+    let data = |i: usize| format!("file {i} ").repeat(10 + i % 300).into_bytes();
+    files::fill(&image, "many/small", COUNT, data).unwrap();
+    b.import("many");
+    let out = b.out().join("copy").display().to_string();
+    let start = Instant::now();
+    b.ok(&["cp", "-r", "many/small", &out]);
+    let each = start.elapsed() / COUNT as u32;
+    for i in 0..COUNT {
+        assert_eq!(fs::read(b.out().join(format!("copy/file-{i}"))).unwrap(), data(i), "file {i}");
+    }
+    assert_eq!(fs::read_dir(b.out().join("copy")).unwrap().count(), COUNT);
+    assert_eq!(b.text(&["ls", "many/small"]).lines().count(), COUNT);
+    eprintln!("cp -r: {each:?} a file");
+    if !zdb::zdb_available() {
+        assert!(each < Duration::from_millis(5), "{each:?} a file");
+        return;
+    }
+    let one = b.out().join("one");
+    fs::create_dir(&one).unwrap();
+    let mut zdb = Command::new("zdb");
+    zdb.args(["-e", "-p"])
+        .arg(b.dir.join("pool"))
+        .args(["-r", "many/small", "file-7"])
+        .arg(one.join("file-7"));
+    let start = Instant::now();
+    let run = zdb.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();
+    let theirs = start.elapsed();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(fs::read(one.join("file-7")).unwrap(), data(7));
+    eprintln!("zdb -r: {theirs:?} for one");
+    assert!(each < theirs, "{each:?} a file, zdb {theirs:?}");
+}

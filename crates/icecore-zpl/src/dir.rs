@@ -1,0 +1,93 @@
+//! Directories: ZAPs from names to objects (zfs_dir.c). A value is one word: object number in the low 48 bits, type in
+//! the high 4 (0 in file systems of version 1). Other users of a dataset (Lustre) may put more words behind it.
+
+use crate::error::{Result, ZplError};
+use crate::filesystem::Filesystem;
+use crate::name::Folding;
+use crate::znode::{FileKind, Znode};
+use icecore_dmu::BlockStore;
+use icecore_dmu::zap::{self, ZapEntry, ZapValue};
+use icecore_format::{ObjectId, ObjectType};
+
+/// One name in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// The name: any bytes (see [`crate::is_safe_name`]).
+    pub name: Vec<u8>,
+    /// What it leads to.
+    pub object: ObjectId,
+    /// What kind of file that is, as the entry says.
+    pub kind: Option<FileKind>,
+}
+
+impl DirEntry {
+    fn new(dir: ObjectId, e: ZapEntry) -> Result<Self> {
+        let word = match &e.value {
+            ZapValue::U64(words) => words.first().copied(),
+            _ => None,
+        };
+        let word = word.ok_or_else(|| {
+            let name = e.name_str();
+            ZplError::corrupt("directory", dir, format!("{} does not lead to an object", name.escape_debug()))
+        })?;
+        let object = ObjectId(word & ((1 << 48) - 1));
+        Ok(Self { name: e.name, object, kind: FileKind::from_mode(word >> 48) })
+    }
+}
+
+/// A place in a directory.
+pub struct DirCursor {
+    dir: ObjectId,
+    zap: zap::Cursor,
+}
+
+impl DirCursor {
+    /// The next names in the order they have on disk, a leaf at a time and perhaps none; `None` after the last.
+    pub fn next_batch(&mut self, fs: &Filesystem, io: &dyn BlockStore) -> Result<Option<Vec<DirEntry>>> {
+        let Some(entries) = self.zap.next_leaf(fs.objset(), io)? else { return Ok(None) };
+        entries.into_iter().map(|e| DirEntry::new(self.dir, e)).collect::<Result<_>>().map(Some)
+    }
+}
+
+impl Filesystem {
+    /// The names in a directory, from the first.
+    pub fn entries(&self, io: &dyn BlockStore, dir: &Znode) -> Result<DirCursor> {
+        if dir.kind != FileKind::Directory {
+            return Err(ZplError::NotDirectory(format!("object {}", dir.id)));
+        }
+        if dir.dnode().kind() != ObjectType::DIRECTORY_CONTENTS {
+            let why = format!("its contents are of type {:?}", dir.dnode().kind());
+            return Err(ZplError::corrupt("directory", dir.id, why));
+        }
+        let zap = zap::Cursor::new(self.objset(), io, dir.id, dir.dnode().clone())?;
+        Ok(DirCursor { dir: dir.id, zap })
+    }
+
+    /// What `name` in `dir` leads to, compared as the file system compares names (`zfs_match_find`, zfs_dir.c).
+    ///
+    /// Where names are folded the directory is read through: the hash of a folded name depends on Unicode tables of the
+    /// system that wrote it.
+    pub fn lookup(&self, io: &dyn BlockStore, dir: &Znode, name: &[u8]) -> Result<Option<DirEntry>> {
+        let mut cursor = self.entries(io, dir)?;
+        if self.folding().is_exact() && self.case() == crate::Case::Sensitive {
+            let value = zap::lookup_bytes(self.objset(), io, dir.id, name)?;
+            return value
+                .map(|value| DirEntry::new(dir.id, ZapEntry { name: name.to_vec(), value }))
+                .transpose();
+        }
+        let folding: Folding = self.folding();
+        let wanted = folding.fold(name);
+        let mut same = None;
+        while let Some(batch) = cursor.next_batch(self, io)? {
+            for e in batch {
+                if e.name == name {
+                    return Ok(Some(e));
+                }
+                if same.is_none() && folding.fold(&e.name) == wanted {
+                    same = Some(e);
+                }
+            }
+        }
+        Ok(same)
+    }
+}

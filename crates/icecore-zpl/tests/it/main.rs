@@ -1,0 +1,7 @@
+//! Files of pools that real OpenZFS made (with `ICECORE_ZOO` set, all of that folder), and file systems made by hand
+//! that it never would make.
+#![allow(clippy::unwrap_used)]
+
+mod cold;
+mod made;
+mod zoo;
