@@ -6,7 +6,6 @@ mod cp;
 mod dest;
 mod du;
 mod find;
-mod key;
 mod ls;
 mod out;
 mod place;

@@ -2,8 +2,8 @@
 //!
 //! Names of datasets may have colons too: the text before the first colon that names a dataset is the dataset.
 
-use super::key::key_for;
 use crate::fail::{Fail, Outcome};
+use crate::keys::{Ask, How, unlock};
 use crate::session::{self, For};
 use icecore_pool::{Io, Pool};
 use icecore_zpl::{Dataset, Filesystem, Follow, Resolved, Volume};
@@ -53,14 +53,12 @@ impl Pools {
                 }
             }
             let Some(pool) = self.open.get_mut(name) else { continue };
-            let r = match pool.dsl.lookup_dataset(pool.io(), dataset) {
-                Ok(r) => r,
-                Err(e) => {
-                    first_error.get_or_insert(Fail::new(format!("cannot open '{dataset}': {e}")));
-                    continue;
-                }
-            };
-            key_for(pool, dataset, r)?;
+            if let Err(e) = pool.dsl.lookup_dataset(pool.io(), dataset) {
+                first_error.get_or_insert(Fail::new(format!("cannot open '{dataset}': {e}")));
+                continue;
+            }
+            unlock(pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
+                .map_err(|f| Fail { message: format!("cannot open '{dataset}': {}", f.message), ..f })?;
             let content = icecore_zpl::open(pool.io(), &pool.dsl, dataset)
                 .map_err(|e| Fail::new(format!("cannot open '{dataset}': {e}")))?;
             return Ok(Place {
