@@ -1,5 +1,7 @@
 //! `icecore stream`: what a stream file holds, and whether all of it is sound. No pool is needed.
 
+mod unpack;
+
 use crate::args::{Opt, Typed, flag, value};
 use crate::commands::Command;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -19,7 +21,13 @@ const KEY_MAX: u64 = 1 << 10;
 const VERIFY_USAGE: &str = "stream verify [--json] [-q] [--key-file FILE] <file|-> ...";
 const DUMP_USAGE: &str = "stream dump [-v] <file|->";
 
-const COMMANDS: &[Command] = &[(&["verify"], run_verify, VERIFY_USAGE), (&["dump"], run_dump, DUMP_USAGE)];
+const COMMANDS: &[Command] = &[
+    (&["verify"], run_verify, VERIFY_USAGE),
+    (&["dump"], run_dump, DUMP_USAGE),
+    (&["ls"], unpack::run_ls, unpack::LS_USAGE),
+    (&["cat"], unpack::run_cat, unpack::CAT_USAGE),
+    (&["extract"], unpack::run_extract, unpack::EXTRACT_USAGE),
+];
 
 /// Runs `icecore stream ARGS`.
 pub fn run(args: &[String]) -> Outcome {

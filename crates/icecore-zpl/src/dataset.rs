@@ -67,6 +67,11 @@ pub fn open(io: &dyn BlockStore, dsl: &Dsl, name: &str) -> Result<Dataset> {
     })
 }
 
+/// Opens the head or snapshot in object `obj` of the MOS.
+pub fn open_object(io: &dyn BlockStore, dsl: &Dsl, obj: u64) -> Result<Dataset> {
+    open_ref(io, dsl, dsl.by_object(io, obj)?)
+}
+
 fn open_ref(io: &dyn BlockStore, dsl: &Dsl, r: DatasetRef) -> Result<Dataset> {
     if !dsl.key_loaded(io, r.dir)? {
         return Err(ZplError::KeyNotLoaded(String::new()));

@@ -30,11 +30,12 @@ mod path;
 mod sa;
 mod symlink;
 mod walk;
+mod whereis;
 mod xattr;
 mod znode;
 
 pub use content::{Content, Extent};
-pub use dataset::{Dataset, Volume, open};
+pub use dataset::{Dataset, Volume, open, open_object};
 pub use dir::{DirCursor, DirEntry};
 pub use error::{Result, ZplError};
 pub use filesystem::{Case, Filesystem};

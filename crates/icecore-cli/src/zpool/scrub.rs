@@ -7,9 +7,11 @@ use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::session::{self, For};
 use crate::state::{self, Imported};
+use icecore_format::ObjectId;
 use icecore_pool::Pool;
 use icecore_pool::heal::{Source, dataset_name, heal};
 use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
+use icecore_zpl::{Dataset, Filesystem, open_object};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -159,10 +161,11 @@ fn report(pool: &Pool, found: &Scrubbed, secs: u64, exact: f64) {
         found.lost
     );
     // One line a file: a file may have lost many blocks.
+    let mut names = Names { pool, filesystems: BTreeMap::new(), paths: BTreeMap::new() };
     let mut mended: BTreeMap<String, u64> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<&Damage>> = BTreeMap::new();
     for damage in &found.damage {
-        let place = place(pool, damage);
+        let place = names.place(damage);
         if damage.seen.lost {
             lost.entry(place).or_default().push(damage);
         } else {
@@ -199,7 +202,38 @@ fn report(pool: &Pool, found: &Scrubbed, secs: u64, exact: f64) {
     }
 }
 
-/// The file a block belongs to, in the words of `zpool status -v`.
-fn place(pool: &Pool, damage: &Damage) -> String {
-    format!("{}:<{:#x}>", dataset_name(pool, damage.at.objset), damage.at.object.0)
+/// The files that blocks belong to, in the words of `zpool status -v`: by path where the file system can be read (it
+/// is not encrypted, or its key is loaded), by number where not.
+struct Names<'a> {
+    pool: &'a Pool,
+    filesystems: BTreeMap<u64, Option<Filesystem>>,
+    paths: BTreeMap<(u64, ObjectId), Option<String>>,
+}
+
+impl Names<'_> {
+    fn place(&mut self, damage: &Damage) -> String {
+        let (objset, object) = (damage.at.objset, damage.at.object);
+        let dataset = dataset_name(self.pool, objset);
+        match self.path(objset, object) {
+            Some(path) => format!("{dataset}:{path}"),
+            None => format!("{dataset}:<{:#x}>", object.0),
+        }
+    }
+
+    fn path(&mut self, objset: u64, object: ObjectId) -> Option<String> {
+        if objset == 0 || object.0 == 0 {
+            return None;
+        }
+        let (io, dsl) = (self.pool.io(), &self.pool.dsl);
+        let fs = self.filesystems.entry(objset).or_insert_with(|| match open_object(io, dsl, objset) {
+            Ok(Dataset::Filesystem(fs)) => Some(*fs),
+            _ => None,
+        });
+        let fs = fs.as_ref()?;
+        let found = self.paths.entry((objset, object)).or_insert_with(|| {
+            let path = fs.path_of(io, object).ok()?;
+            Some(String::from_utf8_lossy(&path).escape_debug().to_string())
+        });
+        found.clone()
+    }
 }

@@ -5,8 +5,10 @@
 mod datasets;
 mod keys;
 mod receive;
+mod scrub;
 mod send;
 mod story;
+mod streams;
 mod support;
 mod sync;
 mod wrong;

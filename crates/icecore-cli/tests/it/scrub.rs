@@ -1,0 +1,76 @@
+//! Bit rot on a drive without redundancy: named by file, and fetched back from the backup.
+
+use crate::support::Desk;
+use icecore_check::fixture::fixture_copy;
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+/// Flips a bit in one of `every` sectors that hold something, beyond the labels.
+fn rot(image: &std::path::Path, every: usize) -> usize {
+    let file = fs::OpenOptions::new().read(true).write(true).open(image).unwrap();
+    let len = file.metadata().unwrap().len();
+    let (mut seen, mut flipped) = (0, 0);
+    let mut sector = [0_u8; 4096];
+    for at in (5 << 20..len - (1 << 20)).step_by(4096) {
+        file.read_exact_at(&mut sector, at).unwrap();
+        if sector.iter().all(|b| *b == 0) {
+            continue;
+        }
+        seen += 1;
+        if seen % every == 0 {
+            file.write_all_at(&[sector[77] ^ 8], at + 77).unwrap();
+            flipped += 1;
+        }
+    }
+    flipped
+}
+
+#[test]
+fn rot_is_named_and_the_backup_gives_it_back() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("main")).unwrap();
+    let image = desk.path("main/main.img");
+    fixture_copy("cold/main.img", &image);
+    desk.ok("zpool import -f -d main main");
+    desk.pool("backup", 192);
+    desk.piped("zfs send -w -R main@newsnapshot", "zfs receive -F backup");
+    let sound = desk.ok("zpool scrub main");
+    assert!(sound.contains("repaired 0B, 0 errors"), "{sound}");
+    let notes = desk.bytes("icecore cat main/plain@newsnapshot:/notes.txt");
+
+    assert!(rot(&image, 150) > 10);
+    let before = fs::read(&image).unwrap();
+    let look = desk.run("zpool scrub -n main");
+    assert_eq!(look.status, 1);
+    assert!(look.text().contains("Permanent errors have been detected"), "{}", look.text());
+    assert!(look.text().contains("main/plain@root:/"), "{}", look.text());
+    assert_eq!(fs::read(&image).unwrap(), before, "-n wrote something");
+
+    let healed = desk.ok("zpool scrub --from backup main");
+    assert!(healed.contains("blocks were fetched from backup"), "{healed}");
+    let again = desk.ok("zpool scrub main");
+    assert!(again.contains("repaired 0B, 0 errors"), "{again}");
+    assert_eq!(desk.bytes("icecore cat main/plain@newsnapshot:/notes.txt"), notes);
+    let status = desk.ok("zpool status main");
+    assert!(status.contains("scan: scrub repaired 0B in") && status.contains("with 0 errors on"), "{status}");
+    assert!(desk.ok("icecore inspect blocks main").contains("no leaks"));
+    desk.export_and_judge("main");
+    desk.refused("zpool scrub nowhere", 1, &["cannot open 'nowhere': no such pool"]);
+    desk.refused("zpool scrub", 2, &["missing pool name argument"]);
+}
+
+#[test]
+fn labels_and_uberblocks_are_shown() {
+    let desk = Desk::with_pool("tank");
+    let label = desk.ok("icecore inspect label tank/drive.img");
+    assert!(label.contains("name = tank") && label.contains("the same as label 0"), "{label}");
+    let found: serde_json::Value =
+        serde_json::from_str(&desk.ok("icecore inspect uberblocks --json tank/drive.img")).unwrap();
+    assert!(found["uberblocks"].as_array().unwrap().len() >= 4);
+    assert!(desk.ok("icecore inspect config tank").contains("name = tank"));
+    let json: serde_json::Value =
+        serde_json::from_str(&desk.ok("icecore inspect blocks --json tank")).unwrap();
+    assert_eq!(json["space_maps"], json["pointers"]);
+    desk.refused("icecore inspect label state", 1, &[]);
+    desk.refused("icecore inspect blocks nowhere", 1, &["no pool 'nowhere' is imported here"]);
+}
