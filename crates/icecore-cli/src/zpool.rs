@@ -4,6 +4,7 @@ mod create;
 mod export;
 mod get;
 mod import;
+mod import_list;
 mod labelclear;
 mod list;
 mod scrub;

@@ -71,7 +71,7 @@ impl Pool {
         io.writable = true;
         io.hole_birth = true;
         io.set_alloc(fresh_allocator(&io.vdevs));
-        let usable = io.space().size - io.space().slop();
+        let usable = io.space().usable();
         let info = PoolInfo { name: spec.name.clone(), version: VERSION_FEATURES, usable };
         let features: Vec<Feature> = features::of_new_pools().collect();
         let chance = Box::new(EnvChance(env));

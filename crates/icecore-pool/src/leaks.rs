@@ -12,7 +12,8 @@ use crate::walk::{Unseen, datasets, every_block};
 use icecore_dmu::{BlockStore, ReadError, Want, bpobj};
 use icecore_format::objset::ObjsetPhys;
 use icecore_format::zil::ZilHeaderPhys;
-use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
+use icecore_format::{Blkptr, Bookmark, Dva, ObjectId, ObjectType};
+use icecore_vdev::Top;
 use std::collections::BTreeMap;
 
 /// A range of a top-level vdev.
@@ -75,8 +76,8 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
         tally.allocated += bp.asize();
         // A gang whose header cannot be read takes at least what its pointer says.
         let places = pool.io.places(bp).unwrap_or_else(|_| bp.dvas().to_vec());
-        for dva in places {
-            if used.entry(dva.vdev()).or_default().add(dva.offset(), dva.asize()).is_err() {
+        for (vdev, start, len) in places.iter().flat_map(|dva| now_at(pool, dva)) {
+            if used.entry(vdev).or_default().add(start, len).is_err() {
                 shared += 1;
             }
         }
@@ -125,6 +126,17 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
         }
     }
     Ok(out)
+}
+
+/// Where the space of a DVA is: elsewhere, if its vdev was removed.
+fn now_at(pool: &Pool, dva: &Dva) -> Vec<(u32, u64, u64)> {
+    let vdevs = pool.io.vdevs();
+    let itself = (dva.vdev(), dva.offset(), dva.asize());
+    if !vdevs.tops().get(dva.vdev() as usize).is_some_and(Top::is_indirect) {
+        return vec![itself];
+    }
+    let places = vdevs.places(dva, dva.asize());
+    places.map_or(vec![itself], |p| p.into_iter().map(|(v, start, len)| (v as u32, start, len)).collect())
 }
 
 /// The first block of a head's intent log. A log that is in use has more: such a pool is not at rest.

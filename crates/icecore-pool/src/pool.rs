@@ -6,15 +6,15 @@
 //! 2. The configuration here is the one in the MOS; labels hold what `PoolConfig::label_for` makes of it.
 //! 3. After an error of a commit or an operation the pool object is of no more use: drop it and open again.
 
-use crate::error::PoolError;
+use crate::error::{PoolError, Result};
 use crate::io::Io;
-use crate::metaslab::Space;
+use crate::metaslab::{Class, Space};
 use icecore_dmu::WriteError;
 use icecore_dsl::{Chance, Dsl};
 use icecore_env::Env;
 use icecore_format::uberblock::UberblockPhys;
 use icecore_format::{Guid, Txg};
-use icecore_vdev::PoolConfig;
+use icecore_vdev::{PoolConfig, VdevConfig};
 use std::collections::BTreeSet;
 
 /// Who we are, for the labels: other systems refuse a pool that somebody else has in use.
@@ -104,6 +104,19 @@ impl Pool {
     #[must_use]
     pub fn space(&self) -> Space {
         self.io.space()
+    }
+    /// What a top-level vdev is for; `None` where nothing can be allocated (holes, removed vdevs).
+    #[must_use]
+    pub fn class(&self, vdev: usize) -> Option<Class> {
+        self.io.alloc.tops.get(vdev)?.as_ref().map(|t| t.class)
+    }
+    /// The hot and distributed spares it has.
+    pub fn spares(&self) -> Result<Vec<VdevConfig>> {
+        crate::open::aux_devices(&self.dsl.mos, &self.io, "spares")
+    }
+    /// The cache devices it has.
+    pub fn caches(&self) -> Result<Vec<VdevConfig>> {
+        crate::open::aux_devices(&self.dsl.mos, &self.io, "l2cache")
     }
     /// Passes the last commit took to converge.
     #[must_use]

@@ -285,6 +285,10 @@ vdev_config! {
     draid_nspares: Option<u64> = "draid_nspares";
     /// Groups of a draid.
     draid_ngroups: Option<u64> = "draid_ngroups";
+    /// Children of each failure domain of a draid, if there are several (newer releases).
+    draid_nchildren: Option<u64> = "draid_nchildren";
+    /// Number of a distributed spare.
+    spare_id: Option<u64> = "spareid";
     /// Whether ZFS partitioned the disk itself.
     whole_disk: Option<u64> = "whole_disk";
     /// It could not be found for long.
@@ -367,7 +371,8 @@ impl VdevConfig {
         }
         if self.kind == VdevKind::Raidz {
             let enough = |p: u64| (1..=3).contains(&p) && (self.children.len() as u64) > p;
-            if !self.nparity.is_some_and(enough) {
+            // Before version 3 there was single parity only, and no word of it (`vdev_raidz_init`).
+            if !enough(self.nparity.unwrap_or(1)) {
                 return bad(format!("nparity {:?} with {} children", self.nparity, self.children.len()));
             }
         }
@@ -377,6 +382,24 @@ impl VdevConfig {
     /// Whether the pair under `name` is set to something but 0.
     fn on(field: Option<u64>) -> bool {
         field.is_some_and(|v| v != 0)
+    }
+    /// What `zpool status` calls a vdev that is no device (`zpool_vdev_name`, libzfs_pool.c): its kind with its
+    /// layout, and its number.
+    #[must_use]
+    pub fn name(&self, id: u64) -> String {
+        let n = |field: Option<u64>| field.unwrap_or(0);
+        match self.kind {
+            VdevKind::Raidz => format!("raidz{}-{id}", self.nparity.unwrap_or(1)),
+            VdevKind::Draid => format!(
+                "draid{}:{}d:{}c:{}s-{id}",
+                n(self.nparity),
+                n(self.draid_ndata),
+                self.children.len(),
+                n(self.draid_nspares)
+            ),
+            VdevKind::DraidSpare => self.path.clone().unwrap_or_else(|| format!("dspare-{id}")),
+            _ => format!("{}-{id}", self.kind),
+        }
     }
     /// Whether it holds only the intent log.
     #[must_use]

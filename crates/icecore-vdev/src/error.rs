@@ -44,10 +44,18 @@ pub enum VdevError {
     Corrupt(Corrupt),
     /// Too many devices of a top-level vdev are missing.
     Missing {
-        /// The top-level vdev.
+        /// The top-level vdev, as `zpool status` names it.
+        name: String,
+        /// Its guid.
         guid: Guid,
-        /// The absent leaves: guid and last known path.
-        leaves: Vec<(Guid, String)>,
+        /// Children of it that are there.
+        here: usize,
+        /// Children that must be there.
+        needed: usize,
+        /// Children it has.
+        of: usize,
+        /// The absent leaves: guid, last known path, and why it is not used.
+        leaves: Vec<(Guid, String, String)>,
     },
     /// The device is smaller than a vdev must be, or than the configuration says.
     TooSmall {
@@ -91,9 +99,18 @@ impl fmt::Display for VdevError {
             }
             Self::Unsupported { kind, guid } => write!(f, "vdev kind «{kind}» ({guid}) is not supported"),
             Self::Corrupt(c) => c.fmt(f),
-            Self::Missing { guid, leaves } => {
-                write!(f, "too many devices of vdev {guid} are missing:")?;
-                leaves.iter().try_for_each(|(guid, path)| write!(f, " {path} ({guid})"))
+            Self::Missing { name, guid, here, needed, of, leaves } => {
+                write!(
+                    f,
+                    "vdev {name} (guid {guid}) cannot be read: {needed} of its {of} devices are needed, "
+                )?;
+                write!(f, "{here} are here")?;
+                let mut before = "; missing: ";
+                leaves.iter().try_for_each(|(guid, path, why)| {
+                    write!(f, "{before}{path} (guid {guid}, {why})")?;
+                    before = ", ";
+                    Ok(())
+                })
             }
             Self::TooSmall { device, size, needed } => {
                 write!(f, "{device} is too small: {size} bytes, {needed} needed")

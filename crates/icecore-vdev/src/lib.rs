@@ -12,8 +12,11 @@
 
 pub mod config;
 pub mod create;
+mod draid;
+mod draid_maps;
 pub mod error;
 pub mod gpt;
+pub mod indirect;
 pub mod label;
 pub mod probe;
 pub mod raidz;

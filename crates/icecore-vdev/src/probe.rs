@@ -12,6 +12,7 @@
 //! 3. The result depends on the labels and on the order of the candidates alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use icecore_format::{Guid, Txg};
 use crate::config::{PoolConfig, PoolState, VdevConfig, VdevKind};
 use crate::error::VdevError;
 use crate::gpt;
-use crate::label::{self, FoundUberblock, Labels};
+use crate::label::{self, FoundUberblock, LabelFault, Labels};
 use crate::tree::{Health, VdevSet};
 
 /// Most top-level vdevs believed of a label: far beyond any real pool, few enough to list.
@@ -93,8 +94,34 @@ impl Candidate {
 pub struct Probe {
     /// Devices with labels.
     pub candidates: Vec<Candidate>,
+    /// Devices without a sound label that have something in a label's place.
+    pub unlabelled: Vec<Unlabelled>,
     /// Paths that could not be opened or read, and why.
     pub unreadable: Vec<(PathBuf, DeviceError)>,
+}
+
+/// A device whose labels are all damaged, or that never was part of a pool.
+#[derive(Clone, Debug)]
+pub struct Unlabelled {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its newest uberblock: uberblocks are apart from the labels' configurations, so they may have survived.
+    pub uberblock: Option<FoundUberblock>,
+}
+
+impl Unlabelled {
+    fn examine(device: &dyn Device, path: &Path) -> Option<Self> {
+        let labels = Labels::read(device);
+        let odd = |l: &Result<PoolConfig, LabelFault>| {
+            matches!(l, Err(LabelFault::Checksum | LabelFault::Corrupt(_) | LabelFault::Device(_)))
+        };
+        if !labels.each.iter().any(odd) {
+            return None;
+        }
+        let found = label::read_uberblocks(device, None);
+        let uberblock = label::best_uberblock(&found, Txg(u64::MAX)).copied();
+        Some(Self { path: path.to_owned(), uberblock })
+    }
 }
 
 /// Looks at each path and, where it is a partitioned disk or image, at its ZFS partitions.
@@ -104,14 +131,17 @@ pub fn probe(paths: &[PathBuf], workers: &dyn Workers) -> Probe {
     let found = icecore_env::map(workers, paths.len(), |i| look(&paths[i]));
     for (path, result) in paths.iter().zip(found) {
         match result {
-            Ok(candidates) => out.candidates.extend(candidates),
+            Ok((candidates, unlabelled)) => {
+                out.candidates.extend(candidates);
+                out.unlabelled.extend(unlabelled);
+            }
             Err(e) => out.unreadable.push((path.clone(), e)),
         }
     }
     out
 }
 
-fn look(path: &Path) -> Result<Vec<Candidate>, DeviceError> {
+fn look(path: &Path) -> Result<(Vec<Candidate>, Option<Unlabelled>), DeviceError> {
     let whole: Arc<dyn Device> = Arc::new(FileDevice::open(path, Access::Probe)?);
     whole.read_at(0, &mut vec![0; 512.min(whole.size() as usize)])?;
     let source = |window| Some(Source { path: path.to_owned(), window });
@@ -123,10 +153,12 @@ fn look(path: &Path) -> Result<Vec<Candidate>, DeviceError> {
         Candidate::examine(Arc::new(p), source(Some(window)))
     });
     let inner: Vec<Candidate> = inner.collect();
-    if inner.is_empty() {
-        Ok(Candidate::examine(whole, source(None)).into_iter().collect())
-    } else {
-        Ok(inner)
+    if !inner.is_empty() {
+        return Ok((inner, None));
+    }
+    match Candidate::examine(whole.clone(), source(None)) {
+        Some(one) => Ok((vec![one], None)),
+        None => Ok((Vec::new(), Unlabelled::examine(&*whole, path))),
     }
 }
 
@@ -157,8 +189,31 @@ pub struct LeftOver {
 pub enum Unused {
     /// Another device with the same guid has a label or uberblock at least as new: a copy.
     Duplicate,
-    /// The pool's configuration does not name it: detached, replaced, removed or split off.
+    /// The pool's configuration does not name it: replaced, removed or split off.
     Stranger,
+    /// Its label says that it left the pool: detached or removed (`vdev_label_init` with `VDEV_LABEL_REMOVE`).
+    Detached,
+}
+
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Duplicate => "another device with the same guid is at least as new: a copy",
+            Self::Stranger => "the pool does not name it: replaced, removed or split off",
+            Self::Detached => "it was detached or removed from the pool",
+        })
+    }
+}
+
+/// A device some of whose labels are damaged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedLabels {
+    /// Its guid.
+    pub guid: Guid,
+    /// Its name.
+    pub device: String,
+    /// Which labels, and what is wrong with each.
+    pub faults: Vec<(usize, String)>,
 }
 
 /// A pool as far as labels tell.
@@ -194,6 +249,31 @@ impl FoundPool {
     #[must_use]
     pub fn health(&self) -> Health {
         self.vdevs.health()
+    }
+    /// Devices used of whose labels some are damaged.
+    #[must_use]
+    pub fn damaged_labels(&self) -> Vec<DamagedLabels> {
+        let faults = |c: &Candidate| -> Vec<(usize, String)> {
+            let each = c.labels.each.iter().enumerate();
+            each.filter_map(|(l, r)| Some((l, r.as_ref().err()?.to_string()))).collect()
+        };
+        let of = |(guid, c): (&Guid, &Candidate)| DamagedLabels {
+            guid: *guid,
+            device: c.name(),
+            faults: faults(c),
+        };
+        self.devices.iter().map(of).filter(|d| !d.faults.is_empty()).collect()
+    }
+    /// Whether a device without sound labels seems to be one of those missing: its uberblock is of this very
+    /// set of devices, or it lies where a missing one was.
+    #[must_use]
+    pub fn may_own(&self, device: &Unlabelled) -> bool {
+        let of_us = |u: &FoundUberblock| {
+            self.uberblock.is_some_and(|own| own.uberblock.guid_sum == u.uberblock.guid_sum)
+        };
+        let here = |a: &AbsentDevice| Path::new(&a.path) == device.path;
+        !self.absent.is_empty()
+            && (device.uberblock.as_ref().is_some_and(of_us) || self.absent.iter().any(here))
     }
     /// The host that has it, if that is not `own` and the pool was not cleanly left: hostid and name.
     #[must_use]
@@ -237,10 +317,18 @@ pub struct AuxDevice {
 #[must_use]
 pub fn assemble(candidates: &[Candidate]) -> (Vec<FoundPool>, Vec<AuxDevice>) {
     let mut by_pool: BTreeMap<Guid, Vec<&Candidate>> = BTreeMap::new();
-    let mut aux = Vec::new();
+    let (mut aux, mut gone) = (Vec::new(), Vec::new());
     for c in candidates {
         let Some(config) = c.newest() else { continue };
         match (config.pool_guid, config.guid) {
+            // A label of txg 0 is of no pool: `zpool_read_label` passes it by too (zutil_import.c).
+            (Some(pool), Some(guid)) if config.vdev_tree.is_some() && config.written() == Txg(0) => {
+                let why = Unused::Detached;
+                gone.push((Guid(pool), LeftOver { guid: Guid(guid), device: c.name(), why }));
+            }
+            (Some(_), Some(guid)) if config.vdev_tree.is_none() => {
+                aux.push(AuxDevice { guid: Guid(guid), state: config.pool_state(), device: c.name() });
+            }
             (Some(pool), Some(_)) => by_pool.entry(Guid(pool)).or_default().push(c),
             (None, Some(guid)) => {
                 aux.push(AuxDevice { guid: Guid(guid), state: config.pool_state(), device: c.name() });
@@ -249,6 +337,11 @@ pub fn assemble(candidates: &[Candidate]) -> (Vec<FoundPool>, Vec<AuxDevice>) {
         }
     }
     let mut pools: Vec<FoundPool> = by_pool.into_iter().filter_map(|(g, c)| pool(g, &c)).collect();
+    for (guid, device) in gone {
+        if let Some(pool) = pools.iter_mut().find(|p| p.guid == guid) {
+            pool.left_over.push(device);
+        }
+    }
     pools.sort_by(|a, b| (&a.name, a.guid).cmp(&(&b.name, b.guid)));
     (pools, aux)
 }

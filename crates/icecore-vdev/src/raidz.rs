@@ -15,10 +15,18 @@
 
 use std::collections::BTreeSet;
 
-use crate::tree::{Bad, BadCopy, Leaf};
+use crate::tree::{Bad, BadCopy};
 
 /// Most combinations of suspects tried for one block.
 pub const GUESSES_MAX: usize = 4096;
+
+/// The children of a raidz or draid as a block sees them.
+pub(crate) trait Children {
+    /// Reads of a child at an offset of its allocatable space.
+    fn read(&self, child: usize, offset: u64, out: &mut [u8]) -> Result<(), Bad>;
+    /// What a bad copy there is reported as.
+    fn bad(&self, child: usize, offset: u64, why: Bad) -> BadCopy;
+}
 
 /// What of a raidz the map of a block needs.
 #[derive(Clone, Copy, Debug)]
@@ -33,19 +41,33 @@ pub(crate) struct Shape {
 
 /// One child's part of a stripe. The first `nparity` columns are parity. Empty past the end of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Column {
-    child: usize,
-    offset: u64,
-    len: usize,
+pub(crate) struct Column {
+    pub child: usize,
+    pub offset: u64,
+    pub len: usize,
     /// Where its bytes are in the block; of no meaning for parity.
-    at: usize,
+    pub at: usize,
 }
 
-type Stripe = Vec<Column>;
+pub(crate) type Stripe = Vec<Column>;
 /// A column of a block: stripe, column.
 type Place = (usize, usize);
 
-fn map(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
+/// Where all of a block is.
+#[derive(Clone, Debug)]
+pub(crate) struct Map {
+    pub stripes: Vec<Stripe>,
+    pub nparity: usize,
+    /// Bytes of the block; its columns are whole sectors.
+    pub len: usize,
+}
+
+/// The map of a block on a raidz.
+pub(crate) fn map(shape: Shape, offset: u64, len: u64) -> Map {
+    Map { stripes: stripes(shape, offset, len), nparity: shape.nparity, len: len as usize }
+}
+
+fn stripes(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
     let Shape { width, born, nparity, ashift } = shape;
     assert!(nparity > 0 && born > nparity && width >= born, "a raidz has data and parity");
     let (born, parity) = (born as u64, nparity as u64);
@@ -84,7 +106,7 @@ fn map(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
 /// The writes that store a block of whole sectors: child, offset within it, bytes.
 pub(crate) fn columns(shape: Shape, offset: u64, data: &[u8]) -> Vec<(usize, u64, Vec<u8>)> {
     let mut out = Vec::new();
-    for stripe in map(shape, offset, data.len() as u64) {
+    for stripe in stripes(shape, offset, data.len() as u64) {
         let mut parts: Vec<Vec<u8>> = stripe
             .iter()
             .enumerate()
@@ -118,15 +140,13 @@ fn parity_of(data: &[Vec<u8>], p: usize, len: usize) -> Vec<u8> {
     sum
 }
 
-/// The data columns of a block as they are, if all can be read and pass the check. `leaves` are the children
-/// in order.
+/// The data columns of a block as they are, if all can be read and pass the check.
 pub(crate) fn read_plain(
-    leaves: &[&Leaf],
-    shape: Shape,
-    (offset, len): (u64, u64),
+    children: &dyn Children,
+    map: &Map,
     check: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Option<Vec<u8>> {
-    let mut block = Block::new(leaves, shape, offset, len);
+    let mut block = Block::new(children, map);
     block.fetch(Part::Data, &mut Vec::new());
     block.joined().filter(|data| check(data))
 }
@@ -134,19 +154,18 @@ pub(crate) fn read_plain(
 /// The block by any combination of columns that passes the check, with all columns read: what of them is
 /// unreadable or wrong is added to `bad`.
 pub(crate) fn read_all(
-    leaves: &[&Leaf],
-    shape: Shape,
-    (offset, len): (u64, u64),
+    children: &dyn Children,
+    map: &Map,
     check: &mut dyn FnMut(&[u8]) -> bool,
     bad: &mut Vec<BadCopy>,
 ) -> Option<Vec<u8>> {
-    let mut block = Block::new(leaves, shape, offset, len);
+    let mut block = Block::new(children, map);
     block.fetch(Part::Data, bad);
     block.fetch(Part::Parity, bad);
     let (data, wrong) = block.guess(check)?;
     for (s, i) in wrong {
-        let c = block.stripes[s][i];
-        bad.push(leaves[c.child].bad(c.offset, Bad::Checksum));
+        let c = map.stripes[s][i];
+        bad.push(children.bad(c.child, c.offset, Bad::Checksum));
     }
     Some(data)
 }
@@ -159,32 +178,28 @@ enum Part {
 
 /// A block being read: its map, and what of it has been read.
 struct Block<'a> {
-    leaves: &'a [&'a Leaf],
-    stripes: Vec<Stripe>,
-    nparity: usize,
-    len: usize,
+    children: &'a dyn Children,
+    map: &'a Map,
     /// Stripe by stripe, column by column; `None` for what was not or could not be read.
     parts: Vec<Vec<Option<Vec<u8>>>>,
 }
 
 impl<'a> Block<'a> {
-    fn new(leaves: &'a [&'a Leaf], shape: Shape, offset: u64, len: u64) -> Self {
-        let stripes = map(shape, offset, len);
-        let parts = stripes.iter().map(|s| vec![None; s.len()]).collect();
-        Self { leaves, stripes, nparity: shape.nparity, len: len as usize, parts }
+    fn new(children: &'a dyn Children, map: &'a Map) -> Self {
+        Self { children, map, parts: map.stripes.iter().map(|s| vec![None; s.len()]).collect() }
     }
 
     fn fetch(&mut self, part: Part, bad: &mut Vec<BadCopy>) {
-        for (stripe, parts) in self.stripes.iter().zip(&mut self.parts) {
+        for (stripe, parts) in self.map.stripes.iter().zip(&mut self.parts) {
             for (i, (c, slot)) in stripe.iter().zip(parts).enumerate() {
-                if (i < self.nparity) != (part == Part::Parity) {
+                if (i < self.map.nparity) != (part == Part::Parity) {
                     continue;
                 }
                 let mut buf = vec![0; c.len];
-                let got = if c.len == 0 { Ok(()) } else { self.leaves[c.child].read(c.offset, &mut buf) };
+                let got = if c.len == 0 { Ok(()) } else { self.children.read(c.child, c.offset, &mut buf) };
                 match got {
                     Ok(()) => *slot = Some(buf),
-                    Err(why) => bad.push(self.leaves[c.child].bad(c.offset, why)),
+                    Err(why) => bad.push(self.children.bad(c.child, c.offset, why)),
                 }
             }
         }
@@ -193,27 +208,27 @@ impl<'a> Block<'a> {
     /// The block, if every data column was read.
     fn joined(&self) -> Option<Vec<u8>> {
         let mut out = vec![0; self.padded_len()];
-        for (stripe, parts) in self.stripes.iter().zip(&self.parts) {
-            for (c, part) in stripe.iter().zip(parts).skip(self.nparity) {
+        for (stripe, parts) in self.map.stripes.iter().zip(&self.parts) {
+            for (c, part) in stripe.iter().zip(parts).skip(self.map.nparity) {
                 out[c.at..c.at + c.len].copy_from_slice(part.as_ref()?);
             }
         }
-        out.truncate(self.len);
+        out.truncate(self.map.len);
         Some(out)
     }
 
     fn padded_len(&self) -> usize {
-        let data = self.stripes.iter().flat_map(|s| s.iter().skip(self.nparity));
+        let data = self.map.stripes.iter().flat_map(|s| s.iter().skip(self.map.nparity));
         data.map(|c| c.len).sum()
     }
 
     /// Tries ever more children as wrong beside what was unread; the block, and the columns (stripe,
     /// column) that were read but turned out wrong.
     fn guess(&self, check: &mut dyn FnMut(&[u8]) -> bool) -> Option<(Vec<u8>, Vec<Place>)> {
-        let children: BTreeSet<usize> = self.stripes.iter().flatten().map(|c| c.child).collect();
+        let children: BTreeSet<usize> = self.map.stripes.iter().flatten().map(|c| c.child).collect();
         let children: Vec<usize> = children.into_iter().collect();
         let mut tries = 0;
-        for suspects in 0..=self.nparity {
+        for suspects in 0..=self.map.nparity {
             for set in combinations(&children, suspects) {
                 tries += 1;
                 if tries > GUESSES_MAX {
@@ -221,12 +236,12 @@ impl<'a> Block<'a> {
                 }
                 let Some(all) = self.reconstruct(&set) else { continue };
                 let mut data = vec![0; self.padded_len()];
-                for (stripe, parts) in self.stripes.iter().zip(&all) {
-                    for (c, part) in stripe.iter().zip(parts).skip(self.nparity) {
+                for (stripe, parts) in self.map.stripes.iter().zip(&all) {
+                    for (c, part) in stripe.iter().zip(parts).skip(self.map.nparity) {
                         data[c.at..c.at + c.len].copy_from_slice(part);
                     }
                 }
-                data.truncate(self.len);
+                data.truncate(self.map.len);
                 if check(&data) {
                     return Some((data, self.wrong(&all)));
                 }
@@ -238,20 +253,20 @@ impl<'a> Block<'a> {
     /// All columns with those of `suspects` made from the others; `None` if too little is left.
     fn reconstruct(&self, suspects: &[usize]) -> Option<Vec<Vec<Vec<u8>>>> {
         let gone = |s: usize| -> Vec<bool> {
-            let columns = self.stripes[s].iter().zip(&self.parts[s]);
+            let columns = self.map.stripes[s].iter().zip(&self.parts[s]);
             columns.map(|(c, p)| p.is_none() || c.len > 0 && suspects.contains(&c.child)).collect()
         };
-        let gone: Vec<Vec<bool>> = (0..self.stripes.len()).map(gone).collect();
-        if gone.iter().any(|g| g.iter().filter(|x| **x).count() > self.nparity) {
+        let gone: Vec<Vec<bool>> = (0..self.map.stripes.len()).map(gone).collect();
+        if gone.iter().any(|g| g.iter().filter(|x| **x).count() > self.map.nparity) {
             return None;
         }
-        (0..self.stripes.len()).map(|s| self.reconstruct_stripe(s, &gone[s])).collect()
+        (0..self.map.stripes.len()).map(|s| self.reconstruct_stripe(s, &gone[s])).collect()
     }
 
     fn reconstruct_stripe(&self, s: usize, gone: &[bool]) -> Option<Vec<Vec<u8>>> {
-        let (stripe, parts) = (&self.stripes[s], &self.parts[s]);
-        let lost: Vec<usize> = (self.nparity..stripe.len()).filter(|i| gone[*i]).collect();
-        let rows: Vec<usize> = (0..self.nparity).filter(|i| !gone[*i]).take(lost.len()).collect();
+        let (stripe, parts) = (&self.map.stripes[s], &self.parts[s]);
+        let lost: Vec<usize> = (self.map.nparity..stripe.len()).filter(|i| gone[*i]).collect();
+        let rows: Vec<usize> = (0..self.map.nparity).filter(|i| !gone[*i]).take(lost.len()).collect();
         if rows.len() < lost.len() {
             return None;
         }
@@ -263,7 +278,7 @@ impl<'a> Block<'a> {
         if !lost.is_empty() {
             self.solve(&mut all, parts, &lost, &rows)?;
         }
-        generate(&mut all, self.nparity);
+        generate(&mut all, self.map.nparity);
         Some(all)
     }
 
@@ -276,15 +291,15 @@ impl<'a> Block<'a> {
         rows: &[usize],
     ) -> Option<()> {
         let width = all[0].len();
-        let ndata = all.len() - self.nparity;
+        let ndata = all.len() - self.map.nparity;
         // What the lost columns must add to each parity row.
         let mut sums: Vec<Vec<u8>> = Vec::with_capacity(rows.len());
         for row in rows {
-            let mut sum = parity_of(&all[self.nparity..], *row, width);
+            let mut sum = parity_of(&all[self.map.nparity..], *row, width);
             sum.iter_mut().zip(parts[*row].as_ref()?).for_each(|(s, p)| *s ^= p);
             sums.push(sum);
         }
-        let power = |row: usize, column: usize| exp2(row * (ndata - 1 - (column - self.nparity)));
+        let power = |row: usize, column: usize| exp2(row * (ndata - 1 - (column - self.map.nparity)));
         let matrix = rows.iter().map(|r| lost.iter().map(|c| power(*r, *c)).collect()).collect();
         let inverse = invert(matrix)?;
         for (weights, column) in inverse.iter().zip(lost) {
@@ -387,6 +402,17 @@ fn invert(mut m: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
 mod tests {
     use super::*;
 
+    /// Children of a block whose columns the test fills in itself.
+    struct Nowhere;
+    impl Children for Nowhere {
+        fn read(&self, _: usize, _: u64, _: &mut [u8]) -> Result<(), Bad> {
+            Err(Bad::Absent)
+        }
+        fn bad(&self, _: usize, offset: u64, why: Bad) -> BadCopy {
+            BadCopy { guid: icecore_format::Guid(0), device: String::new(), offset, why }
+        }
+    }
+
     #[test]
     fn the_field_is_a_field() {
         for b in 1..=255 {
@@ -413,7 +439,8 @@ mod tests {
             let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
             let data: Vec<u8> = (0..sectors * 512_u32).map(byte).collect();
             for offset in [0, 512 * 7, (1 << 20) + 512] {
-                let mut block = Block::new(&[], shape, offset, data.len() as u64);
+                let map = map(shape, offset, data.len() as u64);
+                let mut block = Block::new(&Nowhere, &map);
                 assert_eq!(block.padded_len(), data.len());
                 let writes = columns(shape, offset, &data);
                 let places: BTreeSet<(usize, u64)> = writes.iter().map(|w| (w.0, w.1)).collect();
@@ -423,12 +450,12 @@ mod tests {
                     Some(hit.map_or(Vec::new(), |w| w.2.clone()))
                 };
                 let parts: Vec<Vec<Option<Vec<u8>>>> =
-                    block.stripes.iter().map(|s| s.iter().map(stored).collect()).collect();
+                    map.stripes.iter().map(|s| s.iter().map(stored).collect()).collect();
                 let children: Vec<usize> = (0..width).collect();
                 for lost in (0..=nparity).flat_map(|n| combinations(&children, n)) {
                     block.parts = parts.clone();
                     let mut hit = Vec::new();
-                    for (s, stripe) in block.stripes.iter().enumerate() {
+                    for (s, stripe) in map.stripes.iter().enumerate() {
                         for (i, c) in stripe.iter().enumerate().filter(|(_, c)| c.len > 0) {
                             if lost.contains(&c.child) {
                                 block.parts[s][i] = None;

@@ -1,7 +1,8 @@
 //! The opened vdev tree: `(top-level vdev, offset)` to device I/O, with repair of bad copies.
 //!
 //! Facts: allocatable space starts 4 MiB into each leaf (`VDEV_LABEL_START_SIZE`); mirrors hold the same
-//! bytes at the same offset in each child (vdev_mirror.c); raidz in [`crate::raidz`].
+//! bytes at the same offset in each child (vdev_mirror.c); raidz in [`crate::raidz`], draid in [`crate::draid`],
+//! removed vdevs in [`crate::indirect`].
 //!
 //! Invariants:
 //! 1. Data is returned only after the caller's check passed on exactly those bytes.
@@ -12,23 +13,28 @@
 //!
 //! It does not choose where to write, count references, or know what a block holds.
 
+mod health;
+mod lose;
+mod read;
 mod write;
+
+pub use health::Health;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use icecore_env::{Device, DeviceError, Workers};
+use icecore_env::{Device, DeviceError};
 use icecore_format::nvlist::NvList;
 use icecore_format::uberblock::{self, UberblockPhys};
-use icecore_format::{Corrupt, Dva, Guid};
+use icecore_format::{Corrupt, Guid};
 
 use crate::config::{VdevConfig, VdevKind};
+use crate::draid::Draid;
 use crate::error::VdevError;
+use crate::indirect::Mapping;
 use crate::label::{self, FoundUberblock, LabelSet};
-mod lose;
-
 use crate::raidz;
 use crate::size::{self, START_SIZE, leaf_asize};
 use write::Outcome;
@@ -171,9 +177,6 @@ pub struct Read {
 /// What one leaf holds of a block: its guid, and the bytes or why there are none.
 pub type LeafCopy = (Guid, Result<Vec<u8>, BadCopy>);
 
-/// Good bytes, and of raidz the shape they were found by.
-type Found = (Vec<u8>, Option<raidz::Shape>);
-
 /// How much a read looks at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Copies {
@@ -191,7 +194,18 @@ pub(crate) struct Judge<'a> {
 pub(crate) enum Node {
     Leaf(usize),
     Mirror(Vec<Node>),
-    Raidz { children: Vec<Node>, nparity: usize },
+    Raidz {
+        children: Vec<Node>,
+        nparity: usize,
+    },
+    Draid {
+        children: Vec<Node>,
+        layout: Box<Draid>,
+    },
+    /// A distributed spare in use, by its number.
+    DraidSpare(u64),
+    /// A removed vdev, once its mapping was read.
+    Indirect(OnceLock<Arc<Mapping>>),
     Nothing,
     Unsupported(VdevKind),
 }
@@ -209,27 +223,6 @@ pub struct Top {
     pub(crate) node: Node,
 }
 
-/// The state of a vdev, as `zpool status` has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Health {
-    /// All there.
-    Online,
-    /// Works without some.
-    Degraded,
-    /// Does not work.
-    Unavail,
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Online => "ONLINE",
-            Self::Degraded => "DEGRADED",
-            Self::Unavail => "UNAVAIL",
-        })
-    }
-}
-
 impl Top {
     /// Whether its number is taken by nothing any more.
     #[must_use]
@@ -244,7 +237,29 @@ impl Top {
     /// Whether blocks can be allocated from it: not a hole, missing, indirect, or of an unsupported kind.
     #[must_use]
     pub fn is_concrete(&self) -> bool {
-        !matches!(self.node, Node::Nothing | Node::Unsupported(_))
+        !matches!(self.node, Node::Nothing | Node::Unsupported(_) | Node::Indirect(_) | Node::DraidSpare(_))
+    }
+    /// Whether it was removed and its contents are elsewhere.
+    #[must_use]
+    pub fn is_indirect(&self) -> bool {
+        matches!(self.node, Node::Indirect(_))
+    }
+    /// Its name as `zpool status` has it: a device's own, or kind and number.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let c = &self.config;
+        match &c.path {
+            Some(path) if c.kind.is_leaf() => path.clone(),
+            _ => c.name(self.id),
+        }
+    }
+    /// What space comes in: allocations are multiples of it, at multiples of it.
+    #[must_use]
+    pub fn unit(&self) -> u64 {
+        match &self.node {
+            Node::Draid { layout, .. } => layout.unit(),
+            _ => 1 << self.ashift,
+        }
     }
     /// What a block of `psize` bytes takes of it.
     #[must_use]
@@ -253,8 +268,25 @@ impl Top {
             Node::Raidz { children, nparity } => {
                 size::raidz_psize_to_asize(psize, self.ashift, children.len() as u64, *nparity as u64)
             }
+            Node::Draid { layout, .. } => layout.psize_to_asize(psize),
             _ => size::psize_to_asize(psize, self.ashift),
         }
+    }
+    /// Bytes that 512 allocated bytes count for in datasets: as many as a block of 128 KiB has of them
+    /// (`vdev_set_deflate_ratio`, vdev.c).
+    #[must_use]
+    pub fn deflate_ratio(&self) -> u64 {
+        const BLOCK: u64 = 1 << 17;
+        // A raidz counts for ever as it was made: `vdev_raidz_psize_to_asize` of txg 0.
+        let asize = match &self.node {
+            Node::Raidz { children, nparity } => {
+                let shape = self.raidz_shapes(*nparity, children.len()).pop();
+                let width = shape.map_or(children.len(), |s| s.born) as u64;
+                size::raidz_psize_to_asize(BLOCK, self.ashift, width, *nparity as u64)
+            }
+            _ => self.psize_to_asize(BLOCK),
+        };
+        BLOCK / (asize >> 9)
     }
     fn raidz_shape(&self, nparity: usize, width: usize, born: usize) -> raidz::Shape {
         raidz::Shape { width, born, nparity, ashift: self.ashift }
@@ -326,130 +358,14 @@ impl VdevSet {
         self.leaves.iter().filter(|l| l.device.is_none()).collect()
     }
 
-    /// The state of the whole.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        // A pool is readable, with losses said, without its log.
-        let of = |t: &Top| match self.top_health(t) {
-            Health::Unavail if t.is_log() => Health::Degraded,
-            h => h,
-        };
-        self.tops.iter().map(of).max().unwrap_or(Health::Online)
-    }
-    /// The state of one top-level vdev.
-    #[must_use]
-    pub fn top_health(&self, top: &Top) -> Health {
-        if top.config.kind == VdevKind::Missing { Health::Unavail } else { self.node_health(&top.node) }
-    }
-    fn node_health(&self, node: &Node) -> Health {
-        match node {
-            Node::Leaf(i) if self.leaves[*i].device.is_some() => Health::Online,
-            Node::Leaf(_) => Health::Unavail,
-            Node::Mirror(children) => self.group_health(children, children.len().saturating_sub(1)),
-            Node::Raidz { children, nparity } => self.group_health(children, *nparity),
-            Node::Nothing => Health::Online,
-            Node::Unsupported(_) => Health::Unavail,
+    /// Takes in where the contents of the removed vdev `top` went, once. Until then its blocks cannot be read.
+    pub fn set_mapping(&self, top: u64, mapping: Arc<Mapping>) -> Result<(), Corrupt> {
+        let top_of = usize::try_from(top).ok().and_then(|i| self.tops.get(i));
+        match top_of.map(|t| &t.node) {
+            Some(Node::Indirect(slot)) if slot.set(mapping).is_ok() => Ok(()),
+            Some(Node::Indirect(_)) => Err(Corrupt::new("indirect mapping", format!("two of vdev {top}"))),
+            _ => Err(Corrupt::new("indirect mapping", format!("of vdev {top}, which was not removed"))),
         }
-    }
-    fn group_health(&self, children: &[Node], spare: usize) -> Health {
-        let states: Vec<Health> = children.iter().map(|c| self.node_health(c)).collect();
-        match states.iter().filter(|s| **s == Health::Unavail).count() {
-            0 => states.into_iter().max().unwrap_or(Health::Unavail),
-            gone if gone <= spare => Health::Degraded,
-            _ => Health::Unavail,
-        }
-    }
-
-    /// Fails with what is missing unless every top-level vdev can be read.
-    pub fn check_readable(&self) -> Result<(), VdevError> {
-        for (i, top) in self.tops.iter().enumerate() {
-            // Reading a block there says so; a pool without any can still be read.
-            let unsupported = matches!(top.node, Node::Unsupported(_));
-            if !unsupported && self.top_health(top) == Health::Unavail && !top.is_log() {
-                let gone = self.leaves.iter().filter(|l| l.top == i && l.device.is_none());
-                return Err(VdevError::Missing {
-                    guid: top.config.guid,
-                    leaves: gone.map(|l| (l.guid, l.name())).collect(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads `psize` bytes at a DVA. `check` is called on each candidate until it says yes; bad copies met
-    /// before that are rewritten where possible.
-    pub fn read(
-        &self,
-        dva: &Dva,
-        psize: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<Read, VdevError> {
-        self.read_into(dva, psize, check, &mut Vec::new())
-    }
-
-    /// As [`VdevSet::read`], into `buffer` if that spares an allocation: what comes back has taken its place,
-    /// and what was in it is lost.
-    pub fn read_into(
-        &self,
-        dva: &Dva,
-        psize: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::UntilGood, buffer)
-    }
-
-    /// As [`VdevSet::read`], but looks at every copy and all parity, and repairs what is wrong.
-    pub fn scrub(
-        &self,
-        dva: &Dva,
-        psize: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, check, Copies::All, &mut Vec::new())
-    }
-
-    fn read_with(
-        &self,
-        dva: &Dva,
-        psize: u64,
-        check: &mut dyn FnMut(&[u8]) -> bool,
-        copies: Copies,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Read, VdevError> {
-        let top = self.locate(u64::from(dva.vdev()), dva.offset(), psize)?;
-        let mut bad = Vec::new();
-        let judge = Judge { check, copies };
-        let data = self.read_node(top, dva.offset(), psize, judge, &mut bad, buffer)?;
-        let Some((data, shape)) = data else { return Err(VdevError::NoGoodCopy(bad)) };
-        bad.retain(|b| !matches!(b.why, Bad::Absent));
-        let repaired = self.repair(top, shape, dva.offset(), &data, &bad);
-        Ok(Read { data, bad, repaired })
-    }
-
-    /// Reads many blocks at once; results in request order. `check(i, bytes)` judges request `i`.
-    pub fn read_many(
-        &self,
-        workers: &dyn Workers,
-        requests: &[(Dva, u64)],
-        check: &(dyn Fn(usize, &[u8]) -> bool + Sync),
-    ) -> Vec<Result<Read, VdevError>> {
-        icecore_env::map(workers, requests.len(), |i| {
-            let (dva, psize) = &requests[i];
-            self.read(dva, *psize, &mut |bytes| check(i, bytes))
-        })
-    }
-
-    /// What each leaf copy of a plain or mirrored block holds, for scrubs and diagnosis. Empty for raidz.
-    pub fn read_all_copies(&self, dva: &Dva, psize: u64) -> Result<Vec<LeafCopy>, VdevError> {
-        let top = self.locate(u64::from(dva.vdev()), dva.offset(), psize)?;
-        let read = |i: usize| {
-            let leaf = &self.leaves[i];
-            let mut buf = vec![0; psize as usize];
-            let got = leaf.read(dva.offset(), &mut buf);
-            (leaf.guid, got.map(|()| buf).map_err(|why| leaf.bad(dva.offset(), why)))
-        };
-        Ok(self.copies_of(&top.node).into_iter().map(read).collect())
     }
 
     /// Makes everything written to any present leaf durable.
@@ -516,6 +432,7 @@ impl VdevSet {
             Node::Unsupported(kind) => {
                 return Err(VdevError::Unsupported { kind: kind.to_string(), guid: top.config.guid });
             }
+            Node::DraidSpare(_) => return Err(bad("a distributed spare is no vdev of its own")),
             _ => {}
         }
         if len == 0 || len > MAX_TRANSFER || !len.is_multiple_of(512) {
@@ -528,123 +445,6 @@ impl VdevSet {
             Some(end) if end <= top.asize => Ok(top),
             _ => Err(bad("past the end of the vdev")),
         }
-    }
-
-    fn read_node(
-        &self,
-        top: &Top,
-        offset: u64,
-        len: u64,
-        Judge { check, copies }: Judge<'_>,
-        bad: &mut Vec<BadCopy>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Found>, VdevError> {
-        if let Node::Raidz { children, nparity } = &top.node {
-            let columns: Option<Vec<usize>> = children.iter().map(|c| self.only_leaf(c)).collect();
-            let Some(columns) = columns else {
-                return Err(VdevError::Unsupported {
-                    kind: "raidz of mirrors".into(),
-                    guid: top.config.guid,
-                });
-            };
-            let leaves: Vec<&Leaf> = columns.iter().map(|i| &self.leaves[*i]).collect();
-            let mut shapes = top.raidz_shapes(*nparity, children.len());
-            // How wide the raidz was when the block was born is not in its address; the check tells.
-            for shape in shapes.clone() {
-                if let Some(data) = raidz::read_plain(&leaves, shape, (offset, len), check) {
-                    if copies == Copies::UntilGood {
-                        return Ok(Some((data, Some(shape))));
-                    }
-                    shapes = vec![shape];
-                }
-            }
-            for shape in shapes {
-                bad.clear();
-                if let Some(data) = raidz::read_all(&leaves, shape, (offset, len), check, bad) {
-                    return Ok(Some((data, Some(shape))));
-                }
-            }
-            return Ok(None);
-        }
-        let mut good = None;
-        for i in self.read_order(&top.node, offset) {
-            let leaf = &self.leaves[i];
-            let mut buf = std::mem::take(buffer);
-            buf.resize(len as usize, 0);
-            let wrong = match leaf.read(offset, &mut buf) {
-                Ok(()) if check(&buf) => {
-                    good = Some(buf);
-                    if copies == Copies::UntilGood {
-                        break;
-                    }
-                    continue;
-                }
-                Ok(()) => Bad::Checksum,
-                Err(why) => why,
-            };
-            bad.push(leaf.bad(offset, wrong));
-            *buffer = buf;
-        }
-        Ok(good.map(|data| (data, None)))
-    }
-
-    /// The one leaf below a child of raidz: itself, or the readable side of a replacing or spare pair.
-    fn only_leaf(&self, node: &Node) -> Option<usize> {
-        let copies = self.copies_of(node);
-        let present = copies.iter().find(|i| self.leaves[**i].device.is_some() && !self.leaves[**i].stale);
-        present.or_else(|| copies.first()).copied()
-    }
-
-    fn copies_of(&self, node: &Node) -> Vec<usize> {
-        match node {
-            Node::Leaf(i) => vec![*i],
-            Node::Mirror(children) => children.iter().flat_map(|c| self.copies_of(c)).collect(),
-            Node::Raidz { .. } | Node::Nothing | Node::Unsupported(_) => Vec::new(),
-        }
-    }
-
-    /// Copies in the order to try them: sound before stale; which of the sound ones comes first changes
-    /// every MiB, so that neighbours share a device and the load is spread.
-    fn read_order(&self, node: &Node, offset: u64) -> Vec<usize> {
-        let mut copies = self.copies_of(node);
-        if !copies.is_empty() {
-            let first = (offset >> 20) as usize % copies.len();
-            copies.rotate_left(first);
-        }
-        copies.sort_by_key(|i| {
-            let leaf = &self.leaves[*i];
-            (leaf.device.is_none(), leaf.stale)
-        });
-        copies
-    }
-
-    /// Rewrites bad copies; how many succeeded. A failure here is only counted: the data was delivered.
-    fn repair(
-        &self,
-        top: &Top,
-        shape: Option<raidz::Shape>,
-        offset: u64,
-        data: &[u8],
-        bad: &[BadCopy],
-    ) -> usize {
-        let fix = |b: &BadCopy, bytes: &[u8]| {
-            let leaf = self.leaves.iter().find(|l| l.guid == b.guid && l.writable());
-            leaf.is_some_and(|l| l.write(b.offset, bytes).is_ok())
-        };
-        let (Node::Raidz { children, .. }, Some(shape), false) = (&top.node, shape, bad.is_empty()) else {
-            return bad.iter().filter(|b| fix(b, data)).count();
-        };
-        let mut padded = data.to_vec();
-        padded.resize(size::psize_to_asize(data.len() as u64, top.ashift) as usize, 0);
-        let columns = raidz::columns(shape, offset, &padded);
-        let of = |b: &BadCopy, child: usize| {
-            self.copies_of(&children[child]).iter().any(|i| self.leaves[*i].guid == b.guid)
-        };
-        let fixed = bad.iter().filter(|b| {
-            let own = columns.iter().find(|(child, at, _)| *at == b.offset && of(b, *child));
-            own.is_some_and(|(_, _, bytes)| fix(b, bytes))
-        });
-        fixed.count()
     }
 }
 
@@ -659,7 +459,8 @@ fn open_top(
     let ashift = config.ashift.filter(|a| *a != 0);
     let opener = Opener { top: index, ashift: ashift.unwrap_or(9), devices, stale };
     let node = opener.node(config, leaves)?;
-    let concrete = !matches!(node, Node::Nothing | Node::Unsupported(_));
+    let concrete =
+        !matches!(node, Node::Nothing | Node::Unsupported(_) | Node::Indirect(_) | Node::DraidSpare(_));
     let (Some(asize), Some(ashift)) = (config.asize, ashift) else {
         if concrete {
             return Err(Corrupt::new("vdev config", format!("no size or ashift of {}", config.guid)).into());
@@ -670,6 +471,7 @@ fn open_top(
     // A child must reach as far as the offsets of its parent do.
     let needed = match &node {
         Node::Raidz { children, .. } => asize / children.len() as u64,
+        Node::Draid { layout, .. } => layout.child_asize(asize),
         _ => asize,
     };
     for leaf in leaves.iter_mut().skip(first).filter(|_| concrete) {
@@ -707,6 +509,19 @@ impl Opener<'_> {
                 let nparity = config.nparity.unwrap_or(1) as usize;
                 Node::Raidz { children: children()?, nparity }
             }
+            VdevKind::Draid if config.draid_nchildren.is_some_and(|n| n != config.children.len() as u64) => {
+                let _: Vec<Node> = children()?;
+                Node::Unsupported(VdevKind::Other("draid with failure domains".into()))
+            }
+            VdevKind::Draid => {
+                let layout = Box::new(Draid::new(config, self.ashift)?);
+                Node::Draid { children: children()?, layout }
+            }
+            VdevKind::DraidSpare => match config.spare_id {
+                Some(id) => Node::DraidSpare(id),
+                None => return Err(Corrupt::new("vdev config", "a distributed spare without number").into()),
+            },
+            VdevKind::Indirect => Node::Indirect(OnceLock::new()),
             VdevKind::Hole | VdevKind::Missing => Node::Nothing,
             VdevKind::Root => {
                 return Err(Corrupt::new("vdev config", "a root below the root").into());

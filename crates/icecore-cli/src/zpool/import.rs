@@ -1,13 +1,13 @@
 //! `zpool import`.
 
+use super::import_list;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::session;
 use crate::state::{self, Imported};
 use icecore_env::{Access, Env};
 use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
-use icecore_vdev::probe::{self, FoundPool};
-use icecore_vdev::tree::Health;
+use icecore_vdev::probe::{self, FoundPool, Unlabelled};
 use icecore_vdev::{PoolState, VdevConfig, VdevSet};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ pub fn run(args: &[String]) -> Outcome {
             other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
         }
     }
-    let found = search(&typed)?;
+    let (found, unlabelled) = search(&typed)?;
     let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
         [] if typed.has('a') => found.iter().filter(|f| !imported(f)).collect(),
-        [] => return list(&found),
+        [] => return list(&found, &unlabelled),
         [name] => vec![choose(&found, name)?],
         [_, _] => {
             return Err(Fail::new("cannot import under another name: renaming pools is not supported yet"));
@@ -138,7 +138,7 @@ fn kernel_has(guid: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn search(typed: &Typed) -> Outcome<Vec<FoundPool>> {
+fn search(typed: &Typed) -> Outcome<(Vec<FoundPool>, Vec<Unlabelled>)> {
     let asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
     let dirs = if asked.is_empty() {
         SEARCH.iter().map(PathBuf::from).filter(|p| p.exists()).collect()
@@ -160,7 +160,7 @@ fn search(typed: &Typed) -> Outcome<Vec<FoundPool>> {
     let paths: Vec<PathBuf> = paths.into_values().collect();
     // What cannot be read at all cannot be imported either; a search goes past it.
     let seen = probe::probe(&paths, &*Env::os().workers);
-    Ok(probe::assemble(&seen.candidates).0)
+    Ok((probe::assemble(&seen.candidates).0, seen.unlabelled))
 }
 
 /// Files and block devices of a useful size; one path for each, however many links lead to it.
@@ -175,54 +175,17 @@ fn remember_path(paths: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf) {
     paths.entry(real).or_insert(path);
 }
 
-fn list(found: &[FoundPool]) -> Outcome {
-    let mut shown = 0;
-    for f in found.iter().filter(|f| !imported(f) && f.state != PoolState::DESTROYED) {
-        println!("   pool: {}\n     id: {}\n  state: {}", f.name, f.guid, f.health());
-        if let Some((hostid, hostname)) = f.other_host(session::host().id) {
-            println!(
-                " status: The pool was last accessed by another system ({hostname}, hostid={hostid:x})."
-            );
-        } else if !f.absent.is_empty() {
-            println!(" status: One or more devices are missing from the system.");
-        }
-        println!(" action: {}\n config:\n", action(f));
-        if let Some(root) = &f.config.vdev_tree {
-            println!("\t{:<28}{}", f.name, f.health());
-            root.children.iter().for_each(|c| tree(c, 1, &f.vdevs));
-        }
-        for a in &f.absent {
-            println!("\n\tmissing: {} ({}): {}", a.path, a.guid, a.why);
-        }
-        for l in &f.left_over {
-            println!("\n\tnot used: {} ({}): {:?}", l.device, l.guid, l.why);
-        }
-        println!();
-        shown += 1;
-    }
-    if shown == 0 {
+fn list(found: &[FoundPool], unlabelled: &[Unlabelled]) -> Outcome {
+    let shown = found.iter().filter(|f| !imported(f) && f.state != PoolState::DESTROYED);
+    // Of a pool that has no device any more there is nothing to say: only that some device left it.
+    let texts: Vec<String> =
+        shown.filter(|f| !f.devices.is_empty()).map(|f| import_list::show(f, unlabelled)).collect();
+    if texts.is_empty() {
         eprintln!("no pools available to import");
+    } else {
+        print!("{}", texts.join("\n"));
     }
     Ok(())
-}
-
-fn action(f: &FoundPool) -> &'static str {
-    match (f.health(), f.state) {
-        (Health::Unavail, _) => "The pool cannot be imported. Attach the missing devices and try again.",
-        (_, s) if s == PoolState::EXPORTED => {
-            "The pool can be imported using its name or numeric identifier."
-        }
-        _ => "The pool can be imported using its name or numeric identifier and\n\tthe '-f' flag.",
-    }
-}
-
-/// Prints a vdev and what is below it, indented, with its state.
-pub fn tree(v: &VdevConfig, depth: usize, vdevs: &VdevSet) {
-    if v.is_hole() {
-        return;
-    }
-    println!("\t{:<28}{}", format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)), vdev_state(v, vdevs));
-    v.children.iter().for_each(|c| tree(c, depth + 1, vdevs));
 }
 
 /// As `zpool status` names a vdev: the last part of the path of a device, the whole path of a file, which is
@@ -238,29 +201,6 @@ pub fn display_name(v: &VdevConfig, vdevs: &VdevSet) -> String {
         }
         (Some(path), true) => path.clone(),
         (None, true) => v.guid.to_string(),
-        _ => format!("{}-{}", v.kind.name(), v.id.unwrap_or(0)),
-    }
-}
-
-/// ONLINE, DEGRADED or UNAVAIL for a vdev of the tree.
-pub fn vdev_state(v: &VdevConfig, vdevs: &VdevSet) -> String {
-    if v.kind.is_leaf() {
-        let leaf = vdevs.leaves().iter().find(|l| l.guid == v.guid);
-        return match leaf {
-            Some(l) if l.device().is_none() => format!("UNAVAIL  {}", l.absence()),
-            Some(l) if l.is_stale() => "ONLINE   (has missed writes)".into(),
-            Some(_) => "ONLINE".into(),
-            None => "UNAVAIL".into(),
-        };
-    }
-    let missing = v
-        .leaves()
-        .iter()
-        .filter(|c| vdevs.leaves().iter().find(|l| l.guid == c.guid).is_none_or(|l| l.device().is_none()))
-        .count();
-    match missing {
-        0 => "ONLINE".into(),
-        n if n < v.leaves().len() => "DEGRADED".into(),
-        _ => "UNAVAIL".into(),
+        _ => v.name(v.id.unwrap_or(0)),
     }
 }

@@ -1,6 +1,7 @@
 //! `zpool status`.
 
-use super::import::{display_name, vdev_state};
+use super::import::display_name;
+use super::import_list::state;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
@@ -66,8 +67,10 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &icecore_vdev::VdevSet) {
     if v.is_hole() {
         return;
     }
-    let state = vdev_state(v, vdevs);
+    let state = state(v, vdevs);
     let (word, note) = state.split_once(' ').unwrap_or((&state, ""));
+    let stale = vdevs.leaves().iter().any(|l| l.guid == v.guid && l.is_stale() && l.device().is_some());
+    let note = if stale { "has missed writes" } else { note };
     println!(
         "\t{:<28}{word:<9}{:>5} {:>5} {:>5}  {}",
         format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),

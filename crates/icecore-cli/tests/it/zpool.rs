@@ -56,9 +56,9 @@ fn found_taken_and_given_back() {
     desk.refused("zpool export tank", 1, &["cannot open 'tank': no such pool"]);
     let found = desk.ok(&import);
     for words in [
-        "   pool: tank\n",
-        &format!("     id: {id}"),
-        "  state: ONLINE\n",
+        "  pool: tank\n",
+        &format!("    id: {id}"),
+        " state: ONLINE\n",
         "using its name or numeric identifier",
     ] {
         assert!(found.contains(words), "{found}\nand not: {words}");

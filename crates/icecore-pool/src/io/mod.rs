@@ -100,6 +100,11 @@ impl Io {
     pub fn vdevs(&self) -> &VdevSet {
         &self.vdevs
     }
+    /// What the pool's salted checksums are salted with.
+    #[must_use]
+    pub fn salt(&self) -> &PoolSalt {
+        &self.salt
+    }
     /// Space in the pool, the open txg included. All zero for pools opened read-only.
     #[must_use]
     pub fn space(&self) -> Space {

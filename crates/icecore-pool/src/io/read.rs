@@ -66,7 +66,8 @@ impl Io {
             };
             match read {
                 Ok(read) => return Ok(read),
-                Err(Bad::Unsupported(why)) => return Err(ReadError::Unsupported(why)),
+                // another copy may lie on a vdev that we can read
+                Err(Bad::Unsupported(why)) => worst = worst.or(Some(ReadError::Unsupported(why))),
                 // a wrong checksum says more than a device that is away
                 Err(Bad::Checksum) => worst = Some(ReadError::Checksum { at: *at, bp: Box::new(*bp) }),
                 Err(Bad::Device(why)) => worst = worst.or(Some(ReadError::Device(why))),

@@ -39,6 +39,8 @@ pub struct Geometry {
     pub asize: u64,
     /// The vdev's ZAP in the MOS, 0 for none.
     pub top_zap: u64,
+    /// What allocations are multiples of (a sector, or a stripe of a draid): metaslabs begin and end at one.
+    pub unit: u64,
 }
 
 impl Geometry {
@@ -52,7 +54,9 @@ impl Geometry {
 /// Opens the metaslabs of one vdev: heads only.
 pub fn open_top(mos: &Objset, io: &dyn BlockStore, geo: &Geometry, unflushed: u64) -> Result<Top, ReadError> {
     let count = geo.count();
-    let sane = (MS_SHIFT_MIN..=60).contains(&geo.ms_shift) && (9..=16).contains(&geo.ashift);
+    let sane = (MS_SHIFT_MIN..=60).contains(&geo.ms_shift)
+        && (9..=16).contains(&geo.ashift)
+        && (1..=1 << geo.ms_shift).contains(&geo.unit);
     if !sane || count > METASLABS_MAX || geo.array == 0 {
         return Err(corrupt(format!("vdev {} with {count} metaslabs of 2^{}", geo.id, geo.ms_shift)));
     }
@@ -71,7 +75,11 @@ pub fn open_top(mos: &Objset, io: &dyn BlockStore, geo: &Geometry, unflushed: u6
         if !(0..=1 << geo.ms_shift).contains(&phys.alloc()) {
             return Err(corrupt(format!("object {object}: {} bytes allocated", phys.alloc())));
         }
-        let mut slab = Metaslab::new((i as u64) << geo.ms_shift, 1 << geo.ms_shift, object, phys);
+        // As `vdev_draid_metaslab_init` does; elsewhere a metaslab is whole units anyhow.
+        let (from, to) = ((i as u64) << geo.ms_shift, (i as u64 + 1) << geo.ms_shift);
+        let start = from.next_multiple_of(geo.unit);
+        let size = to.saturating_sub(start) / geo.unit * geo.unit;
+        let mut slab = Metaslab::new(start, size, object, phys);
         slab.unflushed_txg = word(&txgs, i);
         slabs.push(slab);
     }

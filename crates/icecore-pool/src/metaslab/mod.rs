@@ -152,6 +152,19 @@ impl Metaslab {
     }
 }
 
+/// What a top-level vdev is for (`vdev_metaslab_group_create`, vdev.c).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Everything.
+    Normal,
+    /// Metadata and small blocks.
+    Special,
+    /// Dedup tables.
+    Dedup,
+    /// The intent log only.
+    Log,
+}
+
 /// A top-level vdev's metaslabs.
 #[derive(Debug)]
 pub struct Top {
@@ -163,6 +176,10 @@ pub struct Top {
     pub ms_shift: u32,
     /// The object that lists the space map objects.
     pub array: u64,
+    /// What it is for.
+    pub class: Class,
+    /// Bytes that 512 bytes of it count for in datasets: 512 without parity (`vdev_set_deflate_ratio`, vdev.c).
+    pub deflate: u64,
     /// Whether new blocks may go here.
     pub allocating: bool,
     /// By number.
@@ -177,7 +194,18 @@ impl Top {
     /// A top-level vdev with the given metaslabs.
     #[must_use]
     pub fn new(id: u32, ashift: u32, ms_shift: u32, array: u64, slabs: Vec<Metaslab>) -> Self {
-        Self { id, ashift, ms_shift, array, allocating: true, slabs, unflushed_object: 0, active: [None; 3] }
+        Self {
+            id,
+            ashift,
+            ms_shift,
+            array,
+            class: Class::Normal,
+            deflate: 512,
+            allocating: true,
+            slabs,
+            unflushed_object: 0,
+            active: [None; 3],
+        }
     }
     /// Bytes a block of `psize` takes: whole sectors (mirrors and single devices only).
     #[must_use]
@@ -186,11 +214,11 @@ impl Top {
     }
     fn slab_of(&mut self, offset: u64, asize: u64) -> Option<&mut Metaslab> {
         let slab = self.slabs.get_mut(usize::try_from(offset >> self.ms_shift).ok()?)?;
-        (offset.checked_add(asize)? <= slab.start + slab.size).then_some(slab)
+        (offset >= slab.start && offset.checked_add(asize)? <= slab.start + slab.size).then_some(slab)
     }
 }
 
-/// Sums over the pool, in bytes.
+/// Sums over the pool, in bytes. Log devices are in none of them (`spa_prop_get_config`, spa.c).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Space {
     /// In metaslabs.
@@ -199,6 +227,9 @@ pub struct Space {
     pub allocated: u64,
     /// Freed, but not yet to be used again.
     pub deferred: u64,
+    /// What users' blocks may take, as datasets count it: of normal vdevs that allocate, without parity
+    /// (`spa_update_dspace`, spa_misc.c).
+    pub dspace: u64,
 }
 
 impl Space {
@@ -206,7 +237,12 @@ impl Space {
     /// 128 MiB or half of a small pool, at most 128 GiB.
     #[must_use]
     pub fn slop(&self) -> u64 {
-        (self.size >> 5).min(128 << 30).max((self.size >> 1).min(128 << 20))
+        (self.dspace >> 5).min(128 << 30).max((self.dspace >> 1).min(128 << 20))
+    }
+    /// What all datasets together may use.
+    #[must_use]
+    pub fn usable(&self) -> u64 {
+        self.dspace.saturating_sub(self.slop())
     }
     /// Bytes not allocated.
     #[must_use]
@@ -245,10 +281,14 @@ impl Allocator {
     }
     pub(crate) fn recount(&mut self) {
         let mut sum = Space::default();
-        for slab in self.slabs() {
-            sum.size += slab.size;
-            sum.allocated += slab.allocated();
-            sum.deferred += slab.deferred();
+        for top in self.tops.iter().flatten().filter(|t| t.class != Class::Log) {
+            let size: u64 = top.slabs.iter().map(|s| s.size).sum();
+            sum.size += size;
+            sum.allocated += top.slabs.iter().map(Metaslab::allocated).sum::<u64>();
+            sum.deferred += top.slabs.iter().map(Metaslab::deferred).sum::<u64>();
+            if top.class == Class::Normal && top.allocating {
+                sum.dspace += (size >> 9).saturating_mul(top.deflate);
+            }
         }
         self.space = sum;
     }

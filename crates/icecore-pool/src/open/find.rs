@@ -36,8 +36,9 @@ pub fn find(devices: &[Arc<dyn Device>]) -> Vec<Candidate> {
         let labels = Labels::read(&**device);
         let Some(config) = labels.best(Txg(u64::MAX)).cloned() else { continue };
         let (Some(pool), Some(leaf)) = (config.pool_guid, config.guid) else { continue };
-        if config.vdev_tree.is_none() {
-            continue; // a spare or cache device
+        // A spare or cache device; or one that left its pool, whose label OpenZFS has set back to txg 0.
+        if config.vdev_tree.is_none() || config.written() == Txg(0) {
+            continue;
         }
         let known = pools.entry(pool).or_insert_with(|| Candidate {
             name: config.name.clone().unwrap_or_default(),
@@ -140,13 +141,13 @@ impl Candidate {
         let found = self.uberblocks(max).into_iter().next();
         let found = found.ok_or_else(|| PoolError::NotAPool("no sound uberblock on any device".into()))?;
         let mut tops: BTreeMap<u64, (Txg, VdevConfig)> = BTreeMap::new();
-        let (mut count, mut holes, mut newest) = (1, Vec::new(), Txg(0));
+        let (mut count, mut holes, mut newest) = (None, Vec::new(), Txg(0));
         for labels in self.labels.values() {
             let config = labels.best(found.uberblock.txg()).or_else(|| labels.best(Txg(u64::MAX)));
             let Some((config, top)) = config.and_then(|c| Some((c, c.vdev_tree.as_ref()?))) else { continue };
             if config.written() >= newest {
                 newest = config.written();
-                count = config.vdev_children.unwrap_or(1);
+                count = config.vdev_children;
                 holes = config.hole_array.clone();
             }
             let id = top.id.unwrap_or(0);
@@ -154,9 +155,11 @@ impl Candidate {
                 tops.insert(id, (config.written(), top.clone()));
             }
         }
+        // Old pools do not say how many there are.
+        let known = tops.keys().next_back().map_or(1, |id| id.saturating_add(1));
         let mut root = VdevConfig::new(VdevKind::Root, self.guid);
         root.id = Some(0);
-        for id in 0..count.min(TOPS_MAX) {
+        for id in 0..count.unwrap_or(known).min(TOPS_MAX) {
             root.children.push(match tops.remove(&id) {
                 Some((_, top)) => top,
                 None if holes.contains(&id) => VdevConfig::hole(id),

@@ -10,6 +10,7 @@
 //!    given at once.
 
 mod find;
+mod indirect;
 mod writable;
 
 pub use find::{Candidate, find};
@@ -18,7 +19,7 @@ use crate::error::{PoolError, Result};
 use crate::features::{self, Support};
 use crate::io::Io;
 use crate::metaslab::load::{Geometry, open_top};
-use crate::metaslab::{Allocator, Top};
+use crate::metaslab::{Allocator, Class, Top};
 use crate::pool::{EnvChance, Host, Objects, Pool};
 use icecore_dmu::{Objset, ReadError, Want, zap};
 use icecore_dsl::{Dsl, PoolInfo};
@@ -101,7 +102,7 @@ impl Pool {
         let info = PoolInfo {
             name: opened.config.name.clone().unwrap_or_default(),
             version: opened.uberblock.version.get(),
-            usable: opened.io.space().size.saturating_sub(opened.io.space().slop()),
+            usable: opened.io.space().usable(),
         };
         let root = opened.uberblock.rootbp;
         let dsl = Dsl::open(&opened.io, &root, info, Box::new(EnvChance(env)))?;
@@ -136,17 +137,20 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     check_label_features(&candidate)?;
     let uberblock = found.uberblock;
     check_uberblock(&uberblock)?;
+    let devices = |e: icecore_vdev::VdevError| PoolError::Devices(e.to_string());
     let vdevs = VdevSet::open(&root, &candidate.devices)?;
-    vdevs.check_readable().map_err(|e| PoolError::Devices(e.to_string()))?;
-    let io = Io::new(env.clone(), vdevs, uberblock.txg(), uberblock.rootbp);
-    let mos = Objset::open(&io, 0, &uberblock.rootbp, Want::Logical)?;
-    let directory = read_directory(&mos, &io)?;
-    let config = trusted_config(&mos, &io, &directory, &candidate)?;
+    vdevs.check_readable_by_labels().map_err(devices)?;
+    let mut io = Io::new(env.clone(), vdevs, uberblock.txg(), uberblock.rootbp);
+    let read = read_config(&io, &uberblock, &candidate);
+    let (mos, directory, config) = read.map_err(|e| missing_or(e, &root))?;
     let tree = config.vdev_tree.as_ref();
     let tree = tree.ok_or_else(|| Corrupt::new("pool config", "no vdev_tree in the MOS"))?;
+    io.vdevs = Arc::new(VdevSet::open(tree, &candidate.devices)?);
+    io.vdevs.check_readable().map_err(devices)?;
+    let mappings = indirect::load(&mos, &io, tree)?;
     let stale = stale_leaves(&mos, &io, tree, &candidate)?;
     let vdevs = VdevSet::open_with_stale(tree, &candidate.devices, &stale)?;
-    vdevs.check_readable().map_err(|e| PoolError::Devices(e.to_string()))?;
+    mappings.install(&vdevs)?;
     let mut io = Io::new(env, vdevs, uberblock.txg(), uberblock.rootbp);
     io.salt = read_salt(&mos, &io)?;
     let features = read_features(&mos, &io, &directory)?;
@@ -154,6 +158,33 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     let label_features = candidate.label_features();
     let newest = candidate.newest_txg();
     Ok(Opened { io, mos, config, label_features, uberblock, directory, features, stale, newest })
+}
+
+/// The MOS, its directory and its configuration, over a tree known from labels.
+fn read_config(
+    io: &Io,
+    uberblock: &UberblockPhys,
+    candidate: &Candidate,
+) -> Result<(Objset, BTreeMap<String, u64>, PoolConfig)> {
+    let mos = Objset::open(io, 0, &uberblock.rootbp, Want::Logical)?;
+    let directory = read_directory(&mos, io)?;
+    let config = trusted_config(&mos, io, &directory, candidate)?;
+    Ok((mos, directory, config))
+}
+
+/// What could not be read is most likely on the top-level vdevs that no label tells of.
+fn missing_or(e: PoolError, root: &VdevConfig) -> PoolError {
+    let unknown = root.children.iter().filter(|t| t.kind == VdevKind::Missing).filter_map(|t| t.id);
+    let unknown: Vec<String> = unknown.map(|id| id.to_string()).collect();
+    if unknown.is_empty() {
+        return e;
+    }
+    PoolError::Devices(format!(
+        "no device of top-level vdev {} (of {}) was found, and without it the pool's own list of devices cannot \
+         be read: {e}",
+        unknown.join(", "),
+        root.children.len()
+    ))
 }
 
 fn check_uberblock(ub: &UberblockPhys) -> Result<()> {
@@ -184,16 +215,32 @@ fn trusted_config(
 ) -> Result<PoolConfig> {
     let bad = |why: &str| Corrupt::new("pool config", why);
     let object = ObjectId(*directory.get("config").ok_or_else(|| bad("not in the object directory"))?);
-    let size = u64_at(&mos.bonus(io, object)?, 0);
-    if size > CONFIG_MAX {
-        return Err(bad("too long").into());
-    }
-    let (list, _) = NvList::decode(&mos.read(io, object, 0, size as usize)?)?;
-    let config = PoolConfig::parse(&list)?;
+    let config = PoolConfig::parse(&packed_list(mos, io, object)?)?;
     if config.pool_guid != Some(candidate.guid.0) {
         return Err(bad("of another pool than the labels").into());
     }
     Ok(config)
+}
+
+/// An nvlist kept in an object, its length in the bonus (`load_nvlist`, spa.c).
+fn packed_list(mos: &Objset, io: &Io, object: ObjectId) -> Result<NvList> {
+    let size = u64_at(&mos.bonus(io, object)?, 0);
+    if size > CONFIG_MAX {
+        return Err(Corrupt::new("packed nvlist", format!("{object} claims {size} bytes")).into());
+    }
+    let (list, _) = NvList::decode(&mos.read(io, object, 0, size as usize)?)?;
+    Ok(list)
+}
+
+/// Devices that belong to no top-level vdev (`spa_load_spares`, `spa_load_l2cache`, spa.c): `spares` or `l2cache`.
+pub(crate) fn aux_devices(mos: &Objset, io: &Io, name: &str) -> Result<Vec<VdevConfig>> {
+    let object = match zap::lookup(mos, io, DIRECTORY, name)? {
+        Some(zap::ZapValue::U64(v)) if v.first().is_some_and(|o| *o != 0) => ObjectId(v[0]),
+        _ => return Ok(Vec::new()),
+    };
+    let list = packed_list(mos, io, object)?;
+    let devices = list.list_array(name).unwrap_or_default();
+    Ok(devices.iter().map(VdevConfig::parse).collect::<Result<_, _>>()?)
 }
 
 /// Leaves that missed txgs: their time log is not empty, or their label is older than their siblings'.
@@ -298,9 +345,10 @@ impl Opened {
     fn load_top(&self, id: u32, config: &VdevConfig) -> Result<Option<Top>> {
         let holds_none = matches!(config.kind, VdevKind::Hole | VdevKind::Missing | VdevKind::Indirect);
         let (Some(shift), Some(asize)) = (config.metaslab_shift, config.asize) else { return Ok(None) };
-        if holds_none || config.is_hole() || shift == 0 {
+        let vdev = self.io.vdevs.tops().get(id as usize);
+        let Some(vdev) = vdev.filter(|_| !holds_none && !config.is_hole() && shift != 0) else {
             return Ok(None);
-        }
+        };
         let geo = Geometry {
             id,
             ashift: config.ashift.filter(|a| *a != 0).unwrap_or(9) as u32,
@@ -308,6 +356,7 @@ impl Opened {
             array: config.metaslab_array.unwrap_or(0),
             asize,
             top_zap: config.vdev_zap_top.unwrap_or(0),
+            unit: vdev.unit(),
         };
         let mut unflushed = 0;
         if geo.top_zap != 0 {
@@ -315,7 +364,14 @@ impl Opened {
             unflushed = zap::lookup_u64(&self.mos, &self.io, ObjectId(geo.top_zap), key)?.unwrap_or(0);
         }
         let mut top = open_top(&self.mos, &self.io, &geo, unflushed)?;
-        top.allocating = !config.holds_log() && config.non_allocating.unwrap_or(0) == 0;
+        top.class = match writable::bias(self, config)?.as_deref() {
+            _ if config.holds_log() => Class::Log,
+            Some("dedup") => Class::Dedup,
+            Some(_) => Class::Special,
+            None => Class::Normal,
+        };
+        top.allocating = top.class != Class::Log && config.non_allocating.unwrap_or(0) == 0;
+        top.deflate = vdev.deflate_ratio();
         Ok(Some(top))
     }
 }

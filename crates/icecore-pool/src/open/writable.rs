@@ -5,7 +5,7 @@
 use super::{DIRECTORY, Opened};
 use crate::error::Result;
 use crate::features::{self, Support};
-use icecore_dmu::{BlockStore, Want, zap};
+use icecore_dmu::{BlockStore, ReadError, Want, zap};
 use icecore_format::objset::ObjsetPhys;
 use icecore_format::reader::u64_at;
 use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
@@ -102,17 +102,24 @@ fn vdevs_against(pool: &Opened, why: &mut Vec<String>) -> Result<()> {
         if top.removing.unwrap_or(0) != 0 {
             why.push(format!("vdev {id} is being removed"));
         }
-        if has_bias(pool, top)? {
+        if bias(pool, top)?.is_some() {
             why.push(format!("vdev {id} is reserved for a special class"));
         }
     }
     Ok(())
 }
 
-fn has_bias(pool: &Opened, top: &VdevConfig) -> Result<bool> {
-    let Some(object) = top.vdev_zap_top.filter(|o| *o != 0) else { return Ok(false) };
+/// What a top-level vdev is reserved for (`vdev_load`, vdev.c): `special` or `dedup`; or `log`.
+pub(super) fn bias(pool: &Opened, top: &VdevConfig) -> Result<Option<String>, ReadError> {
+    let Some(object) = top.vdev_zap_top.filter(|o| *o != 0) else { return Ok(None) };
     let key = "org.zfsonlinux:allocation_bias";
-    Ok(zap::lookup(&pool.mos, &pool.io, ObjectId(object), key)?.is_some())
+    Ok(match zap::lookup(&pool.mos, &pool.io, ObjectId(object), key)? {
+        Some(zap::ZapValue::U8(name)) => {
+            Some(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+        }
+        Some(_) => Some("unknown".into()),
+        None => None,
+    })
 }
 
 /// Intent logs with records that no import claimed: their blocks are not in the space maps, so we could

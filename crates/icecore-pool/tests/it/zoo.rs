@@ -1,21 +1,16 @@
 //! Pools made by OpenZFS: every block of the MOS is read and checked.
 
-use crate::support::{env, host, judge};
-use icecore_dmu::{BlockStore, Objset, Want};
-use icecore_env::Device;
-use icecore_format::{Bookmark, ObjectId, ObjectType};
-use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
+use crate::support::{env, judge};
+use crate::walk::{open, read_datasets, read_mos, zoo};
+use icecore_dmu::BlockStore;
+use icecore_pool::{Mode, Pool, PoolError};
 use icecore_sim::SimDisk;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 fn images() -> Vec<(String, Vec<PathBuf>)> {
-    let pool = |name: &str, files: &[&str]| -> Option<(String, Vec<PathBuf>)> {
-        let found: Option<Vec<PathBuf>> =
-            files.iter().map(|f| icecore_check::fixture::zoo(&format!("{f}.img"))).collect();
-        Some((name.to_owned(), found?))
-    };
-    let all = [
+    let pool = |name: &str, files: &[&str]| Some((name.to_owned(), zoo(files)?));
+    let all = vec![
         pool("main", &["main"]),
         pool("crypt", &["crypt"]),
         pool("codecs", &["codecs"]),
@@ -34,30 +29,10 @@ fn images() -> Vec<(String, Vec<PathBuf>)> {
         pool("gptdisk", &["gptdisk"]),
         pool("dirty", &["dirty"]),
         pool("rz3", &["rz3-0", "rz3-1", "rz3-2", "rz3-3", "rz3-4"]),
+        pool("dr", &["dr-0", "dr-1", "dr-2", "dr-3", "dr-4"]),
+        pool("removed", &["rm-0", "rm-1"]),
     ];
     all.into_iter().flatten().collect()
-}
-
-fn open(files: &[PathBuf], mode: Mode) -> Result<Pool, PoolError> {
-    let found = icecore_vdev::probe::probe(files, &*env(1).workers);
-    let devices: Vec<Arc<dyn Device>> = found.candidates.into_iter().map(|c| c.device).collect();
-    let spec = OpenSpec { devices, pool: None, mode, force: true, host: host(), max_txg: None };
-    Pool::open(env(1), spec)
-}
-
-fn read_mos(pool: &Pool) -> (u64, u64) {
-    let (mos, io): (_, &dyn BlockStore) = (&pool.dsl.mos, pool.io());
-    let (mut objects, mut blocks) = (0, 0);
-    let mut at = ObjectId(0);
-    while let Some(object) = mos.next_object(io, at).unwrap() {
-        at = object;
-        objects += 1;
-        let dn = mos.dnode(io, object).unwrap();
-        for blkid in 0..=dn.maxblkid() {
-            blocks += u64::from(mos.block(io, object, &dn, blkid).unwrap().is_some());
-        }
-    }
-    (objects, blocks)
 }
 
 #[test]
@@ -117,6 +92,7 @@ fn refused_for_writing() {
         ("special", "special"),
         ("expanded", "raidz"),
         ("shapes", "block_cloning"),
+        ("dr", "draid"),
     ];
     for (name, files) in images() {
         let Some((_, reason)) = expected.iter().find(|(n, _)| *n == name) else { continue };
@@ -146,56 +122,10 @@ fn history_of_openzfs() {
     }
 }
 
-/// Every block of every dataset, in logical form where no key is needed.
-fn read_datasets(name: &str, pool: &Pool) -> (u64, u64) {
-    let (mos, io): (_, &dyn BlockStore) = (&pool.dsl.mos, pool.io());
-    let (mut datasets, mut blocks) = (0, 0);
-    let mut at = ObjectId(0);
-    while let Some(object) = mos.next_object(io, at).unwrap() {
-        at = object;
-        let dn = mos.dnode(io, object).unwrap();
-        if dn.bonus_type() != ObjectType::DSL_DATASET {
-            continue;
-        }
-        let ds = pool.dsl.dataset(io, object.0).unwrap();
-        if ds.bp.is_hole() {
-            continue;
-        }
-        let want = if ds.bp.uses_crypt() { Want::NoKey } else { Want::Logical };
-        let os = Objset::open(io, object.0, &ds.bp, want).unwrap_or_else(|e| panic!("{name}: {e}"));
-        datasets += 1;
-        let mut at = ObjectId(0);
-        while let Some(id) = os.next_object(io, at).unwrap_or_else(|e| panic!("{name}: {e}")) {
-            at = id;
-            blocks += read_object(name, &os, io, id);
-        }
-    }
-    (datasets, blocks)
-}
-
-fn read_object(name: &str, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> u64 {
-    let dn = os.dnode(io, id).unwrap();
-    let mut blocks = 0;
-    // sparse files have more block numbers than blocks
-    for blkid in (0..=dn.maxblkid()).take(4000) {
-        let bp = os.blkptr(io, id, &dn, 0, blkid).unwrap_or_else(|e| panic!("{name} {id} {blkid}: {e}"));
-        if bp.is_hole() || bp.is_redacted() {
-            continue;
-        }
-        let at = Bookmark { objset: os.id(), object: id, level: 0, blkid };
-        let want = if bp.is_encrypted() { Want::Stored } else { os.want() };
-        let data = io.read(&bp, &at, want).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let expected = if want == Want::Stored { bp.psize() } else { bp.lsize() };
-        assert_eq!(data.len() as u64, expected);
-        blocks += 1;
-    }
-    blocks
-}
-
 #[test]
 fn every_block_of_every_dataset() {
     for (name, files) in images() {
-        let Ok(pool) = open(&files, Mode::ReadOnly) else { continue };
+        let pool = open(&files, Mode::ReadOnly).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (datasets, blocks) = read_datasets(&name, &pool);
         eprintln!("{name}: {datasets} datasets {blocks} blocks");
         assert!(datasets > 0 && blocks > 10, "{name}");

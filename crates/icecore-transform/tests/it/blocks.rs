@@ -157,3 +157,23 @@ fn a_gang_header_passes_at_its_place_and_time_only() {
     bp.set_birth(icecore_format::Txg(12));
     assert!(embedded::gang_verify(&bp, &header).is_err());
 }
+
+/// The header of an indirect block of an encrypted dataset, written by `ztest` of OpenZFS 2.3.2.
+#[test]
+fn a_gang_header_of_an_encrypted_block_has_half_a_sum() {
+    let header = include_bytes!("../fixtures/gang-header-crypt.bin").to_vec();
+    let mut bp = Blkptr::default();
+    bp.dva[0] = icecore_format::Dva::new(4, 0x219_7a00, 0x600, true);
+    bp.set_birth(icecore_format::Txg(2667));
+    bp.set_type(icecore_format::ObjectType::DNODE);
+    bp.set_level(5);
+    assert!(embedded::gang_verify(&bp, &header).is_err());
+    bp.set_crypt(true);
+    assert_eq!(embedded::gang_verify(&bp, &header), Ok(()));
+    let mut again = header.clone();
+    again[512 - embedded::TRAILER..].fill(0);
+    assert!(embedded::gang_seal(&bp, &mut again));
+    assert_eq!(again, header);
+    bp.set_birth(icecore_format::Txg(2668));
+    assert!(embedded::gang_verify(&bp, &header).is_err());
+}

@@ -11,7 +11,7 @@ impl VdevSet {
         let gone: BTreeSet<Guid> = failed.iter().map(|bad| bad.guid).collect();
         let stays = |leaf: &Leaf| leaf.device.is_some() && !leaf.stale && !gone.contains(&leaf.guid);
         let goes_on = self.tops.iter().filter(|top| top.is_concrete()).all(|top| {
-            let copies = self.copies_of(&top.node);
+            let copies = self.copies_at(top, &top.node, 0);
             copies.iter().filter_map(|i| self.leaves.get(*i)).any(stays)
         });
         let mut lost = BTreeSet::new();

@@ -58,6 +58,10 @@ impl VdevSet {
         only: Option<usize>,
     ) -> Result<Outcome, VdevError> {
         let top = self.locate(top, offset, data.len() as u64)?;
+        if matches!(top.node, Node::Draid { .. } | Node::Indirect(_)) {
+            let kind = format!("writing to {}", top.config.kind);
+            return Err(VdevError::Unsupported { kind, guid: top.config.guid });
+        }
         let sector = 1_u64 << top.ashift;
         assert!(offset.is_multiple_of(sector), "allocations are sector-aligned");
         let len = size::psize_to_asize(data.len() as u64, top.ashift) as usize;
@@ -93,12 +97,16 @@ impl VdevSet {
             Node::Raidz { children, nparity } => {
                 let shape = top.raidz_shape(*nparity, children.len(), children.len());
                 for (child, at, bytes) in raidz::columns(shape, offset, data) {
-                    for i in self.copies_of(&children[child]) {
+                    for i in self.copies_at(top, &children[child], at) {
                         out.count(&self.leaves[i], at, |l| l.write(at, &bytes));
                     }
                 }
             }
-            Node::Nothing | Node::Unsupported(_) => unreachable!("locate refuses these"),
+            Node::Draid { .. }
+            | Node::DraidSpare(_)
+            | Node::Indirect(_)
+            | Node::Nothing
+            | Node::Unsupported(_) => unreachable!("refused before"),
         }
     }
 }

@@ -185,6 +185,48 @@ fn strangers_are_named() {
 }
 
 #[test]
+fn pools_of_one_name_are_told_apart_by_guid() {
+    let made = make();
+    let other = new_disks(1);
+    let tree = build(vec![top(NewKind::Single, &other, false)], &SimEntropy::new(12)).unwrap();
+    let config = create::pool_config("tank", &tree, 7, "here");
+    let mut label = config.label_for(tree.root.children[0].guid, &BTreeSet::new()).unwrap();
+    label.txg = Some(99);
+    label::init(&*other[0], &label.to_nvlist()).unwrap();
+    let both: Vec<Arc<SimDisk>> = made.disks.iter().chain(&other).cloned().collect();
+    let (pools, _) = assemble(&candidates(&both));
+    let mut guids: Vec<Guid> = pools.iter().map(|p| p.guid).collect();
+    guids.sort();
+    let mut expected = vec![made.tree.root.guid, tree.root.guid];
+    expected.sort();
+    assert_eq!(guids, expected);
+    let tank = pools.iter().find(|p| p.guid == made.tree.root.guid).unwrap();
+    assert_eq!((tank.devices.len(), tank.left_over.len(), tank.uberblock.unwrap().txg().0), (5, 0, 4));
+}
+
+#[test]
+fn a_device_is_known_by_any_one_of_its_labels() {
+    let made = make();
+    let guid = made.tree.root.children[1].guid;
+    for kept in 0..4 {
+        let disk = Arc::new(SimDisk::from_bytes("disk3", &made.disks[3].to_bytes()));
+        for l in (0..4).filter(|l| *l != kept) {
+            let label = icecore_format::label::label_offset(disk.size(), l).unwrap();
+            disk.poke(label + icecore_format::label::CONFIG_AT + 200, &[0x5a; 8]);
+        }
+        let all = [&made.disks[..3], std::slice::from_ref(&disk), &made.disks[4..]].concat();
+        let (pools, _) = assemble(&candidates(&all));
+        assert_eq!((pools[0].health(), pools[0].absent.len()), (Health::Online, 0));
+        let damaged = pools[0].damaged_labels();
+        let [one] = damaged.as_slice() else { panic!("{damaged:?}") };
+        assert_eq!((one.guid, one.device.as_str()), (guid, "disk3"));
+        let lost: Vec<usize> = (0..4).filter(|l| *l != kept as usize).collect();
+        assert_eq!(one.faults.iter().map(|f| f.0).collect::<Vec<_>>(), lost);
+    }
+    assert!(assemble(&candidates(&made.disks)).0[0].damaged_labels().is_empty());
+}
+
+#[test]
 fn devices_that_hold_something_are_refused() {
     let made = make();
     let text = check_unused(&*made.disks[0]).unwrap_err().to_string();

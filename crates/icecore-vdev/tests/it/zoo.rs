@@ -1,7 +1,7 @@
 //! Devices made by real OpenZFS, in a folder of decompressed images that `ICECORE_ZOO` names. Without it
 //! these tests say so and do nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use icecore_env::{Access, OsWorkers, scan};
 use icecore_vdev::PoolState;
@@ -16,9 +16,22 @@ fn zoo() -> Option<PathBuf> {
     dir
 }
 
+/// An image in the folder or one therein.
+fn locate(dir: &Path, file: &str) -> PathBuf {
+    let mut places = folders(dir).into_iter().map(|d| d.join(file));
+    places
+        .find(|p| p.exists())
+        .unwrap_or_else(|| panic!("no {file} in {} or a folder therein", dir.display()))
+}
+
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let below = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
+    std::iter::once(dir.to_path_buf()).chain(below).collect()
+}
+
 fn found(names: &[&str]) -> Option<Vec<FoundPool>> {
     let dir = zoo()?;
-    let paths: Vec<PathBuf> = names.iter().map(|n| dir.join(format!("{n}.img"))).collect();
+    let paths: Vec<PathBuf> = names.iter().map(|n| locate(&dir, &format!("{n}.img"))).collect();
     let probe = probe(&paths, &OsWorkers::default());
     assert!(probe.unreadable.is_empty());
     Some(assemble(&probe.candidates).0)
@@ -27,7 +40,7 @@ fn found(names: &[&str]) -> Option<Vec<FoundPool>> {
 #[test]
 fn every_image_parses_and_serialises_to_the_same_nvlist() {
     let Some(dir) = zoo() else { return };
-    let paths = scan::candidates(&[dir]);
+    let paths = scan::candidates(&folders(&dir));
     let images: Vec<PathBuf> =
         paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "img")).collect();
     let probe = probe(&images, &OsWorkers::default());
@@ -46,7 +59,7 @@ fn every_image_parses_and_serialises_to_the_same_nvlist() {
 #[test]
 fn every_pool_of_the_zoo_is_put_together() {
     let Some(dir) = zoo() else { return };
-    let probe = probe(&scan::candidates(&[dir]), &OsWorkers::default());
+    let probe = probe(&scan::candidates(&folders(&dir)), &OsWorkers::default());
     let (pools, aux) = assemble(&probe.candidates);
     assert!(aux.is_empty());
     for p in &pools {
@@ -172,6 +185,10 @@ fn the_mos_of_every_layout_reads_with_as_many_devices_gone_as_it_allows() {
         &["ex-0", "ex-1", "ex-2", "ex-3"],
         &["ex-1", "ex-2", "ex-3"],
         &["ex-0", "ex-1", "ex-2"],
+        &["dr-0", "dr-1", "dr-2", "dr-3", "dr-4"],
+        &["dr-1", "dr-2", "dr-3", "dr-4"],
+        &["dr-0", "dr-1", "dr-2", "dr-3"],
+        &["dr-0", "dr-1", "dr-3", "dr-4"],
     ] {
         if read_mos(set).is_none() {
             return;
