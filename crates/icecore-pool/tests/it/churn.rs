@@ -2,10 +2,12 @@
 
 use crate::support::{create, disks, env, judge, open};
 use icecore_dmu::{BlockStore, NewObject};
+use icecore_env::{Env, OsWorkers, Workers};
 use icecore_format::{ObjectId, ObjectType};
 use icecore_pool::{Mode, Pool};
-use icecore_sim::Rng;
+use icecore_sim::{InlineWorkers, Rng, ShuffledWorkers};
 use icecore_vdev::create::NewKind;
+use std::sync::Arc;
 
 const BLOCK: u64 = 128 << 10;
 
@@ -36,6 +38,18 @@ fn churn(pool: &mut Pool, rng: &mut Rng, files: &mut Vec<ObjectId>) {
 }
 
 fn workload(name: &str, kind: NewKind, n: usize, ashift: u64, seed: u64) -> Vec<u64> {
+    workload_by(&(Arc::new(InlineWorkers) as Arc<dyn Workers>), name, kind, n, ashift, seed)
+}
+
+fn workload_by(
+    workers: &Arc<dyn Workers>,
+    name: &str,
+    kind: NewKind,
+    n: usize,
+    ashift: u64,
+    seed: u64,
+) -> Vec<u64> {
+    let env = |seed| Env { workers: workers.clone(), ..env(seed) };
     let disks = disks(n, 128 << 20);
     let mut pool = create(env(seed), name, &disks, kind, ashift);
     let mut rng = Rng::new(seed);
@@ -62,6 +76,16 @@ fn workload(name: &str, kind: NewKind, n: usize, ashift: u64, seed: u64) -> Vec<
 fn single_disk() {
     let first = workload("churn1", NewKind::Single, 1, 12, 5);
     assert_eq!(first, workload("churn1", NewKind::Single, 1, 12, 5));
+}
+
+/// Jobs and device writes in order, out of order, late, or at the same time: the bytes are the same.
+#[test]
+fn scheduling_leaves_no_trace() {
+    let bytes = |workers: Arc<dyn Workers>, name| workload_by(&workers, name, NewKind::Mirror, 2, 12, 9);
+    let inline = bytes(Arc::new(InlineWorkers), "sched0");
+    assert_eq!(inline, bytes(Arc::new(ShuffledWorkers::new(1)), "sched0"));
+    assert_eq!(inline, bytes(Arc::new(ShuffledWorkers::new(2)), "sched0"));
+    assert_eq!(inline, bytes(Arc::new(OsWorkers::new(3)), "sched0"));
 }
 
 #[test]
