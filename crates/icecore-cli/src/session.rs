@@ -6,6 +6,7 @@
 use crate::fail::{Fail, Outcome};
 use crate::state::{self, Imported};
 use icecore_env::{Access, Device, DeviceError, Env, FileDevice, What};
+use icecore_format::Txg;
 use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
 use std::path::Path;
 use std::sync::Arc;
@@ -113,7 +114,7 @@ pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
         mode: if what_for == For::Write { Mode::Write } else { Mode::ReadOnly },
         force: false,
         host: host(),
-        max_txg: None,
+        max_txg: record.max_txg.map(Txg),
     };
     Pool::open(Env::os(), spec).map_err(|e| pool_fail(&e, &missing))
 }

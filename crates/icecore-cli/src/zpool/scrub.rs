@@ -5,6 +5,7 @@
 use crate::args::{Opt, Typed, flag, value};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
+use crate::keys::{self, How, unlock};
 use crate::session::{self, For};
 use crate::state::{self, Imported};
 use icecore_format::ObjectId;
@@ -13,11 +14,11 @@ use icecore_pool::heal::{Source, dataset_name, heal};
 use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
 use icecore_zpl::{Dataset, Filesystem, open_object};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] <pool> ...";
+pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
 
 const KNOWN: &[Opt] = &[
     flag('n', "dry-run"),
@@ -26,6 +27,7 @@ const KNOWN: &[Opt] = &[
     flag('p', ""),
     flag('r', "repair"),
     value('f', "from"),
+    value('K', "keylocation"),
 ];
 
 pub fn run(args: &[String]) -> Outcome {
@@ -42,7 +44,7 @@ pub fn run(args: &[String]) -> Outcome {
             let verb = if typed.has('s') { "cancel" } else { "pause" };
             return Err(Fail::new(format!("cannot {verb} scrubbing {name}: there is no active scrub")));
         }
-        sound &= one(&record, ask(&typed), typed.value('f'))?;
+        sound &= one(&record, &typed)?;
     }
     if sound { Ok(()) } else { Err(Fail::said(FAILED)) }
 }
@@ -78,7 +80,8 @@ fn open(record: &Imported, ask: Ask) -> Outcome<(Pool, For)> {
 }
 
 /// Scrubs one pool; false if something is lost.
-fn one(record: &Imported, ask: Ask, from: Option<&str>) -> Outcome<bool> {
+fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
+    let (ask, from) = (ask(typed), typed.value('f'));
     let name = &record.name;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
     let (mut pool, how) = open(record, ask).map_err(|f| fail(&f.message))?;
@@ -101,6 +104,9 @@ fn one(record: &Imported, ask: Ask, from: Option<&str>) -> Outcome<bool> {
     let secs = clock.elapsed().as_secs();
     if how == For::Write {
         pool.record_scrub(start, unix_now(), &found).map_err(|e| fail(&e))?;
+    }
+    if let Some(location) = typed.value('K') {
+        give_keys(&mut pool, &found, location);
     }
     report(&pool, &found, secs, clock.elapsed().as_secs_f64());
     if fetched > 0 {
@@ -127,6 +133,19 @@ fn fetch(pool: &mut Pool, found: &mut Scrubbed, from: &str) -> Outcome<u64> {
         pool.io_mut().flush_repairs().map_err(|e| Fail::new(e.to_string()))?;
     }
     Ok(fetched)
+}
+
+/// Loads the keys of datasets with damage, so that their files can be named. One that does not open is no failure: its
+/// files are named by number.
+fn give_keys(pool: &mut Pool, found: &Scrubbed, location: &str) {
+    let objsets: BTreeSet<u64> = found.damage.iter().map(|d| d.at.objset).filter(|o| *o != 0).collect();
+    for objset in objsets {
+        let name = dataset_name(pool, objset);
+        let how = How { location: Some(location), ask: keys::Ask::Terminal, otherwise: "" };
+        if let Err(f) = unlock(pool, &name, how) {
+            eprintln!("the files of '{name}' are named by number: {}", f.message);
+        }
+    }
 }
 
 fn unix_now() -> u64 {

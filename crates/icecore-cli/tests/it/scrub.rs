@@ -74,3 +74,47 @@ fn labels_and_uberblocks_are_shown() {
     desk.refused("icecore inspect label state", 1, &[]);
     desk.refused("icecore inspect blocks nowhere", 1, &["no pool 'nowhere' is imported here"]);
 }
+
+/// The newest root of the pool's metadata is destroyed in all its copies: what was before is still there to be read.
+#[test]
+fn a_pool_without_its_last_root_is_read_as_it_was_before() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("main")).unwrap();
+    let image = desk.path("main/main.img");
+    fixture_copy("cold/main.img", &image);
+    let json = desk.ok("icecore inspect uberblocks --json main/main.img");
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let newest = found["uberblocks"].as_array().unwrap().last().unwrap().clone();
+    let root = newest["rootbp"].as_str().unwrap();
+    let copies: Vec<u64> = root
+        .split("dva=[")
+        .nth(1)
+        .unwrap()
+        .split(']')
+        .next()
+        .unwrap()
+        .split(", ")
+        .map(|dva| u64::from_str_radix(dva.split(':').nth(1).unwrap(), 16).unwrap())
+        .collect();
+    assert_eq!(copies.len(), 3, "{root}");
+    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    for at in copies {
+        file.write_all_at(&[0xff; 4096], (4 << 20) + at).unwrap();
+    }
+    let before = fs::read(&image).unwrap();
+    desk.refused("zpool import -f -d main main", 1, &["cannot import 'main'", "checksum"]);
+    let done = desk.run("zpool import -f -F -d main main");
+    assert_eq!(done.status, 0, "{}", done.err);
+    let newest = newest["txg"].as_u64().unwrap();
+    assert!(done.err.contains("is shown as it was at") && done.err.contains(&format!("up to txg {newest}")));
+    assert!(desk.ok("icecore ls main/plain@newsnapshot").contains("notes.txt"));
+    desk.refused("zfs snapshot main@more", 1, &["read-only"]);
+    desk.ok("zpool export main");
+    let back = newest - 1;
+    let done = desk.run(&format!("zpool import -f -T {back} -d main main"));
+    assert!(done.status == 0 && done.err.contains("for reading only"), "{}", done.err);
+    desk.ok("zpool export main");
+    assert_eq!(fs::read(&image).unwrap(), before, "reading wrote something");
+    desk.refused("zpool import -T 1 -d main main", 1, &["cannot import 'main'"]);
+    desk.refused("zpool import -T new -d main main", 2, &["invalid txg value 'new'"]);
+}

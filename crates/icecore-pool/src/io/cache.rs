@@ -19,9 +19,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key of a cacheable block: metadata with a checksum, in logical form.
+    /// The key of a cacheable block: metadata with a checksum, in logical form. Not the lowest pointers to a file's
+    /// data: they are passed once from end to end, and there is one for every 128 MiB, so that the memory of a send or
+    /// receive would grow with what passes through.
     pub(crate) fn of(bp: &Blkptr, at: &Bookmark, want: Want) -> Option<Self> {
-        let meta = bp.level() > 0 || bp.kind().is_metadata();
+        let meta = bp.level() > 1 || bp.kind().is_metadata();
         if !meta
             || matches!(want, Want::Stored | Want::Compressed)
             || bp.is_embedded()
