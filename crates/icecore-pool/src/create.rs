@@ -41,6 +41,8 @@ pub struct CreateSpec {
     pub host: Host,
     /// The administrator's remark.
     pub comment: Option<String>,
+    /// The features to enable, each with what it depends on: see [`features::chosen`].
+    pub features: Vec<Feature>,
 }
 
 impl Pool {
@@ -73,9 +75,8 @@ impl Pool {
         io.set_alloc(fresh_allocator(&io.vdevs));
         let usable = io.space().usable();
         let info = PoolInfo { name: spec.name.clone(), version: VERSION_FEATURES, usable };
-        let features: Vec<Feature> = features::of_new_pools().collect();
         let chance = Box::new(EnvChance(env));
-        let dsl = Dsl::create(&mut io, info, chance, &features)?;
+        let dsl = Dsl::create(&mut io, info, chance, &spec.features)?;
         let mut uberblock = UberblockPhys { version: U64::new(VERSION_FEATURES), ..Default::default() };
         uberblock.set_mmp_off();
         Ok(Self {
@@ -139,13 +140,18 @@ impl Pool {
         self.entry("pool_props", props.0)
     }
 
-    /// A ZAP for the root, each top-level vdev and each leaf, all listed in one map.
+    /// A ZAP for the root (where the feature for it is enabled), each top-level vdev and each leaf, all listed in one map.
     fn make_vdev_zaps(&mut self) -> Result<()> {
         let map = self.new_zap()?;
         self.entry("com.delphix:vdev_zap_map", map.0)?;
-        self.dsl.feature_incr(&mut self.io, Feature::AVZ_V2)?;
+        let with_root = self.dsl.feature_enabled(&self.io, Feature::AVZ_V2)?;
+        if with_root {
+            self.dsl.feature_incr(&mut self.io, Feature::AVZ_V2)?;
+        }
         let Some(mut root) = self.config.vdev_tree.take() else { return Ok(()) };
-        root.vdev_zap_root = Some(self.listed_zap(map)?);
+        if with_root {
+            root.vdev_zap_root = Some(self.listed_zap(map)?);
+        }
         for top in &mut root.children {
             self.leaf_zaps(top, map)?;
             top.vdev_zap_top = Some(self.listed_zap(map)?);

@@ -79,6 +79,15 @@ const TABLE: &[(Feature, Support, NewPools)] = &[
     (Feature::PHYSICAL_REWRITE, Write, Not),
 ];
 
+/// Features that all we write relies on.
+pub(crate) const NEEDED: [&str; 5] = [
+    "org.illumos:lz4_compress",
+    "com.delphix:spacemap_histogram",
+    "com.delphix:extensible_dataset",
+    "com.delphix:empty_bpobj",
+    "com.delphix:hole_birth",
+];
+
 /// What we can do with a pool in which the feature of this on-disk name is active.
 #[must_use]
 pub fn support(guid: &str) -> Support {
@@ -88,6 +97,46 @@ pub fn support(guid: &str) -> Support {
 /// The features of new pools, in OpenZFS's order.
 pub fn of_new_pools() -> impl Iterator<Item = Feature> {
     TABLE.iter().filter(|(.., new)| *new == Yes).map(|(f, ..)| *f)
+}
+
+/// The features of a new pool for which some are asked for or not wanted, by short name (`feature@NAME=enabled` or
+/// `disabled`). The error says which cannot be had, and why.
+pub fn chosen(asked: &[(String, bool)]) -> Result<Vec<Feature>, String> {
+    let mut out: Vec<Feature> = of_new_pools().collect();
+    for (name, wanted) in asked {
+        let Some(&(feature, support, _)) = TABLE.iter().find(|(f, ..)| f.name == name) else {
+            return Err(format!("there is no feature '{name}'"));
+        };
+        match (wanted, support) {
+            (true, Write) => {
+                out.push(feature);
+            }
+            (true, _) => {
+                return Err(format!(
+                    "feature@{name} cannot be enabled: once it is used the pool could not be written to here any more"
+                ));
+            }
+            (false, _) if NEEDED.contains(&feature.guid) => {
+                return Err(format!(
+                    "feature@{name} cannot be disabled: pools without it cannot be written to here"
+                ));
+            }
+            (false, _) => out.retain(|f| f.guid != feature.guid),
+        }
+    }
+    // In the table's order, each once.
+    let all: Vec<Feature> =
+        TABLE.iter().map(|(f, ..)| *f).filter(|f| out.iter().any(|o| o.guid == f.guid)).collect();
+    for f in &all {
+        if let Some(lacks) = f.depends.iter().find(|d| all.iter().all(|o| o.guid != **d)) {
+            return Err(format!(
+                "feature@{} needs {}, which is disabled: disable both",
+                f.name,
+                title(lacks)
+            ));
+        }
+    }
+    Ok(all)
 }
 
 /// A feature's name for people: the short one if known.
@@ -106,6 +155,19 @@ mod tests {
             assert_eq!(TABLE.iter().filter(|(t, ..)| t == f).count(), 1, "{}", f.name);
         }
         assert_eq!(support("com.example:new"), No);
+    }
+
+    #[test]
+    fn choices_that_cannot_be_are_refused_with_the_reason() {
+        let ask = |name: &str, on: bool| chosen(&[(name.into(), on)]);
+        assert_eq!(chosen(&[]).unwrap(), of_new_pools().collect::<Vec<_>>());
+        assert!(ask("draid", true).unwrap_err().contains("could not be written"));
+        assert!(ask("lz4_compress", false).unwrap_err().contains("cannot be disabled"));
+        assert!(ask("bookmark_v2", false).unwrap_err().contains("needs bookmark_v2"));
+        assert!(ask("lz5", true).unwrap_err().contains("no feature 'lz5'"));
+        let less = ask("large_microzap", false).unwrap();
+        assert_eq!(less.len() + 1, of_new_pools().count());
+        assert!(ask("livelist", true).unwrap().contains(&Feature::LIVELIST));
     }
 
     #[test]

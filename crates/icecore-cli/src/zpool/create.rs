@@ -27,7 +27,8 @@ pub fn run(args: &[String]) -> Outcome {
     if state::find(name)?.is_some() {
         return Err(fail("pool already exists".into()));
     }
-    let (ashift, comment) = pool_options(&typed)?;
+    let Options { ashift, comment, features } = pool_options(&typed)?;
+    let features = icecore_pool::features::chosen(&features).map_err(fail)?;
     let mut props: Vec<(String, String)> = Vec::new();
     for o in typed.values('O') {
         let (p, v) = crate::zfs::split(o, USAGE)?;
@@ -70,6 +71,7 @@ pub fn run(args: &[String]) -> Outcome {
         devices: tree.devices,
         host: session::host(),
         comment,
+        features,
     };
     let mut pool = Pool::create(env, spec).map_err(|e| fail(e.to_string()))?;
     if !props.is_empty() {
@@ -89,8 +91,17 @@ pub fn run(args: &[String]) -> Outcome {
     })
 }
 
-fn pool_options(typed: &Typed) -> Outcome<(Option<u64>, Option<String>)> {
-    let (mut ashift, mut comment) = (None, None);
+/// What `-o` may say.
+#[derive(Default)]
+struct Options {
+    ashift: Option<u64>,
+    comment: Option<String>,
+    /// Short names, and whether they are wanted.
+    features: Vec<(String, bool)>,
+}
+
+fn pool_options(typed: &Typed) -> Outcome<Options> {
+    let mut options = Options::default();
     for o in typed.values('o') {
         let (p, v) = crate::zfs::split(o, USAGE)?;
         match p {
@@ -102,19 +113,26 @@ fn pool_options(typed: &Typed) -> Outcome<(Option<u64>, Option<String>)> {
                         "invalid 'ashift={n}' property: only values between 9 and 16 are allowed."
                     )));
                 }
-                ashift = (n != 0).then_some(n);
+                options.ashift = (n != 0).then_some(n);
             }
-            "comment" => comment = Some(v.to_string()),
+            "comment" => options.comment = Some(v.to_string()),
             "compatibility" | "cachefile" | "autotrim" | "autoexpand" => {}
-            p if p.starts_with("feature@") && matches!(v, "enabled" | "disabled") => {
-                return Err(Fail::new(format!(
-                    "property '{p}': the feature set of new pools cannot be changed yet"
-                )));
+            p if p.starts_with("feature@") => {
+                let on = match v {
+                    "enabled" => true,
+                    "disabled" => false,
+                    _ => {
+                        return Err(Fail::new(format!(
+                            "property '{p}' can only be set to 'enabled' or 'disabled'"
+                        )));
+                    }
+                };
+                options.features.push((p["feature@".len()..].to_string(), on));
             }
             p => return Err(Fail::new(format!("property '{p}' is not a valid pool or vdev property"))),
         }
     }
-    Ok((ashift, comment))
+    Ok(options)
 }
 
 /// `[mirror] DEV…`: the top-level vdevs asked for.

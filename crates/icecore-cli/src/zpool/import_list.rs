@@ -393,6 +393,7 @@ mod tests {
             devices: tree.devices,
             host: session::host(),
             comment: None,
+            features: icecore_pool::features::of_new_pools().collect(),
         };
         Pool::create(env, spec).unwrap().export().unwrap();
         paths

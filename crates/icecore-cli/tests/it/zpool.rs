@@ -93,7 +93,14 @@ fn another_hosts_pool() {
     let env = Env::os();
     let tree = build(vec![top], &*env.entropy).unwrap();
     let host = Host { id: 0x0bad_cafe, name: "elsewhere".into() };
-    let spec = CreateSpec { name: "far".into(), root: tree.root, devices: tree.devices, host, comment: None };
+    let spec = CreateSpec {
+        name: "far".into(),
+        root: tree.root,
+        devices: tree.devices,
+        host,
+        comment: None,
+        features: icecore_pool::features::of_new_pools().collect(),
+    };
     // In use there, and never exported.
     drop(Pool::create(env, spec).unwrap());
     let import = format!("zpool import -d {}", desk.path("far").display());
@@ -179,4 +186,25 @@ fn what_holds_something_is_not_overwritten() {
     std::fs::rename(desk.path("new/drive.img"), &drive).unwrap();
     desk.ok("zpool export new");
     assert_eq!(std::fs::metadata(&drive).unwrap().len(), 128 * MIB);
+}
+
+#[test]
+fn features_can_be_chosen() {
+    let desk = Desk::new();
+    let drive = desk.drive("some/drive.img", 128).display().to_string();
+    let make = |o: &str| format!("zpool create -o {o} -m none some {drive}");
+    desk.refused(
+        &make("feature@draid=enabled"),
+        1,
+        &["cannot create 'some'", "could not be written to here"],
+    );
+    desk.refused(&make("feature@lz4_compress=disabled"), 1, &["cannot be disabled"]);
+    desk.refused(&make("feature@bookmark_v2=disabled"), 1, &["disable both"]);
+    desk.refused(&make("feature@tea=enabled"), 1, &["there is no feature 'tea'"]);
+    desk.refused(&make("feature@livelist=maybe"), 1, &["'enabled' or 'disabled'"]);
+    desk.ok(&make("feature@log_spacemap=disabled -o feature@livelist=enabled"));
+    let features = desk.ok("zpool get -H -o property,value all some");
+    assert!(features.contains("feature@log_spacemap\tdisabled\n"), "{features}");
+    assert!(features.contains("feature@livelist\tenabled\n"), "{features}");
+    desk.export_and_judge("some");
 }

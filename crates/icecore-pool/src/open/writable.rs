@@ -57,17 +57,8 @@ pub(super) fn reasons_against(pool: &Opened) -> Result<Vec<String>> {
     Ok(why)
 }
 
-/// Features that all we write relies on.
-const NEEDED: [&str; 5] = [
-    "org.illumos:lz4_compress",
-    "com.delphix:spacemap_histogram",
-    "com.delphix:extensible_dataset",
-    "com.delphix:empty_bpobj",
-    "com.delphix:hole_birth",
-];
-
 fn features_against(pool: &Opened, why: &mut Vec<String>) {
-    for guid in NEEDED.iter().filter(|guid| !pool.features.contains_key(**guid)) {
+    for guid in features::NEEDED.iter().filter(|guid| !pool.features.contains_key(**guid)) {
         why.push(format!("feature {} is not enabled", features::title(guid)));
     }
     for (guid, count) in &pool.features {

@@ -23,6 +23,17 @@ pub fn disks(n: usize, size: u64) -> Vec<Arc<SimDisk>> {
 }
 
 pub fn create(env: Env, name: &str, disks: &[Arc<SimDisk>], kind: NewKind, ashift: u64) -> Pool {
+    create_with(env, name, disks, kind, ashift, icecore_pool::features::of_new_pools().collect())
+}
+
+pub fn create_with(
+    env: Env,
+    name: &str,
+    disks: &[Arc<SimDisk>],
+    kind: NewKind,
+    ashift: u64,
+    features: Vec<icecore_dsl::Feature>,
+) -> Pool {
     let leaves = disks.iter().enumerate().map(|(i, d)| NewLeaf {
         device: d.clone(),
         path: format!("/sim/{name}-{i}.img"),
@@ -30,8 +41,14 @@ pub fn create(env: Env, name: &str, disks: &[Arc<SimDisk>], kind: NewKind, ashif
     });
     let top = NewTop { kind, leaves: leaves.collect(), log: false, ashift: Some(ashift) };
     let tree = build(vec![top], &*env.entropy).unwrap();
-    let spec =
-        CreateSpec { name: name.into(), root: tree.root, devices: tree.devices, host: host(), comment: None };
+    let spec = CreateSpec {
+        name: name.into(),
+        root: tree.root,
+        devices: tree.devices,
+        host: host(),
+        comment: None,
+        features,
+    };
     Pool::create(env, spec).unwrap()
 }
 

@@ -64,6 +64,7 @@ impl SimPool {
             devices: tree.devices,
             host: host(),
             comment: None,
+            features: icecore_pool::features::of_new_pools().collect(),
         };
         let pool = Pool::create(env, spec).unwrap();
         Self { name: name.into(), disk, more, pool: Some(pool), seed, commits: 0 }
