@@ -4,7 +4,6 @@
 //! Invariant: until the first commit there is no uberblock, so a creation cut short leaves no pool.
 
 use crate::error::{PoolError, Result};
-use crate::features;
 use crate::io::Io;
 use crate::metaslab::{Allocator, Metaslab, Top};
 use crate::open::DIRECTORY;
@@ -41,7 +40,7 @@ pub struct CreateSpec {
     pub host: Host,
     /// The administrator's remark.
     pub comment: Option<String>,
-    /// The features to enable, each with what it depends on: see [`features::chosen`].
+    /// The features to enable, each with what it depends on: see [`crate::features::chosen`].
     pub features: Vec<Feature>,
 }
 
