@@ -181,20 +181,25 @@ fn report(pool: &Pool, found: &Scrubbed, secs: u64, exact: f64) {
     );
     // One line a file: a file may have lost many blocks.
     let mut names = Names { pool, filesystems: BTreeMap::new(), paths: BTreeMap::new() };
-    let mut mended: BTreeMap<String, u64> = BTreeMap::new();
+    // Blocks, and how many of them still have a bad copy.
+    let mut mended: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<&Damage>> = BTreeMap::new();
     for damage in &found.damage {
         let place = names.place(damage);
         if damage.seen.lost {
             lost.entry(place).or_default().push(damage);
         } else {
-            *mended.entry(place).or_default() += 1;
+            let (blocks, left) = mended.entry(place).or_default();
+            *blocks += 1;
+            *left += u64::from(damage.seen.bad > damage.seen.repaired);
         }
     }
-    for (place, blocks) in &mended {
-        let unrepaired = found.damage.iter().any(|d| d.seen.bad > d.seen.repaired && !d.seen.lost);
-        let verb = if unrepaired { "damaged, with good copies left" } else { "repaired" };
-        println!("\t{place}: {blocks} blocks {verb}");
+    for (place, (blocks, left)) in &mended {
+        let unmended =
+            if *left > 0 { format!(", {left} of them with a bad copy left") } else { String::new() };
+        let verb = if left == blocks { "damaged, with good copies left" } else { "repaired" };
+        let unmended = if left == blocks { "" } else { &unmended };
+        println!("\t{place}: {blocks} blocks {verb}{unmended}");
     }
     if !lost.is_empty() {
         println!("errors: Permanent errors have been detected in the following files:\n");
