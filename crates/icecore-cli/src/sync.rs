@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use status::Meter;
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const HELP: &str =
     "usage: icecore sync [-nv] [--json] [--no-snapshot | --snapshot NAME] [--export] SRC DST
@@ -466,7 +466,7 @@ impl Run<'_> {
                     // Dropped at the end of this block, also on the way out: then the other thread ends.
                     let (_running, stop) = mpsc::channel::<()>();
                     let dst = &dst;
-                    scope.spawn(move || meter.each_second(dst, &stop));
+                    scope.spawn(move || meter.report(dst, Duration::from_secs(1), &stop, say_json));
                     self.transfer(task, step, there, dst, &bar, meter)
                 })
             } else {

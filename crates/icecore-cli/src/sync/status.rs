@@ -63,10 +63,16 @@ impl Meter {
                "bytes_done": done, "total_bytes": total})
     }
 
-    /// Prints the object each second until the other end of `stop` is dropped.
-    pub fn each_second(&self, destination: &str, stop: &Receiver<()>) {
-        while stop.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-            println!("{}", self.status(destination));
+    /// Hands the object to `say` every `tick` until the other end of `stop` is dropped.
+    pub fn report(
+        &self,
+        destination: &str,
+        tick: Duration,
+        stop: &Receiver<()>,
+        mut say: impl FnMut(&Value),
+    ) {
+        while stop.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+            say(&self.status(destination));
         }
     }
 }
@@ -103,15 +109,23 @@ mod tests {
     }
 
     #[test]
-    fn the_reporter_ends_with_its_stream() {
+    fn reports_come_until_the_stream_ends() {
         let m = Meter::new(10);
+        m.begin(10);
         let (go, stop) = std::sync::mpsc::channel();
-        let start = Instant::now();
+        let (said, heard) = std::sync::mpsc::channel();
         std::thread::scope(|s| {
             let m = &m;
-            s.spawn(move || m.each_second("b/x", &stop));
+            let reporter = s.spawn(move || {
+                m.report("b/x", Duration::from_millis(1), &stop, |v| drop(said.send(v.clone())));
+            });
+            assert_eq!(heard.recv().unwrap()["bytes_done"], 0);
+            m.at(4);
+            let later = heard.iter().find(|v| v["bytes_done"] == 4).unwrap();
+            assert_eq!((&later["percent_done"], &later["destination"]), (&0.4.into(), &"b/x".into()));
             drop(go);
+            reporter.join().unwrap();
+            assert!(heard.iter().all(|v| v["total_bytes"] == 10), "and then no more");
         });
-        assert!(start.elapsed() < Duration::from_secs(1), "does not wait out its second");
     }
 }
