@@ -4,6 +4,7 @@ use icecore_dmu::{BlockStore, Want, zap};
 use icecore_dsl::{Dsl, DslError, Kind};
 use icecore_format::ObjectId;
 use icecore_format::objset::ObjsetType;
+use icecore_stream::token::ResumeToken;
 
 /// A snapshot or bookmark.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +19,45 @@ pub struct Mark {
     pub creation: u64,
     /// The IV set of an encrypted snapshot, 0 if unknown or none.
     pub ivset: u64,
+}
+
+impl Mark {
+    /// A snapshot that is about to be taken: newer than all there are, its guid not known yet.
+    #[must_use]
+    pub fn pending(name: &str) -> Self {
+        Self { name: name.into(), guid: 0, createtxg: u64::MAX, creation: u64::MAX, ivset: 0 }
+    }
+    /// Whether it is still to be taken.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.createtxg == u64::MAX
+    }
+}
+
+/// Half a stream, as its resume token describes it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Partial {
+    /// The token's text.
+    pub token: String,
+    /// The snapshot's name at the sender.
+    pub to_name: String,
+    /// The snapshot's guid; 0 if the token cannot be read.
+    pub to: u64,
+    /// Guid of what the stream builds on; 0 for a full stream.
+    pub from: u64,
+    /// A raw stream.
+    pub raw: bool,
+}
+
+impl Partial {
+    /// Reads the token; one that cannot be read matches no snapshot.
+    #[must_use]
+    pub fn of(token: String) -> Self {
+        match ResumeToken::parse(&token) {
+            Ok(t) => Self { token, to_name: t.toname, to: t.toguid, from: t.fromguid, raw: t.raw },
+            Err(_) => Self { token, ..Self::default() },
+        }
+    }
 }
 
 /// One dataset.
@@ -35,8 +75,8 @@ pub struct Dataset {
     pub bookmarks: Vec<Mark>,
     /// Changed since its newest snapshot.
     pub modified: bool,
-    /// Half a stream was received: the token to go on with.
-    pub resume_token: Option<String>,
+    /// Half a stream was received.
+    pub partial: Option<Partial>,
     /// Path of the dataset whose key unlocks it, below the root of the tree; `None` if it lies outside or
     /// the dataset is not encrypted.
     pub encryption_root: Option<String>,
@@ -65,6 +105,20 @@ impl Tree {
     #[must_use]
     pub fn full(&self, path: &str) -> String {
         if path.is_empty() { self.root.clone() } else { format!("{}/{path}", self.root) }
+    }
+
+    /// Whether any dataset of the tree has a snapshot of this name.
+    #[must_use]
+    pub fn has_snapshot(&self, name: &str) -> bool {
+        self.datasets.iter().any(|d| d.snapshots.iter().any(|s| s.name == name))
+    }
+    /// The tree as it will be once a recursive snapshot called `name` is taken.
+    #[must_use]
+    pub fn with_snapshot(mut self, name: &str) -> Self {
+        for dataset in &mut self.datasets {
+            dataset.snapshots.push(Mark::pending(name));
+        }
+        self
     }
 
     /// Reads the tree under `root` from an open pool; an empty tree if there is no such dataset.
@@ -122,9 +176,10 @@ fn dataset(dsl: &Dsl, io: &dyn BlockStore, root: &str, name: &str) -> Result<Dat
         volume: dsl.kind(io, head)? == Kind::Volume,
         bookmarks: bookmarks.collect(),
         modified: dsl.modified_since_snapshot(io, head)?,
-        resume_token: dsl.resume_token(io, head)?,
+        partial: dsl.resume_token(io, head)?.map(Partial::of),
         encryption_root,
-        empty: !encrypted && is_empty(dsl, io, head.obj)?,
+        // Of what is half received the root directory may be missing still.
+        empty: !encrypted && !ds.is_inconsistent() && is_empty(dsl, io, head.obj)?,
         referenced: ds.referenced_bytes,
         snapshots,
     })

@@ -7,5 +7,5 @@
 pub mod inventory;
 pub mod plan;
 
-pub use inventory::{Dataset, Mark, Tree};
+pub use inventory::{Dataset, Mark, Partial, Tree};
 pub use plan::{Base, Conflict, Plan, Step, Task, plan};

@@ -6,14 +6,17 @@
 //! the sender's thread and by the planner, both reading; the destination for writing, and once more to be
 //! read back; before all that both are looked at once, so that a refusal does nothing at all.
 
+mod status;
+
 use crate::args::{Typed, flag, value};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::pipe;
 use crate::session::{self, Engine, For};
 use crate::state;
-use crate::zfs::{explain_receive, explain_send, token_of};
-use icecore_backup::{Conflict, Plan, Step, Task, Tree, plan};
+use crate::zfs::{cannot, explain_receive, explain_send, token_of};
+use icecore_backup::{Mark, Plan, Step, Task, Tree, plan};
+use icecore_dsl::{DslError, name};
 use icecore_pool::Pool;
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Progress, ReceiveSpec, SharedRoot, inherit_root, receive};
@@ -22,10 +25,11 @@ use icecore_stream::send::{
 };
 use icecore_stream::token::ResumeToken;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
+use status::Meter;
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const HELP: &str =
     "usage: icecore sync [-nv] [--json] [--no-snapshot | --snapshot NAME] [--export] SRC DST
@@ -36,12 +40,13 @@ Destroys and rolls back nothing. A run that was cut is simply run again.
 
   -n, --dry-run       show what would be done
   -v, --verbose       show the zfs commands that each step stands for
-  --json              one JSON object a line: plan, status, summary, conflict, exit_error
+  --json              one JSON object a line: plan, snapshot, status, read_back, summary, export,
+                      conflict, exit_error
   --no-snapshot       send the snapshots that are there
   --snapshot NAME     name of the new snapshots (icecore_DATE_TIMEZ)
   --export            export the pool of DST at the end, so that its drive can be unplugged
 ";
-pub const USAGE: &str = "sync [-nv] [--json] [--no-snapshot] [--export] [--snapshot NAME] SRC DST";
+pub const USAGE: &str = "icecore sync [-nv] [--json] [--no-snapshot | --snapshot NAME] [--export] SRC DST";
 
 struct Options {
     source: String,
@@ -50,6 +55,9 @@ struct Options {
     json: bool,
     verbose: bool,
     quiet_bar: bool,
+    export: bool,
+    no_snapshot: bool,
+    snapshot: Option<String>,
 }
 
 /// What a run did, for its last words.
@@ -71,55 +79,85 @@ pub fn run(args: &[String]) -> Outcome {
         flag('E', "export"),
         value('S', "snapshot"),
     ];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let outcome = Typed::parse(args, &known, USAGE).and_then(|typed| options(&typed)).and_then(|o| round(&o));
+    if let Err(f) = &outcome
+        && wants_json(args)
+    {
+        say_json(&json!({"message_type": "exit_error", "code": f.status, "message": f.message}));
+    }
+    outcome
+}
+
+/// Whether `--json` was typed, also where the rest of the line makes no sense.
+fn wants_json(args: &[String]) -> bool {
+    let mut options = args.iter().take_while(|a| *a != "--");
+    // What follows the letter S is a name.
+    let letters = |a: &str| a.split('S').next().is_some_and(|l| l.contains('j'));
+    options.any(|a| a == "--json" || (a.starts_with('-') && !a.starts_with("--") && letters(a)))
+}
+
+fn options(typed: &Typed) -> Outcome<Options> {
     let [source, destination] = typed.operands.as_slice() else {
         return Err(Fail::usage("sync takes a source and a destination", USAGE));
     };
+    if let Some(bad) = [source, destination].into_iter().find(|n| n.contains(['@', '#'])) {
+        return Err(Fail::usage(format!("sync takes datasets, and '{bad}' is not one"), USAGE));
+    }
+    for dataset in [source, destination] {
+        name::check(dataset).map_err(|e| Fail::usage(format!("'{dataset}': {e}"), USAGE))?;
+    }
+    if typed.has('N') && typed.has('S') {
+        return Err(Fail::usage("--no-snapshot and --snapshot exclude each other", USAGE));
+    }
+    if let Some(snap) = typed.value('S') {
+        name::check(&format!("{source}@{snap}"))
+            .map_err(|e| Fail::usage(format!("'{snap}' cannot be a snapshot's name: {e}"), USAGE))?;
+    }
     if session::pool_of(source) == session::pool_of(destination) {
         return Err(Fail::new(
             "source and destination are on the same pool: a backup belongs on another drive",
         ));
     }
     let json = typed.has('j');
-    let o = Options {
+    Ok(Options {
         source: source.clone(),
         destination: destination.clone(),
         dry: typed.has('n'),
         json,
         verbose: typed.has('v'),
         quiet_bar: json || !std::io::stderr().is_terminal(),
-    };
-    let outcome = round(&o, &typed);
-    if let Err(f) = &outcome
-        && json
-    {
-        println!("{}", json!({"message_type": "exit_error", "code": f.status, "message": f.message}));
-    }
-    outcome
+        export: typed.has('E'),
+        no_snapshot: typed.has('N'),
+        snapshot: typed.value('S').map(String::from),
+    })
 }
 
-fn round(o: &Options, typed: &Typed) -> Outcome {
+fn round(o: &Options) -> Outcome {
     let start = Instant::now();
-    let fresh = !typed.has('N');
-    {
-        // What cannot work is refused before anything is done, the snapshot included.
+    let fresh = takes_snapshot(o)?;
+    let there = {
+        // What cannot work is refused before anything is done, the snapshot included: the plan is made as if
+        // that were there.
         let source = session::open(&o.source, For::Read)?;
         let destination = session::open(&o.destination, For::Read)?;
-        let mut plan = make_plan(o, &source, &destination)?.0;
+        let (mut here, there) = trees(o, &source, &destination)?;
         can_receive(o, &destination)?;
-        if fresh {
-            plan.conflicts.retain(|(_, c)| *c != Conflict::NoSnapshot);
+        let snap = fresh.then(|| snapshot_name(o, &here, &there)).transpose()?;
+        if let Some(snap) = &snap {
+            here = here.with_snapshot(snap);
         }
-        if !plan.conflicts.is_empty() || o.dry {
-            if o.dry && fresh {
-                snapshot(o, typed.value('S'))?;
+        let survey = Survey::make(o, &source, &here, there);
+        if o.dry || !survey.plan.conflicts.is_empty() {
+            if let Some(snap) = snap.filter(|_| survey.plan.conflicts.is_empty()) {
+                say_snapshot(o, &snap, here.datasets.len());
             }
-            show_plan(o, &plan);
-            return refuse(&plan);
+            survey.show(o);
+            return refuse(&survey.plan, "nothing was done");
         }
-    }
+        survey.there
+    };
     if fresh {
-        snapshot(o, typed.value('S'))?;
+        snapshot(o, &there)?;
     }
     let source = session::open(&o.source, For::Read)?;
     let mut tally = Tally::default();
@@ -133,18 +171,27 @@ fn round(o: &Options, typed: &Typed) -> Outcome {
                 Run { o, source: &source, destination: &mut destination, sender, tally: &mut tally };
             run.all(&mut written)
         })?;
-        let checked = make_plan(o, &source, destination.pool())?.0;
-        if !checked.is_up_to_date() {
+        let (here, there) = trees(o, &source, destination.pool())?;
+        if !plan(&here, &there).is_up_to_date() {
             return Err(Fail::new("the destination is still behind the source after the run; run it again"));
         }
     }
     if !written.is_empty() {
         tally.read_back = read_back(o, &written)?;
+        if o.json {
+            say_json(
+                &json!({"message_type": "read_back", "datasets": written.len(), "bytes": tally.read_back}),
+            );
+        }
     }
     summary(o, &tally, start);
-    if typed.has('E') {
-        crate::zpool::export(session::pool_of(&o.destination))?;
-        say(o, &format!("{} is exported: the drive can be unplugged", session::pool_of(&o.destination)));
+    if o.export {
+        let pool = session::pool_of(&o.destination);
+        crate::zpool::export(pool)?;
+        say(o, &format!("{pool} is exported: the drive can be unplugged"));
+        if o.json {
+            say_json(&json!({"message_type": "export", "pool": pool}));
+        }
     }
     Ok(())
 }
@@ -165,11 +212,12 @@ fn can_receive(o: &Options, destination: &Pool) -> Outcome {
     }
 }
 
-/// Before the first byte: an error if any dataset cannot be backed up as it is.
-fn refuse(plan: &Plan) -> Outcome {
+/// Before the first byte: an error if any dataset cannot be backed up as it is; `state` says what was done.
+fn refuse(plan: &Plan, state: &str) -> Outcome {
     match plan.conflicts.len() {
         0 => Ok(()),
-        n => Err(Fail::new(format!("nothing was done: {n} of the datasets cannot be backed up as they are"))),
+        1 => Err(Fail::new(format!("{state}: 1 dataset cannot be backed up as it is"))),
+        n => Err(Fail::new(format!("{state}: {n} datasets cannot be backed up as they are"))),
     }
 }
 
@@ -179,54 +227,116 @@ fn say(o: &Options, text: &str) {
     }
 }
 
-/// Snapshots the source and all below it, if it can be written.
-fn snapshot(o: &Options, name: Option<&str>) -> Outcome {
+fn say_json(object: &Value) {
+    println!("{object}");
+}
+
+fn say_snapshot(o: &Options, snap: &str, datasets: usize) {
+    let full = format!("{}@{snap}", o.source);
+    if o.json {
+        say_json(&json!({"message_type": "snapshot", "name": full, "datasets": datasets, "dry_run": o.dry}));
+    } else if o.verbose || o.dry {
+        println!("# zfs snapshot -r {full}");
+    }
+}
+
+/// Whether this run snapshots the source first.
+fn takes_snapshot(o: &Options) -> Outcome<bool> {
+    if o.no_snapshot {
+        return Ok(false);
+    }
     let Some(record) = state::find(session::pool_of(&o.source))? else {
         return Err(session::no_pool(&o.source));
     };
-    if record.readonly {
-        say(o, &format!("{} is imported read-only: backing up the snapshots that are there", record.name));
-        return Ok(());
+    if !record.readonly {
+        return Ok(true);
     }
-    let name = name.map_or_else(
-        || jiff::Timestamp::now().strftime("icecore_%Y-%m-%d_%H%M%SZ").to_string(),
-        String::from,
-    );
-    let full = format!("{}@{name}", o.source);
-    if o.verbose || o.dry {
-        say(o, &format!("# zfs snapshot -r {full}"));
+    if let Some(snap) = &o.snapshot {
+        return Err(Fail::new(format!(
+            "cannot create snapshot '{}@{snap}': {} is imported read-only\n\
+             Leave out --snapshot to back up the snapshots that are there.",
+            o.source, record.name
+        )));
     }
-    if o.dry {
-        return Ok(());
+    say(o, &format!("{} is imported read-only: backing up the snapshots that are there", record.name));
+    Ok(false)
+}
+
+/// What the new snapshots are called: as asked for, or by the time in UTC, with a number where another run
+/// was there within the same second. Neither side has any of that name.
+fn snapshot_name(o: &Options, here: &Tree, there: &Tree) -> Outcome<String> {
+    if let Some(snap) = &o.snapshot {
+        if let Some(ds) = here.datasets.iter().find(|d| d.snapshots.iter().any(|s| s.name == *snap)) {
+            let full = format!("{}@{snap}", full_name(&o.source, &ds.path));
+            return Err(cannot("create snapshot", &full, &DslError::Exists(full.clone())));
+        }
+        return Ok(snap.clone());
     }
-    let mut pool = session::open_record(&record, For::Write)?;
+    let time = jiff::Timestamp::now().strftime("icecore_%Y-%m-%d_%H%M%SZ").to_string();
+    Ok(free_name(&time, |name| here.has_snapshot(name) || there.has_snapshot(name)))
+}
+
+/// `name`, or the first of `name-1`, `name-2`, … that is not taken.
+fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (1_u64..).map(|n| format!("{name}-{n}"));
+    std::iter::once(name.to_string()).chain(numbered).find(|n| !taken(n)).unwrap_or_default()
+}
+
+/// Snapshots the source and all below it. The name is looked for again now that nobody else can take it.
+fn snapshot(o: &Options, there: &Tree) -> Outcome {
+    let mut pool = session::open(&o.source, For::Write)?;
     let (io, dsl) = pool.parts();
-    let names = dsl.snapshot_names_below(io, &o.source, &name)?;
+    let here = Tree::read(dsl, io, &o.source)?;
+    let snap = snapshot_name(o, &here, there)?;
+    let names = dsl.snapshot_names_below(io, &o.source, &snap)?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    dsl.snapshot(io, &names, &[]).map_err(|e| Fail::new(format!("cannot create snapshot '{full}': {e}")))?;
+    let full = format!("{}@{snap}", o.source);
+    dsl.snapshot(io, &names, &[]).map_err(|e| cannot("create snapshot", &full, &e))?;
     pool.commit()?;
+    say_snapshot(o, &snap, names.len());
     Ok(())
 }
 
-fn make_plan(o: &Options, source: &Pool, destination: &Pool) -> Outcome<(Plan, Tree)> {
+/// What both sides have.
+fn trees(o: &Options, source: &Pool, destination: &Pool) -> Outcome<(Tree, Tree)> {
     let here = Tree::read(&source.dsl, source.io(), &o.source)?;
     if here.datasets.is_empty() {
         return Err(Fail::new(format!("cannot open '{}': dataset does not exist", o.source)));
     }
-    let there = Tree::read(&destination.dsl, destination.io(), &o.destination)?;
-    let mut plan = plan(&here, &there);
-    for task in &mut plan.tasks {
-        task.estimate = 0;
-        for step in &task.steps {
-            task.estimate += match step {
-                Step::Resume { .. } => 0,
-                step => {
-                    estimate(source.io(), &source.dsl, &send_spec(o, task.raw, &task.path, step)).unwrap_or(0)
-                }
-            };
-        }
+    Ok((here, Tree::read(&destination.dsl, destination.io(), &o.destination)?))
+}
+
+/// A plan, what it was made from, and how much it is.
+struct Survey {
+    plan: Plan,
+    there: Tree,
+    /// A guess at the bytes of each step of each task; 0 where there is none.
+    sizes: Vec<Vec<u64>>,
+}
+
+impl Survey {
+    fn make(o: &Options, source: &Pool, here: &Tree, there: Tree) -> Self {
+        let plan = plan(here, &there);
+        let guess = |task: &Task| task.steps.iter().map(|s| guess(o, source, task, s)).collect();
+        Self { sizes: plan.tasks.iter().map(guess).collect(), plan, there }
     }
-    Ok((plan, there))
+
+    fn total(&self) -> u64 {
+        self.sizes.iter().flatten().sum()
+    }
+}
+
+/// About how many bytes the stream has; 0 if that cannot be known, as of a snapshot still to be taken.
+fn guess(o: &Options, source: &Pool, task: &Task, step: &Step) -> u64 {
+    let (io, dsl) = (source.io(), &source.dsl);
+    let spec = match step {
+        Step::Resume { token, .. } => {
+            let token = ResumeToken::parse(token).ok();
+            token.and_then(|t| resolve_token(io, dsl, &t).ok()).map(|(spec, _)| spec)
+        }
+        step => Some(send_spec(o, task.raw, &task.path, step)),
+    };
+    spec.and_then(|spec| estimate(io, dsl, &spec).ok()).unwrap_or(0)
 }
 
 fn full_name(root: &str, path: &str) -> String {
@@ -250,7 +360,7 @@ fn typed_line(o: &Options, task: &Task, step: &Step) -> String {
     let (src, dst) = (full_name(&o.source, &task.path), full_name(&o.destination, &task.path));
     let w = if task.raw { "-w -p" } else { "-L -e -c -p" };
     match step {
-        Step::Resume { token } => {
+        Step::Resume { token, .. } => {
             format!("zfs send -t {}… | zfs receive -s -u {dst}", &token[..token.len().min(20)])
         }
         Step::Full { to } => format!("zfs send {w} {src}@{to} | zfs receive -s -u {dst}"),
@@ -260,40 +370,42 @@ fn typed_line(o: &Options, task: &Task, step: &Step) -> String {
     }
 }
 
-fn show_plan(o: &Options, plan: &Plan) {
-    for (path, conflict) in &plan.conflicts {
-        let (src, dst) = (full_name(&o.source, path), full_name(&o.destination, path));
-        if o.json {
-            println!(
-                "{}",
-                json!({"message_type": "conflict", "source": src, "destination": dst, "reason": conflict.to_string()})
-            );
-        } else {
-            eprintln!("cannot back up {src} to {dst}: {conflict}");
+impl Survey {
+    fn show(&self, o: &Options) {
+        for (path, conflict) in &self.plan.conflicts {
+            let (src, dst) = (full_name(&o.source, path), full_name(&o.destination, path));
+            let reason = conflict.describe(&dst);
+            if o.json {
+                say_json(
+                    &json!({"message_type": "conflict", "source": src, "destination": dst, "reason": reason}),
+                );
+            } else {
+                eprintln!("cannot back up {src} to {dst}: {reason}");
+            }
+        }
+        for (task, sizes) in self.plan.tasks.iter().zip(&self.sizes) {
+            show_task(o, task, sizes.iter().sum());
         }
     }
-    for task in &plan.tasks {
-        let (src, dst) = (full_name(&o.source, &task.path), full_name(&o.destination, &task.path));
-        if o.json {
-            let lines: Vec<String> = task.steps.iter().map(|s| typed_line(o, task, s)).collect();
-            println!(
-                "{}",
-                json!({"message_type": "plan", "source": src, "destination": dst, "raw": task.raw, "reason": task.reason, "bytes": task.estimate, "zfs": lines})
-            );
-            continue;
-        }
-        println!(
-            "{src} -> {dst}: {}{}",
-            task.reason,
-            if task.estimate > 0 {
-                format!(", about {}", human::bytes(task.estimate))
-            } else {
-                String::new()
-            }
-        );
-        if o.verbose || o.dry {
-            task.steps.iter().for_each(|s| println!("# {}", typed_line(o, task, s)));
-        }
+}
+
+fn show_task(o: &Options, task: &Task, bytes: u64) {
+    let (src, dst) = (full_name(&o.source, &task.path), full_name(&o.destination, &task.path));
+    let lines: Vec<String> = task.steps.iter().map(|s| typed_line(o, task, s)).collect();
+    if o.json {
+        say_json(&json!({"message_type": "plan", "source": src, "destination": dst, "raw": task.raw,
+                         "reason": task.reason, "bytes": bytes, "more_bytes_unknown": task.pending, "zfs": lines}));
+        return;
+    }
+    let size = match (bytes, task.pending) {
+        (0, false) => String::new(),
+        (0, true) => ", bytes unknown until the snapshot exists".into(),
+        (n, false) => format!(", about {}", human::bytes(n)),
+        (n, true) => format!(", about {} and what the new snapshot brings", human::bytes(n)),
+    };
+    println!("{src} -> {dst}: {}{size}", task.reason);
+    if o.verbose || o.dry {
+        lines.iter().for_each(|line| println!("# {line}"));
     }
 }
 
@@ -321,28 +433,15 @@ enum Stream {
 impl Run<'_> {
     /// Carries the plan out; `written` gets what there is to read back.
     fn all(&mut self, written: &mut Vec<Task>) -> Outcome {
-        let (plan, there) = make_plan(self.o, self.source, self.destination.pool())?;
-        show_plan(self.o, &plan);
-        refuse(&plan)?;
-        self.tasks(plan.tasks.clone(), &there, written)?;
-        // A stream that was cut has come to its end; what comes after it is planned anew.
-        if plan.tasks.iter().any(|t| t.steps.iter().any(|s| matches!(s, Step::Resume { .. }))) {
-            let (rest, there) = make_plan(self.o, self.source, self.destination.pool())?;
-            show_plan(self.o, &rest);
-            if !rest.conflicts.is_empty() {
-                return Err(Fail::new(
-                    "the resumed stream is complete; what follows it cannot be sent, see above",
-                ));
-            }
-            self.tasks(rest.tasks, &there, written)?;
-        }
-        Ok(())
-    }
-
-    fn tasks(&mut self, tasks: Vec<Task>, there: &Tree, written: &mut Vec<Task>) -> Outcome {
-        for task in tasks {
+        let (here, there) = trees(self.o, self.source, self.destination.pool())?;
+        let survey = Survey::make(self.o, self.source, &here, there);
+        survey.show(self.o);
+        // Only where somebody changed the destination since the first look.
+        refuse(&survey.plan, "nothing was sent")?;
+        let meter = Meter::new(survey.total());
+        for (task, sizes) in survey.plan.tasks.into_iter().zip(&survey.sizes) {
             if !task.steps.is_empty() {
-                self.execute(&task, there)?;
+                self.execute(&task, sizes, &survey.there, &meter)?;
             }
             // Also of what is up to date: a run may have been cut between the two.
             if task.raw && !task.path.is_empty() {
@@ -355,19 +454,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn execute(&mut self, task: &Task, there: &Tree) -> Outcome {
+    fn execute(&mut self, task: &Task, sizes: &[u64], there: &Tree, meter: &Meter) -> Outcome {
         let o = self.o;
         let dst = full_name(&o.destination, &task.path);
-        let bar = bar(o, task);
-        for step in &task.steps {
-            let before = self.tally.bytes;
-            self.transfer(task, step, there, &dst, &bar)?;
+        let bar = bar(o, task, sizes.iter().sum());
+        for (step, size) in task.steps.iter().zip(sizes) {
+            meter.begin(*size);
+            let outcome = if o.json {
+                say_json(&meter.status(&dst));
+                std::thread::scope(|scope| {
+                    // Dropped at the end of this block, also on the way out: then the other thread ends.
+                    let (_running, stop) = mpsc::channel::<()>();
+                    let dst = &dst;
+                    scope.spawn(move || meter.report(dst, Duration::from_secs(1), &stop, say_json));
+                    self.transfer(task, step, there, dst, &bar, meter)
+                })
+            } else {
+                self.transfer(task, step, there, &dst, &bar, meter)
+            };
+            let bytes = meter.end();
+            self.tally.bytes += bytes;
+            outcome?;
             self.tally.streams += 1;
             if o.json {
-                println!(
-                    "{}",
-                    json!({"message_type": "status", "destination": dst, "zfs": typed_line(o, task, step), "bytes": self.tally.bytes - before})
-                );
+                let mut status = meter.status(&dst);
+                status["zfs"] = typed_line(o, task, step).into();
+                status["bytes"] = bytes.into();
+                say_json(&status);
             }
         }
         bar.finish_and_clear();
@@ -376,12 +489,20 @@ impl Run<'_> {
     }
 
     /// One stream, from the sender's thread through a pipe into the receiver.
-    fn transfer(&mut self, task: &Task, step: &Step, there: &Tree, dst: &str, bar: &ProgressBar) -> Outcome {
+    fn transfer(
+        &mut self,
+        task: &Task,
+        step: &Step,
+        there: &Tree,
+        dst: &str,
+        bar: &ProgressBar,
+        meter: &Meter,
+    ) -> Outcome {
         let o = self.o;
         let (reader, out) = std::io::pipe().map_err(|e| Fail::new(format!("cannot make a pipe: {e}")))?;
         pipe::widen(&out);
         let stream = match step {
-            Step::Resume { token } => Stream::Resume(token.clone()),
+            Step::Resume { token, .. } => Stream::Resume(token.clone()),
             step => Stream::New(Box::new(PackageSpec {
                 send: send_spec(o, task.raw, &task.path, step),
                 properties: true,
@@ -399,17 +520,15 @@ impl Run<'_> {
             ..ReceiveSpec::default()
         };
         let sent_before = bar.position();
-        let mut received_bytes = 0;
         let mut input = pipe::records(reader);
         let received = receive(self.destination, &mut input, &spec, payload_sum, &mut |p| {
             if let Progress::Bytes(n) = p {
-                received_bytes = n;
+                meter.at(n);
                 bar.set_position(sent_before + n);
             }
         });
         // A sender that is not finished must see that nobody reads any more.
         drop(input);
-        self.tally.bytes += received_bytes;
         let received = match received {
             Ok(done) => {
                 self.tally.warnings.extend(done.warnings);
@@ -475,14 +594,14 @@ fn send(pool: &Pool, stream: &Stream, out: &mut dyn Write) -> Outcome {
     Ok(())
 }
 
-fn bar(o: &Options, task: &Task) -> ProgressBar {
+fn bar(o: &Options, task: &Task, bytes: u64) -> ProgressBar {
     if o.quiet_bar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(
         "{msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
     );
-    let bar = ProgressBar::new(task.estimate);
+    let bar = ProgressBar::new(bytes);
     if let Ok(style) = style {
         bar.set_style(style);
     }
@@ -510,20 +629,17 @@ fn read_back(o: &Options, written: &[Task]) -> Outcome<u64> {
 fn read_task(pool: &Pool, dst: &str, task: &Task) -> Outcome<u64> {
     let (io, dsl) = (pool.io(), &pool.dsl);
     let snapshots = dsl.snapshots(io, dst)?;
+    let named = |mark: &Mark| {
+        let mut all = snapshots.iter();
+        all.find(|(_, r)| dsl.dataset(io, r.obj).is_ok_and(|d| d.guid == mark.guid)).map(|(n, _)| n.clone())
+    };
     let mut bytes = 0;
     for step in &task.steps {
         let (to, from) = match step {
             Step::Full { to } => (to.clone(), None),
-            Step::Incremental { from, to } => {
-                let guid = from.mark().guid;
-                let base =
-                    snapshots.iter().find(|(_, r)| dsl.dataset(io, r.obj).is_ok_and(|d| d.guid == guid));
-                (to.clone(), base.map(|(n, _)| format!("{dst}@{n}")))
-            }
-            Step::Resume { .. } => match snapshots.last() {
-                Some((name, _)) => (name.clone(), None),
-                None => continue,
-            },
+            Step::Incremental { from, to } => (to.clone(), named(from.mark()).map(|n| format!("{dst}@{n}"))),
+            // Whole, for what was written before the cut was not read back either.
+            Step::Resume { to, .. } => (named(to).unwrap_or_else(|| to.name.clone()), None),
         };
         let flags = SendFlags { raw: task.raw, large_block: true, embed: !task.raw, compress: true };
         let spec = SendSpec { to: format!("{dst}@{to}"), from, flags, ..SendSpec::default() };
@@ -555,11 +671,28 @@ fn summary(o: &Options, t: &Tally, start: Instant) {
         return;
     }
     println!(
-        "{} datasets, {} streams, {} in {secs:.1} s ({}/s); {} read back from the device, every checksum right",
-        t.datasets,
-        t.streams,
+        "{}, {}, {} in {secs:.1} s ({}/s); {} read back from the device, every checksum right",
+        count(t.datasets, "dataset"),
+        count(t.streams, "stream"),
         human::bytes(t.bytes),
         human::bytes((t.bytes as f64 / secs) as u64),
         human::bytes(t.read_back)
     );
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_counts() {
+        assert_eq!(free_name("t", |_| false), "t");
+        assert_eq!(free_name("t", |n| ["t", "t-1"].contains(&n)), "t-2");
+        assert_eq!(count(1, "stream"), "1 stream");
+        assert_eq!(count(2, "stream") + &count(0, "dataset"), "2 streams0 datasets");
+    }
 }

@@ -118,7 +118,10 @@ fn pairs_that_do_not_fit() {
     desk.ok("zfs snapshot backup/plain@mine");
     check(
         "icecore sync main/plain backup/plain",
-        &["the destination has snapshots after the common @root (@mine)", "zfs rollback -r"],
+        &[
+            "the destination has snapshots after the common @root (@mine)",
+            "'zfs rollback -r backup/plain@root'",
+        ],
     );
     desk.ok("zfs destroy backup/plain@mine");
     // What a snapshot brought stays when the snapshot goes: the dataset is no longer as @root was.
@@ -126,7 +129,7 @@ fn pairs_that_do_not_fit() {
     desk.ok("zfs destroy backup/plain@newsnapshot");
     check(
         "icecore sync main/plain backup/plain",
-        &["the destination was changed since @root", "zfs rollback DATASET@root"],
+        &["the destination was changed since @root", "'zfs rollback backup/plain@root'"],
     );
     desk.ok("zfs rollback backup/plain@root");
     desk.ok("icecore sync main/plain backup/plain");
@@ -153,6 +156,173 @@ fn pairs_that_do_not_fit() {
     check("icecore sync tank backup/new", &["cannot back up to 'backup/new'", "readonly=on"]);
     assert_eq!(desk.seen("tank"), before);
     desk.export_and_judge("backup");
+}
+
+/// What only the new snapshot would bring to light is refused before it is taken, and by the dry run too.
+#[test]
+fn refused_before_the_snapshot() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    desk.ok("zfs create tank/a");
+    desk.ok("icecore sync --snapshot one tank backup/one");
+    desk.ok("zfs destroy -r tank@one");
+    let check = |line: &str, words: &[&str]| {
+        let before = (desk.seen("tank"), desk.seen("backup"));
+        for dry in ["", "-n "] {
+            let done = desk.refused(&format!("icecore sync {dry}{line}"), 1, words);
+            assert!(!done.text().contains("zfs snapshot"), "{}", done.text());
+        }
+        assert_eq!((desk.seen("tank"), desk.seen("backup")), before, "{line}");
+    };
+    check(
+        "tank backup/one",
+        &[
+            "cannot back up tank/a to backup/one/a: no snapshot or bookmark in common (the source has none",
+            "nothing was done: 2 datasets cannot be backed up as they are",
+        ],
+    );
+    desk.ok("icecore sync --snapshot two tank backup/two");
+    desk.ok("zfs snapshot backup/two/a@mine");
+    check(
+        "tank backup/two",
+        &["'zfs rollback -r backup/two/a@two'", "nothing was done: 1 dataset cannot be backed up as it is"],
+    );
+    desk.ok("zfs destroy backup/two/a@mine");
+
+    // The dry run has the increment to the snapshot that it would take.
+    let before = (desk.seen("tank"), desk.seen("backup"));
+    let said = desk.ok("icecore sync -n tank backup/two");
+    let snap = said.lines().find_map(|l| l.strip_prefix("# zfs snapshot -r tank@")).expect(&said);
+    assert!(
+        said.contains("tank/a -> backup/two/a: from @two, bytes unknown until the snapshot exists"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!(
+            "# zfs send -L -e -c -p -i @two tank/a@{snap} | zfs receive -s -u backup/two/a"
+        )),
+        "{said}"
+    );
+    let lines = objects(&desk.ok("icecore sync -n --json --snapshot next tank backup/new"));
+    assert_eq!(lines[0]["message_type"], "snapshot");
+    assert_eq!((&lines[0]["name"], &lines[0]["dry_run"]), (&"tank@next".into(), &true.into()));
+    assert!(lines[1]["zfs"][1].as_str().unwrap().contains("-i @two tank@next"), "{lines:?}");
+    assert_eq!(lines[1]["more_bytes_unknown"], true);
+    check("--snapshot two tank backup/two", &["cannot create snapshot 'tank@two': dataset already exists"]);
+    assert_eq!((desk.seen("tank"), desk.seen("backup")), before);
+    desk.ok("icecore sync tank backup/two");
+    desk.export_and_judge("tank");
+    desk.export_and_judge("backup");
+}
+
+/// Half a stream of a snapshot that the source no longer has.
+#[test]
+fn half_of_what_is_gone() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    desk.feed("zfs receive tank/b", &stream("plain@newsnapshot.R.zfs"));
+    let snap = desk.names("-t snapshot tank/b").remove(0);
+    let whole = desk.bytes(&format!("zfs send {snap}"));
+    desk.feed_refused("zfs receive -s backup/b", &whole[..whole.len() / 2], &["is saved"]);
+    let said = desk.ok("icecore sync -n --snapshot new tank/b backup/b");
+    assert!(said.contains("# zfs send -t 1-") && said.contains("tank/b@new |"), "{said}");
+    for snap in desk.names("-t snapshot tank/b") {
+        desk.ok(&format!("zfs destroy {snap}"));
+    }
+    let before = desk.seen("tank");
+    for line in ["icecore sync tank/b backup/b", "icecore sync -n tank/b backup/b"] {
+        desk.refused(
+            line,
+            1,
+            &["the source has no such snapshot any more", "'zfs receive -A backup/b'", &snap],
+        );
+    }
+    assert_eq!(desk.seen("tank"), before);
+    desk.ok("zfs receive -A backup/b");
+    desk.ok("icecore sync tank/b backup/b");
+    assert_eq!(guids(&desk, "backup/b"), guids(&desk, "tank/b"));
+    desk.export_and_judge("backup");
+}
+
+/// Names have a second in them; of two runs within one the other gets a number.
+#[test]
+fn within_one_second() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    desk.ok("zfs create tank/a");
+    let now = jiff::Timestamp::now().as_second();
+    for second in now..now + 10 {
+        let time = jiff::Timestamp::from_second(second).unwrap();
+        desk.ok(&format!("zfs snapshot tank/a@{}", time.strftime("icecore_%Y-%m-%d_%H%M%SZ")));
+    }
+    desk.ok("icecore sync tank backup/tank");
+    let newest = desk.names("-t snapshot backup/tank").pop().unwrap();
+    assert!(newest.ends_with("Z-1"), "{newest}");
+    desk.ok("icecore sync tank/a backup/a");
+    desk.ok("icecore sync tank/a backup/a");
+    assert_eq!(guids(&desk, "backup/a"), guids(&desk, "tank/a"));
+}
+
+#[test]
+fn lines_that_make_no_sense() {
+    let desk = Desk::with_main();
+    desk.pool("backup", 96);
+    desk.pool("tank", 96);
+    let seen = || (desk.seen("tank"), desk.seen("backup"));
+    let before = seen();
+    for (line, words) in [
+        ("icecore sync tank backup@x", "'backup@x' is not one"),
+        ("icecore sync tank#x backup", "'tank#x' is not one"),
+        ("icecore sync tank backup//x", "backup//x"),
+        ("icecore sync --no-snapshot --snapshot x tank backup/t", "exclude each other"),
+        ("icecore sync --snapshot a/b tank backup/t", "'a/b' cannot be a snapshot's name"),
+        ("icecore sync tank", "takes a source and a destination"),
+        ("icecore sync --bogus tank backup/t", "invalid option '--bogus'"),
+    ] {
+        desk.refused(line, 2, &[words, "icecore sync [-nv]"]);
+        let json = line.replace("icecore sync", "icecore sync --json");
+        let lines = objects(&desk.refused(&json, 2, &[words]).text());
+        assert_eq!(lines.len(), 1);
+        assert_eq!((&lines[0]["message_type"], &lines[0]["code"]), (&"exit_error".into(), &2.into()));
+    }
+    for line in ["icecore sync --snapshot x main backup/m", "icecore sync -n --snapshot x main backup/m"] {
+        desk.refused(line, 1, &["cannot create snapshot 'main@x'", "read-only"]);
+    }
+    assert_eq!(seen(), before);
+}
+
+/// What programs read: every step has its object, and the last status has everything done.
+#[test]
+fn the_objects_of_a_run() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    desk.feed("zfs receive tank/b", &stream("plain@newsnapshot.R.zfs"));
+    let lines = objects(&desk.ok("icecore sync --json --export --snapshot one tank backup/tank"));
+    let kind = |l: &serde_json::Value| l["message_type"].as_str().unwrap().to_string();
+    assert_eq!(kind(&lines[0]), "snapshot");
+    assert_eq!((&lines[0]["name"], &lines[0]["datasets"]), (&"tank@one".into(), &2.into()));
+    let tail: Vec<_> = lines[lines.len() - 3..].iter().map(kind).collect();
+    assert_eq!(tail, ["read_back", "summary", "export"]);
+    let [read, summary, export] = &lines[lines.len() - 3..] else { unreachable!() };
+    assert!(read["bytes"].as_u64() > Some(1000) && read["bytes"] == summary["read_back"], "{read}");
+    assert_eq!(export["pool"], "backup");
+    let status: Vec<_> = lines.iter().filter(|l| kind(l) == "status").collect();
+    let streams = summary["streams"].as_u64().unwrap();
+    assert!(streams > 1 && status.len() as u64 >= 2 * streams, "{status:?}");
+    let mut done = 0;
+    for s in &status {
+        let (now, total) = (s["bytes_done"].as_u64().unwrap(), s["total_bytes"].as_u64().unwrap());
+        assert!(now >= done && now <= total, "{s}");
+        assert!((0.0..=1.0).contains(&s["percent_done"].as_f64().unwrap()), "{s}");
+        assert!(s.get("seconds_remaining").is_some(), "{s}");
+        done = now;
+    }
+    assert_eq!(status[0]["percent_done"], 0.0);
+    let last = status.last().unwrap();
+    assert_eq!((&last["percent_done"], &last["seconds_remaining"]), (&1.0.into(), &0.into()));
+    assert_eq!(last["bytes_done"], summary["bytes"]);
+    assert_eq!(desk.ok("zpool list -H -o name"), "tank\n");
+    desk.judge("backup");
 }
 
 /// A stream that `zfs receive -s` has half of is gone on with, and then what comes after it.
