@@ -208,3 +208,71 @@ fn features_can_be_chosen() {
     assert!(features.contains("feature@livelist\tenabled\n"), "{features}");
     desk.export_and_judge("some");
 }
+
+/// A pool whose drive is gone is shown so, keeps no other from being seen, and can be forgotten.
+#[test]
+fn a_pool_whose_drive_is_gone() {
+    let desk = Desk::with_pool("here");
+    let drive = desk.pool("gone", 96);
+    let away = desk.path("away.img");
+    std::fs::rename(&drive, &away).unwrap();
+    assert_eq!(desk.ok("zpool list -H -o name,size,free,health").lines().next(), Some("gone\t-\t-\tUNAVAIL"));
+    assert_eq!(desk.ok("zpool list -H -o name"), "gone\nhere\n");
+    let listed = desk.run("zfs list -H -o name");
+    assert_eq!((listed.status, listed.text().as_str()), (0, "here\n"));
+    assert!(listed.err.contains("cannot open 'gone'"), "{}", listed.err);
+    desk.refused("zfs list gone", 1, &["cannot open 'gone'", "drive.img"]);
+    desk.refused("zpool export gone", 1, &["cannot export 'gone'", "zpool export -f gone"]);
+    let done = desk.run("zpool export -f gone");
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("still say that it is in use"), "{}", done.err);
+    assert_eq!(desk.ok("zpool list -H -o name"), "here\n");
+    std::fs::rename(&away, &drive).unwrap();
+    desk.import("gone");
+    // With its drive there, -f exports like any other.
+    desk.ok("zpool export -f gone");
+    assert_eq!(desk.run("zpool export -f gone").status, 1);
+    desk.import("gone");
+    desk.export_and_judge("gone");
+}
+
+/// What stands against a pool is found before any of its devices is written.
+#[test]
+fn all_is_checked_before_anything_is_written() {
+    let desk = Desk::with_pool("tank");
+    let (a, b) = (desk.drive("a.img", 96), desk.drive("b.img", 96));
+    let (a, b) = (a.display().to_string(), b.display().to_string());
+    let small = desk.drive("small.img", 8).display().to_string();
+    std::os::unix::fs::symlink(&a, desk.path("link.img")).unwrap();
+    let link = desk.path("link.img").display().to_string();
+    let tank = desk.path("tank/drive.img").display().to_string();
+    for (line, words) in [
+        (format!("new mirror {a} {link}"), "more than once"),
+        (format!("new {a} {a}"), "more than once"),
+        (format!("new mirror {a} {tank}"), "imported here"),
+        (format!("new mirror {a} {b}.none"), "b.img.none"),
+        (format!("new mirror {a} {small}"), "small.img"),
+        (format!("log {a}"), "name is reserved"),
+        (format!("mirrors {a}"), "name is reserved"),
+        (format!("raidz9 {a}"), "name is reserved"),
+        (format!("draid-x {a}"), "name is reserved"),
+        (format!("spare {a}"), "name is reserved"),
+        (format!("-m relative new {a}"), "must be an absolute path"),
+        (format!("-O mountpoint=relative new {a}"), "absolute path"),
+    ] {
+        desk.refused(&format!("zpool create -f {line}"), 1, &[words]);
+        assert!(std::fs::read(&a).unwrap().iter().all(|b| *b == 0), "{line}: something was written");
+    }
+    // A state that cannot be kept.
+    std::fs::create_dir(desk.path("state/pools/new.new")).unwrap();
+    desk.refused(&format!("zpool create new {a}"), 1, &["could not be remembered", "nothing was done"]);
+    assert!(std::fs::read(&a).unwrap().iter().all(|b| *b == 0));
+    desk.ok("zpool export tank");
+    std::fs::create_dir(desk.path("state/pools/tank.new")).unwrap();
+    let before = std::fs::read(&tank).unwrap();
+    let import = format!("zpool import -d {} tank", desk.path("tank").display());
+    desk.refused(&import, 1, &["could not be remembered"]);
+    assert!(std::fs::read(&tank).unwrap() == before, "a refused import writes nothing");
+    let would = desk.ok(&format!("zpool create -n two mirror {a} {b}"));
+    assert!(would.contains(&format!("\ttwo\n\t  mirror\n\t    {a}\n\t    {b}\n")), "{would}");
+}
