@@ -1,5 +1,6 @@
 //! `zpool create` for single disks and mirrors.
 
+use super::get::{canonical, number_of};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::session;
@@ -27,7 +28,7 @@ pub fn run(args: &[String]) -> Outcome {
     if state::find(name)?.is_some() {
         return Err(fail("pool already exists".into()));
     }
-    let Options { ashift, comment, features } = pool_options(&typed)?;
+    let Options { ashift, comment, features, stored } = pool_options(&typed)?;
     let features = icecore_pool::features::chosen(&features).map_err(fail)?;
     let mut props: Vec<(String, String)> = Vec::new();
     for o in typed.values('O') {
@@ -82,11 +83,16 @@ pub fn run(args: &[String]) -> Outcome {
         features,
     };
     let mut pool = Pool::create(env, spec).map_err(|e| fail(e.to_string()))?;
+    for (p, n) in &stored {
+        pool.set_property(p, *n).map_err(|e| fail(format!("property '{p}': {e}")))?;
+    }
     if !props.is_empty() {
         let (io, dsl) = pool.parts();
         for (p, v) in &props {
             dsl.prop_set(io, name, p, v).map_err(|e| fail(format!("property '{p}': {e}")))?;
         }
+    }
+    if !props.is_empty() || !stored.is_empty() {
         pool.commit()?;
     }
     state::remember(&Imported {
@@ -106,6 +112,8 @@ struct Options {
     comment: Option<String>,
     /// Short names, and whether they are wanted.
     features: Vec<(String, bool)>,
+    /// Properties to be stored, each with the number for its value.
+    stored: Vec<(String, u64)>,
 }
 
 fn pool_options(typed: &Typed) -> Outcome<Options> {
@@ -124,7 +132,24 @@ fn pool_options(typed: &Typed) -> Outcome<Options> {
                 options.ashift = (n != 0).then_some(n);
             }
             "comment" => options.comment = Some(v.to_string()),
-            "compatibility" | "cachefile" | "autotrim" | "autoexpand" => {}
+            // There is no cache file here, and no host but this one reads along.
+            "cachefile" if v == "none" => {}
+            "cachefile" => {
+                return Err(Fail::new(
+                    "property 'cachefile' can only be 'none' here: there is no cache file",
+                ));
+            }
+            "compatibility" if v == "off" => {}
+            "compatibility" => {
+                return Err(Fail::new(
+                    "property 'compatibility' can only be 'off' here: choose features by '-o feature@NAME=enabled'",
+                ));
+            }
+            "multihost" if v == "on" => {
+                return Err(Fail::new(
+                    "property 'multihost' cannot be 'on' here: Icecore does not write for it",
+                ));
+            }
             p if p.starts_with("feature@") => {
                 let on = match v {
                     "enabled" => true,
@@ -137,6 +162,10 @@ fn pool_options(typed: &Typed) -> Outcome<Options> {
                 };
                 options.features.push((p["feature@".len()..].to_string(), on));
             }
+            p if number_of(canonical(p), v).is_some() => match number_of(canonical(p), v).flatten() {
+                Some(n) => options.stored.push((canonical(p).to_string(), n)),
+                None => return Err(Fail::new(format!("bad property value '{v}' for '{p}'"))),
+            },
             p => return Err(Fail::new(format!("property '{p}' is not a valid pool or vdev property"))),
         }
     }

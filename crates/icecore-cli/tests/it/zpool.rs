@@ -37,7 +37,13 @@ fn a_mirror_and_what_is_said_of_it() {
     assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
     desk.ok("zfs snapshot twin/x@half");
     std::fs::rename(desk.path("b.away"), &b).unwrap();
-    assert!(desk.ok("zpool status twin").contains("has missed writes"));
+    // Back, but behind: that is no healthy pool.
+    let status = desk.ok("zpool status -x twin");
+    for words in [" state: DEGRADED", "has missed writes", "Icecore does not resilver them", "mirror-0"] {
+        assert!(status.contains(words), "{status}\nand not: {words}");
+    }
+    assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
+    assert_eq!(desk.ok("zpool list -H -o health twin"), "DEGRADED\n");
     desk.ok("zpool export twin");
     assert_eq!(desk.ok("zpool status"), "no pools available\n");
     desk.judge("twin");
@@ -275,4 +281,80 @@ fn all_is_checked_before_anything_is_written() {
     assert!(std::fs::read(&tank).unwrap() == before, "a refused import writes nothing");
     let would = desk.ok(&format!("zpool create -n two mirror {a} {b}"));
     assert!(would.contains(&format!("\ttwo\n\t  mirror\n\t    {a}\n\t    {b}\n")), "{would}");
+}
+
+/// Columns apart, whatever the length of the names; pools apart; nothing at the ends of lines.
+#[test]
+fn the_layout_of_status() {
+    let desk = Desk::with_pool("tank");
+    let long = "a".repeat(60);
+    desk.pool(&long, 96);
+    assert_eq!(desk.ok("zpool status -x tank"), "pool 'tank' is healthy\n");
+    let status = desk.ok("zpool status");
+    assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
+    assert!(status.contains("errors: No known data errors\n\n  pool: tank\n"), "{status}");
+    let rows: Vec<&str> = status.lines().filter(|l| l.contains("ONLINE  ")).collect();
+    assert_eq!(rows.len(), 4, "{status}");
+    assert!(rows.iter().all(|r| r.split_whitespace().count() == 5), "{status}");
+    for pool in status.split("\n\n  pool:") {
+        let header = pool.lines().find(|l| l.contains("NAME")).unwrap();
+        let at = header.find("STATE").unwrap();
+        let rows = pool.lines().filter(|l| l.contains("ONLINE  "));
+        rows.for_each(|r| assert_eq!(r.find("ONLINE"), Some(at), "{pool}"));
+    }
+}
+
+/// While another command has the pool, nothing is known of it; that is not a missing drive.
+#[test]
+fn a_pool_in_use_by_another_command() {
+    let desk = Desk::with_pool("tank");
+    let held = FileDevice::open(&desk.path("tank/drive.img"), Access::Exclusive).unwrap();
+    let status = desk.ok("zpool status");
+    for words in [" state: -\n", "Another command is using the pool", "action: Wait"] {
+        assert!(status.contains(words), "{status}\nand not: {words}");
+    }
+    assert!(!status.contains("UNAVAIL") && !status.contains("Attach"), "{status}");
+    desk.refused("zpool export -f tank", 1, &["in use by another command"]);
+    desk.refused("zpool list", 1, &["in use by another command"]);
+    drop(held);
+    desk.ok("zpool status tank");
+    desk.export_and_judge("tank");
+}
+
+/// Pool properties are stored where OpenZFS keeps them, or refused.
+#[test]
+fn pool_properties() {
+    let desk = Desk::new();
+    let drive = desk.drive("props/drive.img", 96).display().to_string();
+    for (o, words) in [
+        ("autotrim=maybe", "bad property value 'maybe' for 'autotrim'"),
+        ("compatibility=openzfs-2.1", "choose features"),
+        ("cachefile=/etc/x", "no cache file"),
+        ("multihost=on", "multihost"),
+    ] {
+        desk.refused(&format!("zpool create -o {o} props {drive}"), 1, &[words]);
+    }
+    desk.ok(&format!(
+        "zpool create -o autotrim=on -o autoexpand=on -o failmode=continue -o cachefile=none -o compatibility=off -o ashift=12 -m none props {drive}"
+    ));
+    desk.export_and_judge("props");
+    desk.import("props");
+    for (prop, value, source) in [
+        ("autotrim", "on", "local"),
+        ("autoexpand", "on", "local"),
+        ("failmode", "continue", "local"),
+        ("autoreplace", "off", "default"),
+        ("multihost", "off", "default"),
+        ("delegation", "on", "default"),
+        ("listsnapshots", "off", "default"),
+        ("compatibility", "off", "default"),
+        ("ashift", "12", "local"),
+        ("bcloneused", "0B", "-"),
+        ("bclonesaved", "0B", "-"),
+        ("bcloneratio", "1.00x", "-"),
+    ] {
+        let shown = desk.ok(&format!("zpool get -H -o value,source {prop} props"));
+        assert_eq!(shown, format!("{value}\t{source}\n"), "{prop}");
+        assert!(desk.ok("zpool get -H -o property all props").lines().any(|p| p == prop), "{prop}");
+    }
 }
