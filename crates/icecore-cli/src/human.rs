@@ -3,16 +3,28 @@
 /// Bytes as `zfs list` prints them.
 pub use icecore_dsl::prop::nice_bytes as bytes;
 
-/// Seconds since 1970 as local time in the form of `zfs get creation`: `Sun Nov 22 23:10 2026`.
+/// Seconds since 1970 as local time in the form of `zfs get creation`: `Sun Nov 22  3:10 2026` (`zfs_prop_get`,
+/// libzfs_dataset.c).
 #[must_use]
 pub fn time(seconds: u64) -> String {
-    local(seconds, "%a %b %e %H:%M %Y")
+    local(seconds, "%a %b %e %k:%M %Y")
 }
 
 /// The same as `ctime` has it, which `zpool status` shows: `Sun Nov 22 23:10:05 2026`.
 #[must_use]
 pub fn time_with_seconds(seconds: u64) -> String {
     local(seconds, "%a %b %e %H:%M:%S %Y")
+}
+
+/// What people are shown of a property: of a time, the local time; of anything else its own words.
+#[must_use]
+pub fn property(row: &icecore_dsl::prop::PropRow) -> String {
+    let form = match row.name.as_str() {
+        "creation" => "%a %b %e %k:%M %Y",
+        "snapshots_changed" => "%a %b %e %k:%M:%S %Y",
+        _ => return row.human.clone(),
+    };
+    row.value.parse().map_or_else(|_| row.human.clone(), |seconds| local(seconds, form))
 }
 
 fn local(seconds: u64, form: &str) -> String {

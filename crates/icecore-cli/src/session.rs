@@ -89,10 +89,36 @@ pub fn no_pool(name: &str) -> Fail {
     ))
 }
 
+/// Why a pool that is imported cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Another command holds its devices.
+    Busy,
+    /// Devices are gone.
+    Missing,
+    /// Something else.
+    Other,
+}
+
+/// A pool that cannot be opened: why, and the words for it.
+#[derive(Debug)]
+pub struct NotOpen {
+    /// The class of the reason.
+    pub why: Why,
+    /// What to say.
+    pub fail: Fail,
+}
+
 /// Opens an imported pool.
 pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
+    try_open(record, what_for).map_err(|n| n.fail)
+}
+
+/// [`open_record`], telling apart why not.
+pub fn try_open(record: &Imported, what_for: For) -> Result<Pool, NotOpen> {
+    let not = |why, fail| Err(NotOpen { why, fail });
     if what_for == For::Write && record.readonly {
-        return Err(Fail::new("pool is read-only: it was imported with readonly=on"));
+        return not(Why::Other, Fail::new("pool is read-only: it was imported with readonly=on"));
     }
     let access = if what_for == For::Read { Access::ReadOnly } else { Access::Exclusive };
     let mut devices = Vec::new();
@@ -101,12 +127,13 @@ pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
         match devices_at(path, access) {
             Ok(found) => devices.extend(found),
             // Half a mirror that somebody else holds is not half a mirror that is gone: both would write.
-            Err(e) if e.what == What::Busy => return Err(cannot_open(&e)),
+            Err(e) if e.what == What::Busy => return not(Why::Busy, cannot_open(&e)),
             Err(e) => missing.push(e.to_string()),
         }
     }
     if devices.is_empty() {
-        return Err(Fail::new(format!("its devices cannot be opened: {}", missing.join("; "))));
+        let fail = Fail::new(format!("its devices cannot be opened: {}", missing.join("; ")));
+        return not(Why::Missing, fail);
     }
     let spec = OpenSpec {
         devices,
@@ -116,7 +143,8 @@ pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
         host: host(),
         max_txg: record.max_txg.map(Txg),
     };
-    Pool::open(Env::os(), spec).map_err(|e| pool_fail(&e, &missing))
+    let why = if missing.is_empty() { Why::Other } else { Why::Missing };
+    Pool::open(Env::os(), spec).map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
 }
 
 fn pool_fail(e: &PoolError, missing: &[String]) -> Fail {

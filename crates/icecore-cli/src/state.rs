@@ -84,6 +84,27 @@ pub fn find(name: &str) -> Outcome<Option<Imported>> {
     Ok(all()?.into_iter().find(|p| p.name == name))
 }
 
+/// Makes sure that a pool of this name can be remembered, before anything is written to its devices.
+pub fn can_remember(name: &str) -> Outcome {
+    let path = file(name)?;
+    let write = || -> std::io::Result<()> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let temp = path.with_extension("new");
+        let mut f = fs::File::create(&temp)?;
+        std::io::Write::write_all(&mut f, &[b' '; 4096])?;
+        f.sync_all()?;
+        fs::remove_file(&temp)
+    };
+    write().map_err(|e| {
+        Fail::new(format!(
+            "pool '{name}' could not be remembered in {}, so nothing was done: {e}",
+            path.display()
+        ))
+    })
+}
+
 /// Remembers an imported pool. Written beside and renamed, so that a crash leaves the old or the new.
 pub fn remember(pool: &Imported) -> Outcome {
     let path = file(&pool.name)?;

@@ -13,6 +13,7 @@ pub mod leaks;
 pub mod metaslab;
 pub mod open;
 pub mod pool;
+pub mod props;
 pub mod range_tree;
 pub mod scrub;
 pub mod space_map;

@@ -168,11 +168,23 @@ fn partial(dsl: &mut Dsl, io: &mut Io, path: &str) -> Result<(), DslError> {
     }
 }
 
+/// The dataset that this hidden clone is a partial receive into.
+fn partial_of(clone: &str) -> Option<&str> {
+    clone.strip_suffix(RECV_CLONE)?.strip_suffix('/')
+}
+
 fn explain(snap: &str, e: &DslError) -> Fail {
     match e {
         DslError::Busy(why) if why.contains("held") => Fail::new(format!(
             "cannot destroy snapshot {snap}: it's being held. Run 'zfs holds -r {snap}' to see holders."
         )),
+        DslError::Dependents(clones) if clones.iter().any(|c| partial_of(c).is_some()) => {
+            let partial: Vec<&str> = clones.iter().filter_map(|c| partial_of(c)).collect();
+            Fail::new(format!(
+                "cannot destroy '{snap}': a receive that was cut short continues from it\nfinish that, or drop what it has received with:{}",
+                partial.iter().map(|ds| format!("\n\tzfs receive -A {ds}")).collect::<String>()
+            ))
+        }
         DslError::Dependents(clones) => Fail::new(format!(
             "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}\n(which is not supported here: destroy them one by one)",
             clones.join("\n")

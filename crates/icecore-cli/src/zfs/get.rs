@@ -27,6 +27,10 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let fields = fields(typed.value('o'))?;
     let sources: Option<Vec<&str>> = typed.value('s').map(|s| s.split(',').collect());
+    let known = ["local", "default", "inherited", "received", "temporary", "none"];
+    if let Some(bad) = sources.iter().flatten().find(|s| !known.contains(s)) {
+        return Err(Fail::usage(format!("invalid source '{bad}'"), USAGE));
+    }
     let depth = depth(&typed, USAGE)?;
     let recursive = typed.has('r') || depth.is_some();
     let types = match typed.value('t') {
@@ -46,7 +50,7 @@ pub fn run(args: &[String]) -> Outcome {
         let rows = rows(pool, &s.name, wanted.as_deref())?;
         let mut properties = serde_json::Map::new();
         for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source)))) {
-            let shown = if exact { &row.value } else { &row.human };
+            let shown = &if exact { row.value.clone() } else { crate::human::property(row) };
             table.row(fields.iter().map(|f| field(f, &s.name, row, shown)).collect());
             properties.insert(row.name.clone(), json_value(shown, &row.source));
         }

@@ -40,8 +40,11 @@ pub fn run(args: &[String]) -> Outcome {
         .ordered()
         .iter()
         .filter(|(c, _)| matches!(c, 's' | 'S'))
-        .map(|(c, p)| (*c == 'S', canonical(p).to_string()))
-        .collect();
+        .map(|(c, p)| match known_property(p, USAGE) {
+            Ok(full) => Ok((*c == 'S', full)),
+            Err(_) => Err(Fail::usage(format!("invalid property '{p}'"), USAGE)),
+        })
+        .collect::<Outcome<_>>()?;
     let mut rows: Vec<(Vec<Column>, Vec<String>, serde_json::Value)> = Vec::new();
     let outcome = each(&typed.operands, &query, |pool, s| {
         let wanted: Vec<&str> =
@@ -81,8 +84,11 @@ fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) 
         let row = if *prop == "name" { None } else { rows.next().flatten() };
         let missing = if *prop == "name" { s.name.as_str() } else { "-" };
         let text = |of: fn(&PropRow) -> &String| row.as_ref().map_or(missing, |r| of(r)).to_string();
-        let (value, human) = (text(|r| &r.value), text(|r| &r.human));
-        let shown = if exact { value.clone() } else { human };
+        let value = text(|r| &r.value);
+        let shown = match &row {
+            Some(row) if !exact => crate::human::property(row),
+            _ => value.clone(),
+        };
         Column { prop: (*prop).into(), exact: value, shown, row }
     };
     Ok(wanted.iter().map(column).collect())

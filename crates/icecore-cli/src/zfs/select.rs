@@ -3,7 +3,7 @@
 use super::cannot;
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::{self, For, Why};
 use crate::state;
 use icecore_dsl::{Found, Kind};
 use icecore_pool::Pool;
@@ -83,7 +83,8 @@ pub struct Selected {
 /// The names in the pools asked for, each pool open once, in the order of the tree.
 pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Selected) -> Outcome) -> Outcome {
     let all: Vec<String>;
-    let (names, query) = if names.is_empty() {
+    let named = !names.is_empty();
+    let (names, query) = if !named {
         all = state::all()?.into_iter().map(|p| p.name).collect();
         (all.as_slice(), Query { recursive: true, ..*query })
     } else {
@@ -94,9 +95,14 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
     for name in names {
         let pool = match open.take() {
             Some(pool) if pool.name() == session::pool_of(name) => pool,
-            _ => match session::open(name, For::Read) {
+            _ => match pool_for(name) {
                 Ok(pool) => pool,
-                Err(f) => {
+                // Of all pools, those that are not there are left out, as by `zfs_iter_root` (libzfs_config.c).
+                Err((Why::Missing, f)) if !named => {
+                    eprintln!("{}", f.message);
+                    continue;
+                }
+                Err((_, f)) => {
                     failed.push(f.message);
                     continue;
                 }
@@ -109,6 +115,17 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
         open = Some(pool);
     }
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+}
+
+/// The pool that `name` lies in, or why it cannot be had.
+fn pool_for(name: &str) -> Result<Pool, (Why, Fail)> {
+    let record = match state::find(session::pool_of(name)) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Err((Why::Other, session::no_pool(name))),
+        Err(f) => return Err((Why::Other, f)),
+    };
+    session::try_open(&record, For::Read)
+        .map_err(|n| (n.why, Fail::new(format!("cannot open '{name}': {}", n.fail.message))))
 }
 
 /// The names below `name` that the query asks for.

@@ -2,7 +2,7 @@
 
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::{self, For, Why};
 use crate::state;
 
 pub const USAGE: &str = "export [-af] <pool> ...";
@@ -17,7 +17,14 @@ pub fn run(args: &[String]) -> Outcome {
     if names.is_empty() && !typed.has('a') {
         return Err(Fail::usage("missing pool argument", USAGE));
     }
-    names.iter().try_for_each(|n| export(n))
+    let force = typed.has('f');
+    // One that cannot be exported does not keep the others.
+    let failed: Vec<String> = names
+        .iter()
+        .filter_map(|n| if force { abandon(n) } else { export(n) }.err())
+        .map(|f| f.message)
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
 }
 
 /// Exports `name`: everything is on its devices and says so; then it is forgotten here.
@@ -26,9 +33,39 @@ pub fn export(name: &str) -> Outcome {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
     if !record.readonly {
-        let pool = session::open_record(&record, For::Write)
-            .map_err(|f| Fail::new(format!("cannot export '{name}': {}", f.message)))?;
+        let pool = session::try_open(&record, For::Write).map_err(|n| {
+            let hint = match n.why {
+                Why::Busy => String::new(),
+                _ => format!("\nif they are gone for good, 'zpool export -f {name}' forgets the pool"),
+            };
+            Fail::new(format!("cannot export '{name}': {}{hint}", n.fail.message))
+        })?;
         pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
     }
     state::forget(name)
+}
+
+/// The same, but a pool whose devices are gone or cannot be used is forgotten all the same. One that another command
+/// holds is not: that command would go on writing.
+fn abandon(name: &str) -> Outcome {
+    let Some(record) = state::find(name)? else {
+        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
+    };
+    match session::try_open(&record, if record.readonly { For::Read } else { For::Write }) {
+        Ok(pool) => {
+            drop(pool);
+            export(name)
+        }
+        Err(n) if n.why == Why::Busy => Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message))),
+        Err(n) => {
+            state::forget(name)?;
+            eprintln!("'{name}' is forgotten here, but could not be exported: {}", n.fail.message);
+            if !record.readonly {
+                eprintln!(
+                    "its devices still say that it is in use by this system: elsewhere, 'zpool import -f {name}' takes it"
+                );
+            }
+            Ok(())
+        }
+    }
 }

@@ -19,20 +19,49 @@ const PROPS: &[&str] = &[
     "guid",
     "version",
     "bootfs",
+    "delegation",
+    "autoreplace",
     "cachefile",
-    "comment",
+    "failmode",
+    "listsnapshots",
+    "autoexpand",
+    "dedupratio",
     "free",
     "allocated",
     "readonly",
     "ashift",
+    "comment",
     "expandsize",
     "freeing",
     "fragmentation",
     "leaked",
+    "multihost",
     "checkpoint",
-    "dedupratio",
     "load_guid",
+    "autotrim",
+    "compatibility",
+    "bcloneused",
+    "bclonesaved",
+    "bcloneratio",
 ];
+
+/// Properties that are one of a few words: stored as the number of the word, with the default's number
+/// (`zpool_prop_init`, zpool_prop.c).
+const WORDS: &[(&str, &[&str], u64)] = &[
+    ("delegation", &["off", "on"], 1),
+    ("autoreplace", &["off", "on"], 0),
+    ("failmode", &["wait", "continue", "panic"], 0),
+    ("listsnapshots", &["off", "on"], 0),
+    ("autoexpand", &["off", "on"], 0),
+    ("multihost", &["off", "on"], 0),
+    ("autotrim", &["off", "on"], 0),
+];
+
+/// Whether a property is one of a few words; then the number its word `value` is stored as, if it is one of them.
+pub fn number_of(p: &str, value: &str) -> Option<Option<u64>> {
+    let (_, words, _) = WORDS.iter().find(|(name, ..)| *name == p)?;
+    Some(words.iter().position(|w| *w == value).map(|n| n as u64))
+}
 
 /// One value, exact and for people, with its source.
 #[derive(Clone, Debug)]
@@ -67,6 +96,7 @@ pub fn canonical(p: &str) -> &str {
         "ckpoint" => "checkpoint",
         "expandsz" => "expandsize",
         "dedup" => "dedupratio",
+        "listsnaps" => "listsnapshots",
         other => other,
     }
 }
@@ -90,14 +120,30 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
         "allocated" => Value::bytes(space.allocated),
         "free" => Value::bytes(free),
         "capacity" => percent((space.allocated * 100).checked_div(space.size).unwrap_or(0)),
-        "health" => Value::text(pool.io().vdevs().health().to_string(), "-"),
+        "health" => Value::text(super::status::health(pool.io().vdevs()).to_string(), "-"),
         "guid" => Value::text(pool.guid().to_string(), "-"),
         "readonly" => Value::text(if record.readonly { "on" } else { "off" }, "-"),
         "altroot" if record.altroot.is_empty() => Value::text("-", "default"),
         "altroot" => Value::text(record.altroot.clone(), "local"),
         "dedupratio" => Value { exact: "1.00".into(), human: "1.00x".into(), source: "-" },
         "freeing" | "leaked" => Value { exact: "0".into(), human: "0".into(), source: "-" },
-        "ashift" => Value::text(ashift(pool).to_string(), "-"),
+        // What was asked for, not what the vdevs have: 0 is whatever suits a new device.
+        "ashift" => match pool.property(p).ok()? {
+            Some(n) if n != 0 => Value::text(n.to_string(), "local"),
+            _ => Value::text("0", "default"),
+        },
+        "compatibility" => match &pool.config().compatibility {
+            Some(c) => Value::text(c.clone(), "local"),
+            None => Value::text("off", "default"),
+        },
+        "bcloneused" => Value::bytes(pool.cloned().ok()?.used),
+        "bclonesaved" => Value::bytes(pool.cloned().ok()?.saved),
+        "bcloneratio" => {
+            let c = pool.cloned().ok()?;
+            let n = c.used.saturating_add(c.saved).saturating_mul(100).checked_div(c.used).unwrap_or(100);
+            let exact = format!("{}.{:02}", n / 100, n % 100);
+            Value { human: format!("{exact}x"), exact, source: "-" }
+        }
         "comment" => match &pool.config().comment {
             Some(c) => Value::text(c.clone(), "local"),
             None => Value::text("-", "default"),
@@ -106,19 +152,26 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
             Some(5000) | None => Value::text("-", "default"),
             Some(v) => Value::text(v.to_string(), "default"),
         },
-        "bootfs" | "cachefile" => Value::text("-", "default"),
+        "bootfs" => match pool.property(p).ok()? {
+            Some(objset) if objset != 0 => {
+                Value::text(icecore_pool::heal::dataset_name(pool, objset), "local")
+            }
+            _ => Value::text("-", "default"),
+        },
+        "cachefile" => Value::text("-", "default"),
         "expandsize" | "checkpoint" | "fragmentation" | "load_guid" => Value::text("-", "-"),
+        p if WORDS.iter().any(|(name, ..)| *name == p) => {
+            let (_, words, default) = WORDS.iter().find(|(name, ..)| *name == p)?;
+            let n = pool.property(p).ok()?.unwrap_or(*default);
+            let word = usize::try_from(n).ok().and_then(|n| words.get(n)).copied().unwrap_or("-");
+            Value::text(word, if n == *default { "default" } else { "local" })
+        }
         p => {
             let f = icecore_dsl::Feature::by_name(p.strip_prefix("feature@")?)?;
             let refs = pool.dsl.feature_refcount(pool.io(), f).ok()?;
             Value::text(refs.map_or("disabled", |n| if n > 0 { "active" } else { "enabled" }), "local")
         }
     })
-}
-
-fn ashift(pool: &Pool) -> u64 {
-    let tops = pool.config().vdev_tree.as_ref().map(|t| t.children.iter().filter_map(|c| c.ashift).max());
-    tops.flatten().unwrap_or(0)
 }
 
 pub fn run(args: &[String]) -> Outcome {

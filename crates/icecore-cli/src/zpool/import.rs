@@ -118,6 +118,7 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         }));
     }
     kernel_has(guid).map_err(fail)?;
+    state::can_remember(&name).map_err(|f| fail(f.message))?;
     let access = if readonly { Access::ReadOnly } else { Access::Exclusive };
     let mut paths: Vec<PathBuf> =
         f.devices.values().filter_map(|c| c.source.as_ref()).map(|s| absolute(&s.path)).collect();

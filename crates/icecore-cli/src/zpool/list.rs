@@ -3,8 +3,8 @@
 use super::get::property;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
-use crate::state;
+use crate::session::{self, For, Why};
+use crate::state::{self, Imported};
 use crate::table::{Align, Table};
 
 pub const USAGE: &str = "list [-Hp] [-o property[,...]] [pool] ...";
@@ -38,14 +38,20 @@ pub fn run(args: &[String]) -> Outcome {
         failed.push(format!("cannot open '{name}': no such pool"));
     }
     for r in records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)) {
-        match session::open_record(r, For::Read) {
+        match session::try_open(r, For::Read) {
             Ok(pool) => table.row(
                 columns
                     .iter()
                     .map(|c| property(&pool, r, c).map_or("-".into(), |v| v.shown(typed.has('p'))))
                     .collect(),
             ),
-            Err(f) => failed.push(format!("cannot open '{}': {}", r.name, f.message)),
+            // That its devices are gone is a state of the pool; the rest is a failure to tell.
+            Err(n) => {
+                table.row(columns.iter().map(|c| unopened(r, n.why, c)).collect());
+                if n.why != Why::Missing {
+                    failed.push(format!("cannot open '{}': {}", r.name, n.fail.message));
+                }
+            }
         }
     }
     if !table.is_empty() {
@@ -54,6 +60,18 @@ pub fn run(args: &[String]) -> Outcome {
         eprintln!("no pools available");
     }
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+}
+
+/// What is known of a pool that cannot be opened.
+fn unopened(record: &Imported, why: Why, column: &str) -> String {
+    match column {
+        "name" => record.name.clone(),
+        "health" if why == Why::Missing => "UNAVAIL".into(),
+        "guid" => record.guid.to_string(),
+        "readonly" => if record.readonly { "on" } else { "off" }.into(),
+        "altroot" if !record.altroot.is_empty() => record.altroot.clone(),
+        _ => "-".into(),
+    }
 }
 
 fn heading(c: &str) -> String {

@@ -5,11 +5,12 @@ use super::import_list::state;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
-use crate::session::{self, For};
+use crate::session::{self, For, NotOpen, Why};
 use crate::state::{self, Imported};
 use icecore_pool::scrub::LastScan;
-use icecore_vdev::VdevConfig;
 use icecore_vdev::tree::Health;
+use icecore_vdev::{VdevConfig, VdevSet};
+use std::fmt::Write as _;
 
 pub const USAGE: &str = "status [-vxP] [pool] ...";
 
@@ -19,67 +20,126 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some(bad) = typed.operands.iter().find(|n| !records.iter().any(|r| r.name == **n)) {
         return Err(Fail::new(format!("cannot open '{bad}': no such pool")));
     }
+    let named = !typed.operands.is_empty();
     let asked: Vec<&Imported> =
-        records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)).collect();
-    let mut shown = 0;
+        records.iter().filter(|r| !named || typed.operands.contains(&r.name)).collect();
+    let mut shown = Vec::new();
     for record in &asked {
-        shown += usize::from(status(record, typed.has('x'))?);
+        match status(record, typed.has('x')) {
+            Some(text) => shown.push(text),
+            None if named => shown.push(format!("pool '{}' is healthy\n", record.name)),
+            None => {}
+        }
     }
-    match (asked.is_empty(), shown) {
+    match (asked.is_empty(), shown.is_empty()) {
         (true, _) => println!("no pools available"),
-        (false, 0) => println!("all pools are healthy"),
-        _ => {}
+        (false, true) => println!("all pools are healthy"),
+        _ => print!("{}", shown.join("\n")),
     }
     Ok(())
 }
 
-/// Prints one pool; false if it was healthy and only trouble was asked for.
-fn status(record: &Imported, only_trouble: bool) -> Outcome<bool> {
-    let pool = match session::open_record(record, For::Read) {
-        Ok(pool) => pool,
-        Err(f) => {
-            println!(
-                "  pool: {}\n state: UNAVAIL\nstatus: {}\naction: Attach the missing devices, then run the command again.",
-                record.name, f.message
-            );
-            return Ok(true);
-        }
-    };
-    let vdevs = pool.io().vdevs();
-    if only_trouble && vdevs.health() == Health::Online {
-        return Ok(false);
+/// The state of a pool as it is shown: one of whose devices is behind the others can lose less than it should.
+pub fn health(vdevs: &VdevSet) -> Health {
+    match vdevs.health() {
+        Health::Online if vdevs.leaves().iter().any(|l| behind(l)) => Health::Degraded,
+        health => health,
     }
-    println!("  pool: {}\n state: {}", record.name, vdevs.health());
-    if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
-        println!("  scan: {line}");
-    }
-    println!("config:\n");
-    println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
-    println!("\t{:<28}{:<9}{:>5} {:>5} {:>5}", record.name, vdevs.health().to_string(), 0, 0, 0);
-    for v in vdevs.config().children.iter() {
-        row(v, 1, vdevs);
-    }
-    println!("\nerrors: No known data errors");
-    Ok(true)
 }
 
-fn row(v: &VdevConfig, depth: usize, vdevs: &icecore_vdev::VdevSet) {
-    if v.is_hole() {
-        return;
+/// Here, but without what was written while it was not.
+fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
+    leaf.is_stale() && leaf.device().is_some()
+}
+
+/// One pool; `None` if it is healthy and only trouble was asked for.
+fn status(record: &Imported, only_trouble: bool) -> Option<String> {
+    let pool = match session::try_open(record, For::Read) {
+        Ok(pool) => pool,
+        Err(n) => return Some(unopened(record, &n)),
+    };
+    let vdevs = pool.io().vdevs();
+    let health = health(vdevs);
+    if only_trouble && health == Health::Online {
+        return None;
     }
-    let state = state(v, vdevs);
-    let (word, note) = state.split_once(' ').unwrap_or((&state, ""));
-    let stale = vdevs.leaves().iter().any(|l| l.guid == v.guid && l.is_stale() && l.device().is_some());
-    let note = if stale { "has missed writes" } else { note };
-    println!(
-        "\t{:<28}{word:<9}{:>5} {:>5} {:>5}  {}",
-        format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),
-        0,
-        0,
-        0,
-        note.trim()
-    );
-    v.children.iter().for_each(|c| row(c, depth + 1, vdevs));
+    let mut out = format!("  pool: {}\n state: {health}\n", record.name);
+    out.push_str(trouble(vdevs));
+    if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
+        let _ = writeln!(out, "  scan: {line}");
+    }
+    out.push_str("config:\n\n");
+    let mut rows = vec![Row { name: record.name.clone(), state: health.to_string(), note: String::new() }];
+    for v in &vdevs.config().children {
+        row(v, 1, vdevs, &mut rows);
+    }
+    let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).max(10);
+    let _ = writeln!(out, "\t{:width$}  {:<8} {:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
+    for r in rows {
+        let line = format!("{:width$}  {:<8} {:>5} {:>5} {:>5}  {}", r.name, r.state, 0, 0, 0, r.note);
+        let _ = writeln!(out, "\t{}", line.trim_end());
+    }
+    out.push_str("\nerrors: No known data errors\n");
+    Some(out)
+}
+
+/// What is said of a pool that cannot be opened.
+fn unopened(record: &Imported, n: &NotOpen) -> String {
+    let name = &record.name;
+    match n.why {
+        Why::Busy => format!(
+            "  pool: {name}\n state: -\nstatus: Another command is using the pool: {}\naction: Wait for it to end, then run this command again.\n",
+            n.fail.message.lines().next().unwrap_or_default()
+        ),
+        Why::Missing => format!(
+            "  pool: {name}\n state: UNAVAIL\nstatus: {}\naction: Attach the missing devices, then run the command again.\n\t\
+             If they are gone for good, 'zpool export -f {name}' forgets the pool.\n",
+            n.fail.message
+        ),
+        Why::Other => format!("  pool: {name}\n state: UNAVAIL\nstatus: {}\n", n.fail.message),
+    }
+}
+
+/// The status and action lines of an open pool.
+fn trouble(vdevs: &VdevSet) -> &'static str {
+    if vdevs.leaves().iter().any(|l| l.device().is_none()) {
+        "status: One or more devices could not be opened. The pool goes on without them.\n\
+         action: Attach the missing devices.\n"
+    } else if vdevs.leaves().iter().any(|l| behind(l)) {
+        "status: One or more devices have missed writes, and hold old data.\n\
+         action: Icecore does not resilver them: OpenZFS does when it imports the pool.\n\t\
+         Until then the pool depends on the other devices.\n"
+    } else {
+        ""
+    }
+}
+
+/// One line of the tree.
+struct Row {
+    name: String,
+    state: String,
+    note: String,
+}
+
+/// Adds a vdev and what is below it; whether a device among these is behind.
+fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) -> bool {
+    if v.is_hole() {
+        return false;
+    }
+    let text = state(v, vdevs);
+    let (word, note) = text.split_once(' ').unwrap_or((&text, ""));
+    let stale = vdevs.leaves().iter().any(|l| l.guid == v.guid && behind(l));
+    let at = rows.len();
+    rows.push(Row {
+        name: format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),
+        state: word.into(),
+        note: if stale { "has missed writes" } else { note.trim() }.into(),
+    });
+    let below = v.children.iter().fold(false, |any, c| row(c, depth + 1, vdevs, rows) || any);
+    if below && rows[at].state == "ONLINE" {
+        rows[at].state = Health::Degraded.to_string();
+    }
+    stale || below
 }
 
 /// The last scrub or resilver in the words of `print_scan_scrub_resilver_status` (zpool_main.c).

@@ -210,3 +210,51 @@ fn names_change_and_nothing_else() {
     assert_eq!(desk.seen("tank"), before);
     desk.export_and_judge("tank");
 }
+
+/// People are shown times, scripts seconds; and there is no word about what was written since a snapshot that is not.
+#[test]
+fn times_and_what_was_written() {
+    let desk = Desk::with_pool("tank");
+    desk.ok("zfs create tank/a");
+    desk.ok("zfs snapshot tank/a@s");
+    for (prop, name, words) in [("creation", "tank/a@s", 5), ("snapshots_changed", "tank/a", 5)] {
+        let seconds: i64 = desk.get(prop, name).parse().unwrap();
+        let shown = desk.ok(&format!("zfs get -H -o value {prop} {name}"));
+        let shown = shown.trim_end();
+        let parts: Vec<&str> = shown.split_whitespace().collect();
+        assert_eq!(parts.len(), words, "{shown}");
+        let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
+        let clock = if prop == "creation" {
+            format!(" {hour:2}:{minute:02} ")
+        } else {
+            format!(" {hour:2}:{minute:02}:{:02} ", seconds % 60)
+        };
+        assert!(shown.contains(&clock), "{shown} has no {clock}");
+        assert_eq!(desk.ok(&format!("zfs list -H -d 0 -o {prop} {name}")).trim_end(), shown);
+        assert_eq!(desk.ok(&format!("zfs list -Hp -d 0 -o {prop} {name}")).trim_end(), seconds.to_string());
+    }
+    assert_eq!(desk.ok("zfs get -Hp -o value,source written@s tank/a"), "0\tlocal\n");
+    for nothing in ["written@none", "written#none", "written@tank/none@s"] {
+        assert_eq!(desk.ok(&format!("zfs get -H -o value,source {nothing} tank/a")), "-\t-\n");
+        assert_eq!(desk.ok(&format!("zfs list -H -o name,{nothing} tank/a")), "tank/a\t-\n");
+    }
+    desk.refused("zfs get written@s tank/none", 1, &["dataset does not exist"]);
+}
+
+/// What a cut receive hangs on cannot be destroyed, and it is said how it could.
+#[test]
+fn the_base_of_a_partial_receive() {
+    let desk = Desk::with_pool("tank");
+    let back = desk.pool("back", 128);
+    desk.feed("zfs receive tank/plain", &stream("plain@newsnapshot.R.zfs"));
+    desk.piped("zfs send tank/plain@root", "zfs receive back/plain");
+    let whole = desk.bytes("zfs send -i @root tank/plain@newsnapshot");
+    let cut = desk.with_input("zfs receive -s back/plain", &whole[..whole.len() / 2]);
+    assert_eq!(cut.status, 1, "{}", cut.err);
+    assert_ne!(desk.get("receive_resume_token", "back/plain"), "-");
+    desk.refused("zfs destroy back/plain@root", 1, &["cut short", "zfs receive -A back/plain"]);
+    desk.ok("zfs receive -A back/plain");
+    desk.ok("zfs destroy back/plain@root");
+    desk.export_and_judge("back");
+    assert!(back.exists());
+}

@@ -37,7 +37,13 @@ fn a_mirror_and_what_is_said_of_it() {
     assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
     desk.ok("zfs snapshot twin/x@half");
     std::fs::rename(desk.path("b.away"), &b).unwrap();
-    assert!(desk.ok("zpool status twin").contains("has missed writes"));
+    // Back, but behind: that is no healthy pool.
+    let status = desk.ok("zpool status -x twin");
+    for words in [" state: DEGRADED", "has missed writes", "Icecore does not resilver them", "mirror-0"] {
+        assert!(status.contains(words), "{status}\nand not: {words}");
+    }
+    assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
+    assert_eq!(desk.ok("zpool list -H -o health twin"), "DEGRADED\n");
     desk.ok("zpool export twin");
     assert_eq!(desk.ok("zpool status"), "no pools available\n");
     desk.judge("twin");
@@ -207,4 +213,148 @@ fn features_can_be_chosen() {
     assert!(features.contains("feature@log_spacemap\tdisabled\n"), "{features}");
     assert!(features.contains("feature@livelist\tenabled\n"), "{features}");
     desk.export_and_judge("some");
+}
+
+/// A pool whose drive is gone is shown so, keeps no other from being seen, and can be forgotten.
+#[test]
+fn a_pool_whose_drive_is_gone() {
+    let desk = Desk::with_pool("here");
+    let drive = desk.pool("gone", 96);
+    let away = desk.path("away.img");
+    std::fs::rename(&drive, &away).unwrap();
+    assert_eq!(desk.ok("zpool list -H -o name,size,free,health").lines().next(), Some("gone\t-\t-\tUNAVAIL"));
+    assert_eq!(desk.ok("zpool list -H -o name"), "gone\nhere\n");
+    let listed = desk.run("zfs list -H -o name");
+    assert_eq!((listed.status, listed.text().as_str()), (0, "here\n"));
+    assert!(listed.err.contains("cannot open 'gone'"), "{}", listed.err);
+    desk.refused("zfs list gone", 1, &["cannot open 'gone'", "drive.img"]);
+    desk.refused("zpool export gone", 1, &["cannot export 'gone'", "zpool export -f gone"]);
+    let done = desk.run("zpool export -f gone");
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("still say that it is in use"), "{}", done.err);
+    assert_eq!(desk.ok("zpool list -H -o name"), "here\n");
+    std::fs::rename(&away, &drive).unwrap();
+    desk.import("gone");
+    // With its drive there, -f exports like any other.
+    desk.ok("zpool export -f gone");
+    assert_eq!(desk.run("zpool export -f gone").status, 1);
+    desk.import("gone");
+    desk.export_and_judge("gone");
+}
+
+/// What stands against a pool is found before any of its devices is written.
+#[test]
+fn all_is_checked_before_anything_is_written() {
+    let desk = Desk::with_pool("tank");
+    let (a, b) = (desk.drive("a.img", 96), desk.drive("b.img", 96));
+    let (a, b) = (a.display().to_string(), b.display().to_string());
+    let small = desk.drive("small.img", 8).display().to_string();
+    std::os::unix::fs::symlink(&a, desk.path("link.img")).unwrap();
+    let link = desk.path("link.img").display().to_string();
+    let tank = desk.path("tank/drive.img").display().to_string();
+    for (line, words) in [
+        (format!("new mirror {a} {link}"), "more than once"),
+        (format!("new {a} {a}"), "more than once"),
+        (format!("new mirror {a} {tank}"), "imported here"),
+        (format!("new mirror {a} {b}.none"), "b.img.none"),
+        (format!("new mirror {a} {small}"), "small.img"),
+        (format!("log {a}"), "name is reserved"),
+        (format!("mirrors {a}"), "name is reserved"),
+        (format!("raidz9 {a}"), "name is reserved"),
+        (format!("draid-x {a}"), "name is reserved"),
+        (format!("spare {a}"), "name is reserved"),
+        (format!("-m relative new {a}"), "must be an absolute path"),
+        (format!("-O mountpoint=relative new {a}"), "absolute path"),
+    ] {
+        desk.refused(&format!("zpool create -f {line}"), 1, &[words]);
+        assert!(std::fs::read(&a).unwrap().iter().all(|b| *b == 0), "{line}: something was written");
+    }
+    // A state that cannot be kept.
+    std::fs::create_dir(desk.path("state/pools/new.new")).unwrap();
+    desk.refused(&format!("zpool create new {a}"), 1, &["could not be remembered", "nothing was done"]);
+    assert!(std::fs::read(&a).unwrap().iter().all(|b| *b == 0));
+    desk.ok("zpool export tank");
+    std::fs::create_dir(desk.path("state/pools/tank.new")).unwrap();
+    let before = std::fs::read(&tank).unwrap();
+    let import = format!("zpool import -d {} tank", desk.path("tank").display());
+    desk.refused(&import, 1, &["could not be remembered"]);
+    assert!(std::fs::read(&tank).unwrap() == before, "a refused import writes nothing");
+    let would = desk.ok(&format!("zpool create -n two mirror {a} {b}"));
+    assert!(would.contains(&format!("\ttwo\n\t  mirror\n\t    {a}\n\t    {b}\n")), "{would}");
+}
+
+/// Columns apart, whatever the length of the names; pools apart; nothing at the ends of lines.
+#[test]
+fn the_layout_of_status() {
+    let desk = Desk::with_pool("tank");
+    let long = "a".repeat(60);
+    desk.pool(&long, 96);
+    assert_eq!(desk.ok("zpool status -x tank"), "pool 'tank' is healthy\n");
+    let status = desk.ok("zpool status");
+    assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
+    assert!(status.contains("errors: No known data errors\n\n  pool: tank\n"), "{status}");
+    let rows: Vec<&str> = status.lines().filter(|l| l.contains("ONLINE  ")).collect();
+    assert_eq!(rows.len(), 4, "{status}");
+    assert!(rows.iter().all(|r| r.split_whitespace().count() == 5), "{status}");
+    for pool in status.split("\n\n  pool:") {
+        let header = pool.lines().find(|l| l.contains("NAME")).unwrap();
+        let at = header.find("STATE").unwrap();
+        let rows = pool.lines().filter(|l| l.contains("ONLINE  "));
+        rows.for_each(|r| assert_eq!(r.find("ONLINE"), Some(at), "{pool}"));
+    }
+}
+
+/// While another command has the pool, nothing is known of it; that is not a missing drive.
+#[test]
+fn a_pool_in_use_by_another_command() {
+    let desk = Desk::with_pool("tank");
+    let held = FileDevice::open(&desk.path("tank/drive.img"), Access::Exclusive).unwrap();
+    let status = desk.ok("zpool status");
+    for words in [" state: -\n", "Another command is using the pool", "action: Wait"] {
+        assert!(status.contains(words), "{status}\nand not: {words}");
+    }
+    assert!(!status.contains("UNAVAIL") && !status.contains("Attach"), "{status}");
+    desk.refused("zpool export -f tank", 1, &["in use by another command"]);
+    desk.refused("zpool list", 1, &["in use by another command"]);
+    drop(held);
+    desk.ok("zpool status tank");
+    desk.export_and_judge("tank");
+}
+
+/// Pool properties are stored where OpenZFS keeps them, or refused.
+#[test]
+fn pool_properties() {
+    let desk = Desk::new();
+    let drive = desk.drive("props/drive.img", 96).display().to_string();
+    for (o, words) in [
+        ("autotrim=maybe", "bad property value 'maybe' for 'autotrim'"),
+        ("compatibility=openzfs-2.1", "choose features"),
+        ("cachefile=/etc/x", "no cache file"),
+        ("multihost=on", "multihost"),
+    ] {
+        desk.refused(&format!("zpool create -o {o} props {drive}"), 1, &[words]);
+    }
+    desk.ok(&format!(
+        "zpool create -o autotrim=on -o autoexpand=on -o failmode=continue -o cachefile=none -o compatibility=off -o ashift=12 -m none props {drive}"
+    ));
+    desk.export_and_judge("props");
+    desk.import("props");
+    for (prop, value, source) in [
+        ("autotrim", "on", "local"),
+        ("autoexpand", "on", "local"),
+        ("failmode", "continue", "local"),
+        ("autoreplace", "off", "default"),
+        ("multihost", "off", "default"),
+        ("delegation", "on", "default"),
+        ("listsnapshots", "off", "default"),
+        ("compatibility", "off", "default"),
+        ("ashift", "12", "local"),
+        ("bcloneused", "0B", "-"),
+        ("bclonesaved", "0B", "-"),
+        ("bcloneratio", "1.00x", "-"),
+    ] {
+        let shown = desk.ok(&format!("zpool get -H -o value,source {prop} props"));
+        assert_eq!(shown, format!("{value}\t{source}\n"), "{prop}");
+        assert!(desk.ok("zpool get -H -o property all props").lines().any(|p| p == prop), "{prop}");
+    }
 }

@@ -120,7 +120,7 @@ impl Dsl {
         let mut out = Vec::with_capacity(props.len());
         for prop in props {
             if let Some(from) = written_since(prop) {
-                out.push(Some(self.written_row(io, name, prop, &from)?));
+                out.push(self.written_row(io, name, prop, &from)?);
                 continue;
             }
             if subject.is_none() {
@@ -131,18 +131,33 @@ impl Dsl {
         Ok(out)
     }
 
-    fn written_row(&self, io: &dyn BlockStore, name: &str, prop: &str, from: &str) -> Result<PropRow> {
+    /// `None` where there is no such snapshot or bookmark, or it is no earlier state of the dataset: a dash, not a
+    /// failure (`get_callback`, zfs_main.c). Where there is, libzfs calls the value's source local.
+    fn written_row(
+        &self,
+        io: &dyn BlockStore,
+        name: &str,
+        prop: &str,
+        from: &str,
+    ) -> Result<Option<PropRow>> {
         let r = self.lookup_dataset(io, name)?;
         let path = name.split('@').next().unwrap_or(name);
         // `written@pool/fs@snap` and `written@snap` are both allowed.
         let bare = from.get(1..).unwrap_or("");
         let full = if bare.contains(['@', '#']) { bare.to_string() } else { format!("{path}{from}") };
-        let space = match self.lookup(io, &full)? {
-            Found::Dataset(old) => self.space_written(io, old.obj, r.obj)?,
-            Found::Bookmark { phys, .. } => self.space_written_bookmark(io, &phys, r.obj)?,
+        let space = match self.lookup(io, &full) {
+            Ok(Found::Dataset(old)) => self.space_written(io, old.obj, r.obj),
+            Ok(Found::Bookmark { phys, .. }) => self.space_written_bookmark(io, &phys, r.obj),
+            Err(e) => Err(e),
+        };
+        let space = match space {
+            Ok(space) => space,
+            Err(e @ DslError::Read(_)) => return Err(e),
+            Err(_) => return Ok(None),
         };
         let n = u64::try_from(space.used).unwrap_or(0);
-        Ok(PropRow { name: prop.into(), value: n.to_string(), human: nice_bytes(n), source: Source::None })
+        let (value, human) = (n.to_string(), nice_bytes(n));
+        Ok(Some(PropRow { name: prop.into(), value, human, source: Source::Local }))
     }
 
     fn subject(&self, io: &dyn BlockStore, name: &str) -> Result<Subject> {
