@@ -42,7 +42,7 @@ pub fn run(args: &[String]) -> Outcome {
 /// The state of a pool as it is shown: one of whose devices is behind the others can lose less than it should.
 pub fn health(vdevs: &VdevSet) -> Health {
     match vdevs.health() {
-        Health::Online if vdevs.leaves().iter().any(|l| behind(l)) => Health::Degraded,
+        Health::Online if vdevs.leaves().iter().any(behind) => Health::Degraded,
         health => health,
     }
 }
@@ -105,7 +105,7 @@ fn trouble(vdevs: &VdevSet) -> &'static str {
     if vdevs.leaves().iter().any(|l| l.device().is_none()) {
         "status: One or more devices could not be opened. The pool goes on without them.\n\
          action: Attach the missing devices.\n"
-    } else if vdevs.leaves().iter().any(|l| behind(l)) {
+    } else if vdevs.leaves().iter().any(behind) {
         "status: One or more devices have missed writes, and hold old data.\n\
          action: Icecore does not resilver them: OpenZFS does when it imports the pool.\n\t\
          Until then the pool depends on the other devices.\n"
@@ -135,7 +135,11 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) -> bo
         state: word.into(),
         note: if stale { "has missed writes" } else { note.trim() }.into(),
     });
-    let below = v.children.iter().fold(false, |any, c| row(c, depth + 1, vdevs, rows) || any);
+    // Every child has its row, whatever the ones before said.
+    let mut below = false;
+    for c in &v.children {
+        below |= row(c, depth + 1, vdevs, rows);
+    }
     if below && rows[at].state == "ONLINE" {
         rows[at].state = Health::Degraded.to_string();
     }

@@ -308,7 +308,7 @@ fn the_layout_of_status() {
 #[test]
 fn a_pool_in_use_by_another_command() {
     let desk = Desk::with_pool("tank");
-    let held = FileDevice::open(&desk.path("tank/drive.img"), Access::Exclusive).unwrap();
+    let held = FileDevice::open(desk.path("tank/drive.img"), Access::Exclusive).unwrap();
     let status = desk.ok("zpool status");
     for words in [" state: -\n", "Another command is using the pool", "action: Wait"] {
         assert!(status.contains(words), "{status}\nand not: {words}");
