@@ -191,6 +191,9 @@ impl icecore_stream::receive::Engine for Engine {
         self.pool = Some(open_record(&self.record, For::Write).map_err(|f| f.message)?);
         Ok(())
     }
+    fn now_ns(&mut self) -> u64 {
+        self.pool().io().env().clock.monotonic_ns()
+    }
     fn add_keys(&mut self, objset: u64, keys: std::sync::Arc<icecore_transform::crypt::MasterKeys>) {
         self.pool().io_mut().add_key(objset, keys);
     }

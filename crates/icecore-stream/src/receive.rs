@@ -34,7 +34,8 @@ use icecore_dsl::resume::{Point, RECV_CLONE};
 use icecore_dsl::{DatasetRef, Dsl, DslError, Feature};
 use icecore_format::NvList;
 use icecore_format::fletcher::{Fletcher4, HashFn};
-use icecore_format::stream::{Begin, Entry, Record, StreamReader, feature};
+use icecore_format::objset::ObjsetType;
+use icecore_format::stream::{Begin, Entry, Record, StreamReader, begin_flag, feature};
 use icecore_transform::crypt::MasterKeys;
 use roots::Renewed;
 use std::io::Read;
@@ -46,6 +47,9 @@ type Result<T, E = ReceiveError> = std::result::Result<T, E>;
 pub const DIRTY_MAX: u64 = 48 << 20;
 /// Bytes of data after which a commit makes what was received durable.
 pub const DATA_MAX: u64 = 512 << 20;
+/// Nanoseconds after which a receive that can be resumed commits, however little came: so much is lost if
+/// its process is killed.
+pub const RESUME_NS: u64 = 5_000_000_000;
 /// Records between two looks at the dirty metadata.
 const DIRTY_LOOK: u64 = 512;
 /// Largest buffer prepared for a payload before any of it was read.
@@ -59,6 +63,8 @@ pub trait Engine {
     fn commit(&mut self) -> Result<(), String>;
     /// Forgets the open txg: the pool is opened again as it was after the last commit.
     fn abandon(&mut self) -> Result<(), String>;
+    /// Nanoseconds from an arbitrary start, never going back: the pool's own clock.
+    fn now_ns(&mut self) -> u64;
     /// A dataset was made whose blocks are to be encrypted with these keys: the block store needs them.
     /// Only called where the key of its encryption root is loaded.
     fn add_keys(&mut self, objset: u64, keys: Arc<MasterKeys>);
@@ -118,7 +124,8 @@ pub enum Progress<'a> {
         /// It builds on another snapshot.
         incremental: bool,
     },
-    /// So many bytes of the input were read.
+    /// So many bytes of the input were read. Told before a stream's `Begin` without its BEGIN record, and
+    /// before its `Done` with its END: the difference is the stream.
     Bytes(u64),
     /// The snapshot is here already; its stream is read and dropped.
     Present(&'a str),
@@ -175,6 +182,8 @@ pub fn receive(
         progress,
         done: Received::default(),
         guess: 0,
+        began: 0,
+        package: false,
         arrived: roots::Arrived::default(),
         made: Vec::new(),
         uncommitted: false,
@@ -238,6 +247,10 @@ pub(crate) struct Run<'a> {
     spec: &'a ReceiveSpec,
     progress: &'a mut dyn FnMut(Progress<'_>),
     done: Received,
+    /// Where the stream at hand begins in the input.
+    began: u64,
+    /// The stream at hand is one of a package.
+    package: bool,
     /// Length of the last payload: the next buffer gets that size at once.
     guess: usize,
     /// Keys of the raw streams so far.
@@ -250,6 +263,7 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     fn all(&mut self) -> Result<()> {
+        props::check_names(self.spec)?;
         let Some((entry, payload)) = self.next()? else {
             return Err(ReceiveError::BadStream("no stream".into()));
         };
@@ -258,12 +272,14 @@ impl Run<'_> {
         };
         let list = decode_list(&payload)?;
         if begin.is_compound() {
+            self.package = true;
             self.package(&begin, &list)?;
         } else {
             let top = begin.toname.as_str().unwrap_or("").split('@').next().unwrap_or("").to_string();
             self.stream(&begin, &list, &top, None)?;
         }
         self.done.bytes = self.reader.offset();
+        (self.progress)(Progress::Bytes(self.done.bytes));
         Ok(())
     }
 
@@ -284,7 +300,11 @@ impl Run<'_> {
         if payload.is_empty() {
             payload.reserve_exact(self.guess);
         }
+        let at = self.reader.offset();
         let entry = self.reader.next(&mut payload)?;
+        if matches!(&entry, Some(e) if matches!(e.record, Record::Begin(_))) {
+            self.began = at;
+        }
         self.guess = payload.len().min(PAYLOAD_GUESS_MAX);
         if payload.capacity() > payload.len().saturating_mul(2).max(4096) {
             payload.shrink_to_fit();
@@ -305,10 +325,21 @@ impl Run<'_> {
         sent: &str,
         context: Option<Context<'_>>,
     ) -> Result<()> {
-        let start = self.reader.offset();
+        let start = self.began;
         let toname = begin.toname.as_str().unwrap_or("").to_string();
+        let new = begin.fromguid == 0 || begin.flags & begin_flag::CLONE != 0 || self.spec.origin.is_some();
+        let new = new && !is_resuming(begin);
+        let kind = props::Kind {
+            raw: begin.has(feature::RAW),
+            new,
+            package: self.package,
+            volume: ObjsetType::from_raw(begin.objset_type.into()) == ObjsetType::Zvol,
+        };
+        props::check_asked(self.spec, kind)?;
         let (path, snap) = self.place_name(begin, &toname, sent, context)?;
         let full = format!("{path}@{snap}");
+        let moved = self.done.renamed.iter().map(|(from, _)| from).filter(|f| new || f.contains('@'));
+        let gone: Vec<String> = self.done.destroyed.iter().chain(moved).cloned().collect();
         let ask = Ask {
             begin,
             list,
@@ -319,6 +350,8 @@ impl Run<'_> {
             resumable: self.spec.resumable,
             plain: self.spec.set.iter().any(|(k, v)| k == "encryption" && v == "off"),
             allow_ivset_divergence: self.spec.allow_ivset_divergence,
+            single: new && !self.package,
+            gone: if self.spec.dry_run { &gone } else { &[] },
         };
         let limits = {
             let (io, dsl) = self.engine.parts();
@@ -345,8 +378,8 @@ impl Run<'_> {
             return self.note_key(&path, list, context);
         }
         let incremental = begin.fromguid != 0;
+        (self.progress)(Progress::Bytes(start));
         (self.progress)(Progress::Begin { from: &toname, into: &full, incremental });
-        let bytes_at = |now: u64| now.saturating_sub(start);
         if self.spec.dry_run {
             self.skip(begin, limits)?;
         } else {
@@ -354,8 +387,10 @@ impl Run<'_> {
         }
         self.made.clear();
         self.note_key(&path, list, context)?;
+        let end = self.reader.offset();
+        (self.progress)(Progress::Bytes(end));
         (self.progress)(Progress::Done(&full));
-        let bytes = bytes_at(self.reader.offset());
+        let bytes = end.saturating_sub(start);
         self.done.snapshots.push(ReceivedSnapshot { name: full, guid: begin.toguid, bytes, incremental });
         Ok(())
     }
@@ -434,7 +469,7 @@ impl Run<'_> {
         };
         let mut committed = matches!(place, Place::Resume { .. });
         let result = self
-            .records(ask.begin, &receiving, limits, &mut committed)
+            .records(ask.begin, &receiving, limits, ask.resumable || committed, &mut committed)
             .and_then(|()| self.complete(ask, &receiving, context));
         let Err(failure) = result else { return Ok(()) };
         self.clean_up(ask, &receiving, &failure, committed, matches!(place, Place::Resume { .. }))?;
@@ -470,10 +505,11 @@ impl Run<'_> {
         begin: &Begin,
         r: &Receiving,
         limits: rules::Limits,
+        resumable: bool,
         committed: &mut bool,
     ) -> Result<()> {
         let mut applier = Applier::new(begin, self.reader.order(), limits);
-        let result = self.apply_all(&mut applier, r, begin.payload_len.0.into(), committed);
+        let result = self.apply_all(&mut applier, r, begin.payload_len.0.into(), resumable, committed);
         // What was applied before an error counts: it is where a resumed stream goes on.
         if let Err(e) = &result
             && !is_write(e)
@@ -495,6 +531,7 @@ impl Run<'_> {
         applier: &mut Applier,
         r: &Receiving,
         list_len: u64,
+        resumable: bool,
         committed: &mut bool,
     ) -> Result<()> {
         // OpenZFS counts from after the BEGIN record: its list is in, its 312 bytes are not.
@@ -502,6 +539,7 @@ impl Run<'_> {
         let mut pending: Option<(Entry, Vec<u8>)> = None;
         let mut since_commit = 0;
         let data_max = if self.spec.commit_bytes == 0 { DATA_MAX } else { self.spec.commit_bytes };
+        let mut last_commit = if resumable { self.engine.now_ns() } else { 0 };
         loop {
             let Some((entry, payload)) = self.next()? else {
                 return Err(ReceiveError::BadStream("the stream ends without END".into()));
@@ -519,11 +557,14 @@ impl Run<'_> {
                 since_commit += applier.take_written();
                 // Counting what is dirty walks over it: not for every record.
                 let crowded = entry.number.is_multiple_of(DIRTY_LOOK) && os.dirty_bytes() >= DIRTY_MAX;
-                if since_commit >= data_max || crowded {
+                // What is dropped by a kill must be little in time too, where the sender is slow.
+                let late = resumable && self.engine.now_ns().saturating_sub(last_commit) >= RESUME_NS;
+                if since_commit >= data_max || crowded || late {
                     self.flush(applier, r.ds)?;
                     self.commit()?;
                     *committed = true;
                     since_commit = 0;
+                    last_commit = if resumable { self.engine.now_ns() } else { 0 };
                 }
                 (self.progress)(Progress::Bytes(self.reader.offset()));
             }

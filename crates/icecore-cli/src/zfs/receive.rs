@@ -5,9 +5,12 @@ use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::pipe;
 use crate::session::Engine;
+use icecore_dmu::WriteError;
+use icecore_dsl::DslError;
 use icecore_format::stream::{MAGIC, RECORD_SIZE};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
+use std::collections::BTreeSet;
 use std::io::{Cursor, IsTerminal, Read};
 use std::time::Instant;
 
@@ -30,9 +33,19 @@ pub fn run(args: &[String]) -> Outcome {
         value('x', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
-    let [target] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing snapshot argument", USAGE));
+    let target = match typed.operands.as_slice() {
+        [target] => target,
+        [] => return Err(Fail::usage("missing snapshot argument", USAGE)),
+        _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
+    if typed.has('d') && typed.has('e') {
+        let why = "invalid option combination: -d and -e are mutually exclusive";
+        return Err(Fail::usage(why, USAGE));
+    }
+    if typed.has('A') && ['d', 'e', 'n', 's', 'u'].into_iter().any(|c| typed.has(c)) {
+        return Err(Fail::usage("invalid option", USAGE));
+    }
+    let spec = spec(target, &typed)?;
     if typed.has('A') {
         let mut engine = Engine::open(target)?;
         return abort(&mut engine, target).map_err(|e| match e {
@@ -50,7 +63,6 @@ pub fn run(args: &[String]) -> Outcome {
             "Error: Backup stream can not be read from a terminal.\nYou must redirect standard input.",
         ));
     }
-    let spec = spec(target, &typed)?;
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
@@ -88,11 +100,23 @@ fn spec(target: &str, typed: &Typed) -> Outcome<ReceiveSpec> {
         resumable: typed.has('s'),
         dry_run: typed.has('n'),
         skip_holds: typed.has('h'),
-        exclude: typed.values('x').map(String::from).collect(),
         ..ReceiveSpec::default()
     };
+    let mut named = BTreeSet::new();
+    let mut once = |name: &str| match named.insert(name.to_string()) {
+        true => Ok(()),
+        false => Err(Fail::usage(format!("property '{name}' specified multiple times"), USAGE)),
+    };
+    for x in typed.values('x') {
+        if x.contains('=') {
+            return Err(Fail::usage("invalid character '=' in property argument", USAGE));
+        }
+        once(x)?;
+        spec.exclude.push(x.into());
+    }
     for o in typed.values('o') {
         let (p, v) = super::split(o, USAGE)?;
+        once(p)?;
         if p == "origin" {
             spec.origin = Some(v.into());
         } else {
@@ -107,11 +131,13 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
     let mut began_at = 0;
     let mut read = 0;
     let mut last = spec.target.clone();
+    let mut kind = Stream::Full;
     let outcome = receive(engine, input, spec, payload_sum, &mut |p| match p {
         Progress::Begin { from, into, incremental } => {
             one = Instant::now();
             began_at = read;
             last = into.to_string();
+            kind = if incremental { Stream::Incremental } else { Stream::Full };
             if verbose {
                 let (verb, kind) = (
                     if spec.dry_run { "would receive" } else { "receiving" },
@@ -140,13 +166,16 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
     });
     match outcome {
         Ok(done) => {
-            done.destroyed.iter().for_each(|d| eprintln!("destroyed {d}"));
-            done.renamed.iter().for_each(|(a, b)| eprintln!("renamed {a} to {b}"));
+            let (destroyed, renamed) =
+                if spec.dry_run { ("would destroy", "would rename") } else { ("destroyed", "renamed") };
+            done.destroyed.iter().for_each(|d| eprintln!("{destroyed} {d}"));
+            done.renamed.iter().for_each(|(a, b)| eprintln!("{renamed} {a} to {b}"));
             Ok(())
         }
         Err(e) => {
             let saved = if spec.resumable { token_of(engine, &last) } else { None };
-            Err(explain(&spec.target, &e, saved.as_deref()))
+            let name = if is_no_space(&e) { &last } else { &spec.target };
+            Err(explain_stream(name, &e, saved.as_deref(), kind))
         }
     }
 }
@@ -159,10 +188,30 @@ pub fn token_of(engine: &mut Engine, name: &str) -> Option<String> {
     dsl.resume_token(io, head).ok()?
 }
 
-/// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
+/// What kind of stream failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// It makes a dataset.
+    Full,
+    /// It builds on a snapshot.
+    Incremental,
+}
+
+/// [`explain_stream`], where it is not known what the stream was.
 pub fn explain(target: &str, e: &ReceiveError, token: Option<&str>) -> Fail {
+    explain_stream(target, e, token, Stream::Full)
+}
+
+/// Whether the pool or a quota is full.
+fn is_no_space(e: &ReceiveError) -> bool {
+    matches!(e, ReceiveError::Write(WriteError::NoSpace) | ReceiveError::Dsl(DslError::NoSpace))
+}
+
+/// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
+pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind: Stream) -> Fail {
     let new = "cannot receive new filesystem stream";
     let inc = "cannot receive incremental stream";
+    let this = if kind == Stream::Incremental { inc } else { new };
     Fail::new(match e {
         ReceiveError::Exists(name) => format!(
             "{new}: destination '{name}' exists\nmust specify -F to overwrite it\ncannot restore to {target}: destination already exists"
@@ -212,9 +261,22 @@ pub fn explain(target: &str, e: &ReceiveError, token: Option<&str>) -> Fail {
             format!("cannot receive into '{name}': encryption key not loaded")
         }
         ReceiveError::Stream(s) if e.is_transport() => {
-            let mut text = format!("{new}: checksum mismatch or incomplete stream.\n({s})");
+            let mut text = format!("{this}: checksum mismatch or incomplete stream.\n({s})");
             if let Some(token) = token {
                 text.push_str(&format!("\nPartially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t {token}"));
+            }
+            text
+        }
+        e if is_no_space(e) => {
+            let dataset = target.split('@').next().unwrap_or(target);
+            let mut text = format!(
+                "{this}: out of space\n'{dataset}' has no room for the stream, or a quota above it is used up."
+            );
+            match token {
+                Some(token) => text.push_str(&format!(
+                    "\nPartially received snapshot is saved. When there is room, go on with a stream that is made on the sending system by:\n    zfs send -t {token}\nor drop it with 'zfs receive -A {dataset}'."
+                )),
+                None => text.push_str("\nNothing of it was kept: make room and receive it again (with -s, what has come is kept)."),
             }
             text
         }

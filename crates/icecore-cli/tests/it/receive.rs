@@ -196,3 +196,82 @@ fn two_commands_on_one_pool() {
     assert_eq!(desk.names("-r tank"), ["tank", "tank/plain"]);
     desk.export_and_judge("tank");
 }
+
+/// What was asked to be encrypted is encrypted, or not stored at all.
+#[test]
+fn encryption_asked_for_is_not_passed_over() {
+    let desk = Desk::with_main();
+    desk.pool("tank", 128);
+    let before = desk.seen("tank");
+    let plain = desk.bytes("zfs send main/plain@root");
+    let package = stream("plain@newsnapshot.R.zfs");
+    for o in ["-o encryption=on", "-o encryption=aes-256-gcm -o keyformat=passphrase", "-o keyformat=raw"] {
+        for input in [&plain, &package] {
+            for n in ["", "-n "] {
+                let line = format!("zfs receive {n}{o} tank/x");
+                let words = ["receiving a plain stream into a new encrypted dataset is not supported"];
+                desk.feed_refused(&line, input, &words);
+                assert_eq!(desk.seen("tank"), before);
+            }
+        }
+    }
+    let raw = desk.bytes("zfs send -w main/encrypted/docs@root");
+    for o in ["-o encryption=off", "-x encryption", "-o keyformat=raw", "-x pbkdf2iters"] {
+        let line = format!("zfs receive {o} tank/x");
+        desk.feed_refused(&line, &raw, &["cannot be set or excluded for raw streams."]);
+        assert_eq!(desk.seen("tank"), before);
+    }
+    desk.feed("zfs receive -o encryption=off tank/x", &plain);
+    assert_eq!(desk.get("encryption", "tank/x"), "off");
+    let next = desk.bytes("zfs send -i @root main/plain@newsnapshot");
+    desk.feed_refused(
+        "zfs receive -o encryption=on tank/x",
+        &next,
+        &["encryption property 'encryption' cannot be set for incremental streams."],
+    );
+    // A whole stream once more: not without a word, since nothing of it is stored.
+    desk.feed_refused(
+        "zfs receive tank/x",
+        &plain,
+        &["cannot receive new filesystem stream: destination 'tank/x' exists\nmust specify -F to overwrite it"],
+    );
+    desk.feed_refused("zfs receive -F tank/x", &plain, &["destination has snapshots (eg. tank/x@root)"]);
+    // What is cut is called what it is.
+    desk.feed_refused(
+        "zfs receive tank/x",
+        &next[..next.len() / 2],
+        &["cannot receive incremental stream: checksum mismatch or incomplete stream."],
+    );
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn options_that_make_no_sense_store_nothing() {
+    let desk = Desk::with_pool("tank");
+    let before = desk.seen("tank");
+    let plain = stream("plain@newsnapshot.Lecp.zfs");
+    for (flags, status, word) in [
+        ("-d -e", 2, "-d and -e are mutually exclusive"),
+        ("-o atime=off -o atime=on", 2, "property 'atime' specified multiple times"),
+        ("-o atime=off -x atime", 2, "property 'atime' specified multiple times"),
+        ("-x atime=off", 2, "invalid character '=' in property argument"),
+        ("-A -n", 2, "invalid option"),
+        ("-x bad", 1, "cannot receive: invalid property 'bad'"),
+        ("-o bad=1", 1, "cannot receive: invalid property 'bad'"),
+        ("-o type=volume", 1, "cannot receive: invalid property 'type'"),
+        ("-o mountpoint=rel", 1, "'mountpoint' must be an absolute path, 'none', or 'legacy'"),
+        ("-o atime=maybe", 1, "'atime' cannot be 'maybe'"),
+    ] {
+        let line = format!("zfs receive {flags} tank/x");
+        let done = desk.with_input(&line, &plain);
+        assert_eq!(done.status, status, "{line}\n{}", done.err);
+        assert!(done.err.contains(word), "{line}\n{}", done.err);
+        assert_eq!(desk.seen("tank"), before, "{line}");
+    }
+    desk.refused("zfs receive tank/x tank/y", 2, &["too many arguments"]);
+    // What is measured is the stream, not what came before it.
+    let said = desk.feed("zfs receive -v -o mountpoint=none tank/x", &plain);
+    let sizes: Vec<&str> = said.lines().filter(|l| l.starts_with("received ")).collect();
+    assert!(sizes.len() == 1 && !sizes[0].starts_with("received 0B"), "{said}");
+    desk.export_and_judge("tank");
+}

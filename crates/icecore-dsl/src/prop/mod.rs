@@ -14,8 +14,8 @@ mod set;
 mod stats;
 pub mod table;
 
-pub use set::parse_new;
 pub use set::{SetSource, parse_size};
+pub use set::{parse_new, parse_new_volume};
 pub use stats::{PropRow, nice_bytes, nice_number};
 
 use crate::error::Result;

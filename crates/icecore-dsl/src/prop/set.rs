@@ -279,6 +279,11 @@ pub fn parse_new(prop: &str, text: &str) -> Result<Value> {
     parse_for(table::FS, false, prop, text)
 }
 
+/// [`parse_new`] for a volume.
+pub fn parse_new_volume(prop: &str, text: &str) -> Result<Value> {
+    parse_for(table::VOL, false, prop, text)
+}
+
 fn parse_for(mask: u8, snapshot: bool, prop: &str, text: &str) -> Result<Value> {
     let bad = |why: String| Err(DslError::Invalid(why));
     if text.len() >= VALUE_LEN_MAX || prop.len() >= PROP_NAME_LEN_MAX {

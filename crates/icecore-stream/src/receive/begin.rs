@@ -46,6 +46,11 @@ pub(crate) struct Ask<'a> {
     /// The user wants the new dataset unencrypted whatever its parent is.
     pub plain: bool,
     pub allow_ivset_divergence: bool,
+    /// A stream of a new dataset that is not one of a package: a snapshot of it that is here already is in
+    /// its way, as in OpenZFS (`zfs_receive_one`).
+    pub single: bool,
+    /// Datasets and snapshots that would be gone by now, in a dry run.
+    pub gone: &'a [String],
 }
 
 impl Ask<'_> {
@@ -57,6 +62,9 @@ impl Ask<'_> {
     }
     fn is_clone(&self) -> bool {
         self.origin.is_some() || self.begin.flags & begin_flag::CLONE != 0
+    }
+    fn is_gone(&self, name: &str) -> bool {
+        self.gone.iter().any(|g| g == name)
     }
     fn zvol(&self) -> bool {
         ObjsetType::from_raw(self.begin.objset_type.into()) == ObjsetType::Zvol
@@ -115,6 +123,7 @@ pub(crate) fn check(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<(Pl
         check_resume(dsl, io, ask)?
     } else {
         match dsl.lookup_head(io, ask.path) {
+            Ok(_) if ask.is_gone(ask.path) => check_new(dsl, io, ask)?,
             Ok(head) => check_existing(dsl, io, ask, head)?,
             Err(icecore_dsl::DslError::NotFound(_)) => check_new(dsl, io, ask)?,
             Err(e) => return Err(e.into()),
@@ -177,7 +186,7 @@ fn check_present(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef
         }
     }
     let full = format!("{}@{}", ask.path, ask.snap);
-    if dsl.lookup_snapshot(io, &full).is_ok() {
+    if dsl.lookup_snapshot(io, &full).is_ok() && !ask.is_gone(&full) {
         return Err(ReceiveError::SnapshotExists(full));
     }
     Ok(false)
@@ -185,6 +194,9 @@ fn check_present(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef
 
 fn check_existing(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef) -> Result<Place> {
     if check_present(dsl, io, ask, head)? {
+        if ask.single {
+            check_replace(dsl, io, ask, head)?;
+        }
         return Ok(Place::Present);
     }
     if dsl.receive_clone(io, head)?.is_some() || dsl.resume_state(io, head.obj)?.is_some() {
@@ -209,8 +221,8 @@ fn check_replace(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef
     if !ask.force {
         return Err(ReceiveError::Exists(ask.path.into()));
     }
-    if let Some((name, _)) = dsl.snapshots(io, ask.path)?.first() {
-        let snapshot = format!("{}@{name}", ask.path);
+    let names = dsl.snapshots(io, ask.path)?.into_iter().map(|(name, _)| format!("{}@{name}", ask.path));
+    if let Some(snapshot) = names.into_iter().find(|s| !ask.is_gone(s)) {
         return Err(ReceiveError::HasSnapshots { dataset: ask.path.into(), snapshot });
     }
     if ask.is_clone() {

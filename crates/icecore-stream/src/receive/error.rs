@@ -149,6 +149,8 @@ pub enum ReceiveError {
     },
     /// No partially received state to abort.
     NothingToAbort(String),
+    /// A property that the user set or left out cannot be set or left out, or not to that value.
+    Property(String),
     /// Not done by us.
     Unsupported(String),
     /// The DSL refused or failed.
@@ -203,7 +205,9 @@ impl fmt::Display for ReceiveError {
                 write!(f, "stream record {number} at byte {offset}: {refusal}")
             }
             Self::Key(k) => write!(f, "{k}"),
-            Self::BadStream(why) | Self::Unsupported(why) | Self::Commit(why) => write!(f, "{why}"),
+            Self::BadStream(why) | Self::Property(why) | Self::Unsupported(why) | Self::Commit(why) => {
+                write!(f, "{why}")
+            }
             Self::UnknownFeatures(bits) => {
                 write!(f, "stream has unsupported features, feature flags = {bits:x}")
             }

@@ -83,6 +83,18 @@ fn locals(dsl: &Dsl, io: &dyn BlockStore, top: &str) -> Result<Vec<Local>> {
     Ok(out)
 }
 
+/// The name that a dataset here gets to be where it is at the sender, below the parent it has there; `None`
+/// if it is there already.
+fn new_name(fss: &Fss<'_>, all: &[Local], local: &Local, fs: &NvList) -> Option<String> {
+    let (sent, parent_guid) = (fs.str("name")?, fs.u64("parentfromsnap")?);
+    let (own_parent, _) = local.path.rsplit_once('/')?;
+    let parent = match fss.find(parent_guid) {
+        Some(_) => &all.iter().find(|l| l.snaps.iter().any(|(_, g)| *g == parent_guid))?.path,
+        None => own_parent,
+    };
+    Some(format!("{parent}/{}", last(sent))).filter(|to| *to != local.path)
+}
+
 /// The part after the last slash.
 fn last(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, l)| l)
@@ -211,8 +223,11 @@ impl Run<'_> {
             return Ok(());
         }
         let from = list.str("fromsnap").unwrap_or("").to_string();
-        if !self.spec.force || self.spec.dry_run {
-            return self.replicate_listing(fss, top);
+        if !self.spec.force {
+            return Ok(());
+        }
+        if self.spec.dry_run {
+            return self.replicate_listing(fss, top, &from);
         }
         self.uncommitted = true;
         for _ in 0..PASSES_MAX {
@@ -228,23 +243,39 @@ impl Run<'_> {
         self.commit()
     }
 
-    /// Without `-F` nothing is destroyed or renamed; a dry run says what would be.
-    fn replicate_listing(&mut self, fss: &Fss<'_>, top: &str) -> Result<()> {
+    /// What [`Run::replicate`] would do, for a dry run.
+    fn replicate_listing(&mut self, fss: &Fss<'_>, top: &str, from: &str) -> Result<()> {
         let (io, dsl) = self.engine.parts();
-        let all = locals(dsl, io, top)?;
-        for local in all {
-            let known = local.snaps.iter().any(|(_, g)| fss.find(*g).is_some());
-            let gone: Vec<String> = local
-                .snaps
-                .iter()
-                .filter(|(_, g)| fss.find(*g).is_none())
-                .map(|(n, _)| format!("{}@{n}", local.path))
-                .collect();
-            if self.spec.force && self.spec.dry_run {
-                self.done.destroyed.extend(gone);
-                if !known && local.path != top {
-                    self.done.destroyed.push(local.path);
+        let mut all = locals(dsl, io, top)?;
+        // Children first: a dataset goes only when nothing is below it.
+        all.sort_by(|a, b| b.path.cmp(&a.path));
+        let mut stay: Vec<&str> = Vec::new();
+        for local in &all {
+            let mut own = None;
+            let mut has_from = false;
+            for (snap, guid) in &local.snaps {
+                let full = format!("{}@{snap}", local.path);
+                match fss.find(*guid) {
+                    None => self.done.destroyed.push(full),
+                    Some((fs, name)) => {
+                        own = Some(fs);
+                        has_from |= name == from;
+                        if name != snap {
+                            self.done.renamed.push((full, format!("{}@{name}", local.path)));
+                        }
+                    }
                 }
+            }
+            let inside = format!("{}/", local.path);
+            if own.is_none() && local.path != top && !stay.iter().any(|s| s.starts_with(&inside)) {
+                self.done.destroyed.push(local.path.clone());
+                continue;
+            }
+            stay.push(&local.path);
+            if let Some(fs) = own.filter(|_| has_from && local.path != top)
+                && let Some(to) = new_name(fss, &all, local, fs)
+            {
+                self.done.renamed.push((local.path.clone(), to));
             }
         }
         Ok(())
@@ -307,23 +338,8 @@ impl Run<'_> {
 
     /// Moves a dataset below the parent it has at the sender, with the name it has there.
     fn rename(&mut self, fss: &Fss<'_>, top: &str, local: &Local, fs: &NvList) -> Result<bool> {
-        let (Some(sent), Some(parent_guid)) = (fs.str("name"), fs.u64("parentfromsnap")) else {
-            return Ok(false);
-        };
-        let Some((own_parent, own_last)) = local.path.rsplit_once('/') else { return Ok(false) };
         let (io, dsl) = self.engine.parts();
-        let parent = match fss.find(parent_guid) {
-            Some(_) => locals(dsl, io, top)?
-                .into_iter()
-                .find(|l| l.snaps.iter().any(|(_, g)| *g == parent_guid))
-                .map(|l| l.path),
-            None => Some(own_parent.to_string()),
-        };
-        let Some(parent) = parent else { return Ok(false) };
-        let to = format!("{parent}/{}", last(sent));
-        if (parent == own_parent && own_last == last(sent)) || to == local.path {
-            return Ok(false);
-        }
+        let Some(to) = new_name(fss, &locals(dsl, io, top)?, local, fs) else { return Ok(false) };
         match dsl.rename(io, &local.path, &to) {
             Ok(()) => {
                 self.done.renamed.push((local.path.clone(), to));

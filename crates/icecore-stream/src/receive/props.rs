@@ -15,7 +15,7 @@ use super::begin::Ask;
 use super::error::ReceiveError;
 use super::{Context, ReceiveSpec};
 use icecore_dmu::BlockWriter;
-use icecore_dsl::prop::{SetSource, is_user, table};
+use icecore_dsl::prop::{SetSource, is_user, parse_new, parse_new_volume, table};
 use icecore_dsl::{DatasetRef, Dsl, Value};
 use icecore_format::NvList;
 use icecore_format::nvlist::NvValue;
@@ -33,6 +33,88 @@ const HIDDEN: &[&str] =
 const DELAYED: &[&str] = &["quota", "refquota", "reservation", "refreservation"];
 /// Longest value of a user property.
 const TEXT_MAX: usize = 8192;
+
+/// Chosen when a dataset is encrypted; raw streams bring their own.
+const ENCRYPTION: &[&str] = &["encryption", "keyformat", "pbkdf2iters", "pbkdf2salt"];
+
+/// What of the stream at hand decides which properties the user may set.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    /// A raw stream.
+    pub raw: bool,
+    /// It makes a dataset, rather than adding to one.
+    pub new: bool,
+    /// It is one of a package.
+    pub package: bool,
+    /// It is of a volume.
+    pub volume: bool,
+}
+
+/// Refuses names that no receive can set or leave out (`zfs_receive_checkprops`, libzfs_sendrecv.c).
+pub(crate) fn check_names(spec: &ReceiveSpec) -> Result<()> {
+    for name in spec.set.iter().map(|(name, _)| name).chain(&spec.exclude) {
+        if is_user(name) || name == "origin" || ENCRYPTION.contains(&name.as_str()) {
+            continue;
+        }
+        let fixed = name == "version" || name == "volsize";
+        if fixed || table::find(name).is_none_or(|p| p.readonly()) {
+            return Err(ReceiveError::Property(format!("invalid property '{name}'")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be set with this stream, before anything is written (`zfs_setup_cmdline_props`,
+/// libzfs_sendrecv.c). Stricter than OpenZFS: a plain stream makes no encrypted dataset, and
+/// `encryption=off` may be said again with an increment.
+pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
+    let refuse = |why: String| Err(ReceiveError::Property(why));
+    for name in spec.exclude.iter().filter(|n| kind.raw && ENCRYPTION.contains(&n.as_str())) {
+        return refuse(format!("encryption property '{name}' cannot be set or excluded for raw streams."));
+    }
+    for (name, text) in &spec.set {
+        if ENCRYPTION.contains(&name.as_str()) {
+            if kind.raw {
+                return refuse(format!(
+                    "encryption property '{name}' cannot be set or excluded for raw streams."
+                ));
+            }
+            if name == "encryption" && text == "off" || kind.package && !kind.new {
+                continue;
+            }
+            if !kind.new {
+                return refuse(format!(
+                    "encryption property '{name}' cannot be set for incremental streams."
+                ));
+            }
+            return Err(ReceiveError::Unsupported(format!(
+                "'{name}={text}': receiving a plain stream into a new encrypted dataset is not supported; \
+                 nothing was stored.\nSend it raw from an encrypted dataset ('zfs send -w'), or create the \
+                 encrypted dataset here ('zfs create -o encryption=on') and copy the files into it.\n\
+                 To store it unencrypted, say -o encryption=off."
+            )));
+        }
+        if name == "keylocation" {
+            return Err(ReceiveError::Unsupported(
+                "'keylocation' is not set while receiving: set it afterwards with 'zfs set'".into(),
+            ));
+        }
+        if !applies(name, kind.volume) {
+            if kind.package {
+                continue;
+            }
+            return refuse(format!("property '{name}' does not apply to datasets of this type"));
+        }
+        parse_local(kind.volume, name, text).map_err(|e| ReceiveError::Property(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Whether datasets of that kind have the property.
+fn applies(name: &str, volume: bool) -> bool {
+    let kinds = if volume { table::VOL } else { table::FS };
+    is_user(name) || table::find(name).is_some_and(|p| p.types & kinds != 0)
+}
 
 /// One property of a stream, checked.
 struct Given {
@@ -117,22 +199,28 @@ fn local(
     io: &mut dyn BlockWriter,
     ds: DatasetRef,
     spec: &ReceiveSpec,
+    volume: bool,
     delayed: bool,
 ) -> Result<()> {
-    let creation_only = ["origin", "encryption", "keyformat", "keylocation", "pbkdf2iters"];
     for (name, text) in &spec.set {
-        if creation_only.contains(&name.as_str()) || DELAYED.contains(&name.as_str()) != delayed {
+        let at_creation = name == "origin" || ENCRYPTION.contains(&name.as_str());
+        if at_creation || DELAYED.contains(&name.as_str()) != delayed || !applies(name, volume) {
             continue;
         }
-        let value = parse_local(dsl, io, ds, name, text)?;
+        let value = parse_local(volume, name, text)?;
         dsl.prop_set_raw(io, ds, name, &value, SetSource::Local)?;
     }
     Ok(())
 }
 
-/// The kind of a dataset that is still empty is not known to the DSL; the table's own checks suffice.
-fn parse_local(dsl: &Dsl, io: &dyn BlockWriter, ds: DatasetRef, name: &str, text: &str) -> Result<Value> {
-    Ok(dsl.prop_parse(io, ds, name, text)?)
+/// The kind of a dataset that is still empty is not known to the DSL: the stream says it.
+fn parse_local(volume: bool, name: &str, text: &str) -> Result<Value> {
+    if name == "mountpoint" && !text.starts_with('/') && !["none", "legacy"].contains(&text) {
+        return Err(ReceiveError::Property(
+            "'mountpoint' must be an absolute path, 'none', or 'legacy'".into(),
+        ));
+    }
+    Ok(if volume { parse_new_volume(name, text)? } else { parse_new(name, text)? })
 }
 
 /// Properties of a new dataset, before its objset is made: they rule how the stream is stored.
@@ -160,7 +248,7 @@ pub(crate) fn apply_new(
             dsl.prop_inherit(io, ds, name, false)?;
         }
     }
-    local(dsl, io, ds, spec, false)
+    local(dsl, io, ds, spec, volume, false)
 }
 
 /// Properties and holds once the snapshot is made. Gives warnings.
@@ -192,9 +280,9 @@ pub(crate) fn apply_finished(
         }
     }
     if existed {
-        local(dsl, io, head, spec, false)?;
+        local(dsl, io, head, spec, volume, false)?;
     }
-    if let Err(e) = local(dsl, io, head, spec, true) {
+    if let Err(e) = local(dsl, io, head, spec, volume, true) {
         soft(&mut warnings, &format!("cannot set properties on {}", ask.path), e)?;
     }
     if let Some(c) = context {

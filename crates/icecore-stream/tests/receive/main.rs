@@ -7,6 +7,7 @@ mod endian;
 #[allow(dead_code)]
 mod make;
 mod power;
+mod progress;
 mod refusals;
 mod rules;
 #[allow(dead_code)]

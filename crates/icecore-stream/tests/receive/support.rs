@@ -295,6 +295,9 @@ impl Engine for SimPool {
     fn abandon(&mut self) -> Result<(), String> {
         self.try_reopen().map_err(|e| e.to_string())
     }
+    fn now_ns(&mut self) -> u64 {
+        self.pool().io().env().clock.monotonic_ns()
+    }
     fn add_keys(&mut self, objset: u64, keys: Arc<MasterKeys>) {
         self.pool().io_mut().add_key(objset, keys);
     }

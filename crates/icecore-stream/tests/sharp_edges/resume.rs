@@ -396,6 +396,46 @@ fn b59_what_force_destroys_is_listed_beforehand() {
     assert_eq!(gone.len(), want.len());
 }
 
+/// What is in the way of a package's streams, and `-F` destroys or renames, is in a dry run's way neither.
+#[test]
+fn b59_a_dry_run_counts_on_what_force_makes_room_for() {
+    let (mut far, mut pool) = (SimPool::new("b59rfar"), SimPool::new("b59r"));
+    far.filesystem("b59rfar/p");
+    far.filesystem("b59rfar/p/old");
+    far.file("b59rfar/p/old", 20, 4096, 0..3, 1);
+    far.snapshot_tree("b59rfar/p", "a");
+    let first = far.send_tree(None, "b59rfar/p@a", PLAIN);
+    pool.receive(&first, &to("b59r/p")).unwrap();
+    // There a dataset gets another name, and new ones come: one with the old name, one with that of a
+    // dataset which is only here and has a snapshot of its own.
+    let (io, dsl) = far.pool().parts();
+    dsl.rename(io, "b59rfar/p/old", "b59rfar/p/other").unwrap();
+    far.commit_now();
+    far.filesystem("b59rfar/p/new");
+    far.filesystem("b59rfar/p/old");
+    far.file("b59rfar/p/new", 20, 4096, 0..3, 2);
+    far.snapshot_tree("b59rfar/p", "b");
+    pool.filesystem("b59r/p/new");
+    pool.snapshot("b59r/p/new@b");
+    let next = far.send_tree(Some("b59rfar/p@a"), "b59rfar/p@b", PLAIN);
+    let before = pool.names();
+    let would = pool.receive(&next, &ReceiveSpec { dry_run: true, ..force("b59r/p") }).unwrap();
+    assert_eq!(pool.names(), before);
+    let did = pool.receive(&next, &force("b59r/p")).unwrap();
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(&would.destroyed), ["b59r/p/new", "b59r/p/new@b"]);
+    assert_eq!(sorted(&would.destroyed), sorted(&did.destroyed));
+    assert_eq!(would.renamed, [("b59r/p/old".to_string(), "b59r/p/other".to_string())]);
+    assert_eq!(would.renamed, did.renamed);
+    let guids =
+        |r: &icecore_stream::receive::Received| r.snapshots.iter().map(|s| s.guid).collect::<Vec<_>>();
+    assert_eq!(guids(&would), guids(&did));
+}
+
 #[test]
 fn b60_an_origin_is_found_by_guid_or_not_at_all() {
     let mut pool = SimPool::new("b60");
