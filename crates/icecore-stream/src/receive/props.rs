@@ -69,7 +69,8 @@ pub(crate) fn check_names(spec: &ReceiveSpec) -> Result<()> {
 /// `encryption=off` may be said again with an increment.
 pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
     let refuse = |why: String| Err(ReceiveError::Property(why));
-    for name in spec.exclude.iter().filter(|n| kind.raw && ENCRYPTION.contains(&n.as_str())) {
+    let excluded = spec.exclude.iter().find(|n| kind.raw && ENCRYPTION.contains(&n.as_str()));
+    if let Some(name) = excluded {
         return refuse(format!("encryption property '{name}' cannot be set or excluded for raw streams."));
     }
     for (name, text) in &spec.set {
