@@ -61,7 +61,7 @@ pub const ORIGIN_DIR: &str = "$ORIGIN";
 pub(crate) const DIRECTORY: u64 = 1;
 
 /// The doors for time and randomness.
-pub trait Chance {
+pub trait Chance: Send + Sync {
     /// Seconds and nanoseconds since 1970.
     fn now(&mut self) -> (u64, u32);
     /// Fills `out` with random bytes fit for keys.
