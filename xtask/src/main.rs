@@ -21,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
+  bench read           scrub, copying out and listing against zdb and plain reading, in one run
   bench stream full|increment MIB     the raw stream that spine receives, to standard output";
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ["interop", "--short"] => interop::run(interop::Length::Short),
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
+        ["bench", "read"] => bench::read(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["judge", dir, pool] => judge(Path::new(dir), pool),

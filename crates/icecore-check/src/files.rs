@@ -47,10 +47,10 @@ impl Default for NewFile<'_> {
 }
 
 impl<'a> NewFile<'a> {
-    /// A regular file of one block.
+    /// A regular file of one block, or of as many of 128 KiB as it needs.
     #[must_use]
     pub fn regular(data: &'a [u8]) -> Self {
-        let block_size = (data.len() as u64).next_multiple_of(512).max(512);
+        let block_size = (data.len() as u64).next_multiple_of(512).clamp(512, 128 << 10);
         Self { data, block_size, ..Self::default() }
     }
     /// An empty directory.

@@ -30,7 +30,6 @@ impl Shared {
         Arc::new(Self { pool: Arc::new(RwLock::new(pool)), waiting: AtomicUsize::new(0) })
     }
     /// The pool for reading; waits while somebody changes it.
-    #[must_use]
     pub fn read(&self) -> ReadGuard {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let guard = self.pool.read_arc();
@@ -38,7 +37,6 @@ impl Shared {
         guard
     }
     /// The pool for changing it; waits for everybody else.
-    #[must_use]
     pub fn write(&self) -> WriteGuard {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let guard = self.pool.write_arc();

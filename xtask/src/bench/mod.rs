@@ -7,7 +7,10 @@
 //! A goal that is missed is shown, and is no error: another machine, or a neighbour on this one, may miss it honestly.
 
 mod measure;
+mod read;
 mod table;
+
+pub use read::read;
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -74,9 +77,7 @@ impl Bench {
 
     fn all(&self) -> Outcome<Table> {
         let mut table = Table::default();
-        let cores = thread::available_parallelism().map_or(0, usize::from);
-        let (load, base) = (measure::load(), self.dir.parent().unwrap_or(&self.dir).display());
-        table.note(format!("{cores} cores, load average {load}, data on {base}, best of {ROUNDS} rounds"));
+        table.note(self.circumstances());
         let large = self.stream_file("large.zfs", Source::Full, LARGE)?;
         self.receive_against_cp(&large, &mut table)?;
         self.send_against_cat(&large, &mut table)?;
@@ -85,6 +86,12 @@ impl Bench {
         self.destroy()?;
         self.sizes(&mut table)?;
         Ok(table)
+    }
+
+    fn circumstances(&self) -> String {
+        let cores = thread::available_parallelism().map_or(0, usize::from);
+        let (load, base) = (measure::load(), self.dir.parent().unwrap_or(&self.dir).display());
+        format!("{cores} cores, load average {load}, data on {base}, best of {ROUNDS} rounds")
     }
 
     /// Raw receive against `cp` of the stream. Leaves the pool of the last round.

@@ -76,7 +76,8 @@ fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) 
     let rows = match asked.as_slice() {
         [] => Vec::new(),
         asked => {
-            pool.dsl.props_named(pool.io(), &s.name, asked).map_err(|e| super::cannot("open", &s.name, &e))?
+            let rows = pool.dsl.props_known(pool.io(), &s.name, s.known(), asked);
+            rows.map_err(|e| super::cannot("open", &s.name, &e))?
         }
     };
     let mut rows = rows.into_iter();

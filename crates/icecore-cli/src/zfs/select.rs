@@ -5,7 +5,7 @@ use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Why};
 use crate::state;
-use icecore_dsl::{Found, Kind};
+use icecore_dsl::{DatasetRef, Found, Kind};
 use icecore_pool::Pool;
 
 /// Kinds of datasets asked for.
@@ -78,6 +78,16 @@ pub struct Selected {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// Where it was found; `None` of a bookmark.
+    pub found: Option<DatasetRef>,
+}
+
+impl Selected {
+    /// What need not be looked up again.
+    #[must_use]
+    pub fn known(&self) -> Option<(DatasetRef, Kind)> {
+        self.found.map(|r| (r, self.kind))
+    }
 }
 
 /// The names in the pools asked for, each pool open once, in the order of the tree.
@@ -135,7 +145,7 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
     match found {
         Found::Bookmark { .. } => {
             let wanted = query.types.unwrap_or(Types::ALL).bookmark;
-            push(&mut out, wanted, name.to_string(), Kind::Bookmark);
+            push(&mut out, wanted, name.to_string(), Kind::Bookmark, None);
         }
         Found::Dataset(r) => {
             let kind = pool.dsl.kind(pool.io(), r).map_err(|e| cannot("open", name, &e))?;
@@ -146,7 +156,7 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
                         "cannot open '{name}': operation not applicable to datasets of this type"
                     )));
                 }
-                push(&mut out, true, name.to_string(), kind);
+                push(&mut out, true, name.to_string(), kind, Some(r));
             } else {
                 let depth = if query.recursive {
                     query.depth.unwrap_or(usize::MAX)
@@ -163,9 +173,9 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
     Ok(out)
 }
 
-fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind) {
+fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind, found: Option<DatasetRef>) {
     if wanted {
-        out.push(Selected { name, kind });
+        out.push(Selected { name, kind, found });
     }
 }
 
@@ -174,19 +184,19 @@ fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &m
     let io = pool.io();
     let head = pool.dsl.lookup_head(io, name).map_err(err)?;
     let kind = pool.dsl.kind(io, head).map_err(err)?;
-    push(out, types.has(kind), name.to_string(), kind);
+    push(out, types.has(kind), name.to_string(), kind, Some(head));
     if depth == 0 {
         return Ok(());
     }
     if types.snapshot {
         let snap_kind = if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot };
-        for (snap, _) in pool.dsl.snapshots(io, name).map_err(err)? {
-            push(out, true, format!("{name}@{snap}"), snap_kind);
+        for (snap, r) in pool.dsl.snapshots(io, name).map_err(err)? {
+            push(out, true, format!("{name}@{snap}"), snap_kind, Some(r));
         }
     }
     if types.bookmark {
         for (mark, _) in pool.dsl.bookmarks(io, name).map_err(err)? {
-            push(out, true, format!("{name}#{mark}"), Kind::Bookmark);
+            push(out, true, format!("{name}#{mark}"), Kind::Bookmark, None);
         }
     }
     if flat {

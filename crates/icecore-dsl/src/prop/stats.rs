@@ -34,9 +34,26 @@ struct Subject {
     name: String,
     kind: Kind,
     stats: Stats,
+    /// The only properties that will be asked for; `None` for any.
+    wanted: Option<Vec<String>>,
 }
 
 impl Subject {
+    fn new(name: &str, kind: Kind, wanted: Option<&[&str]>) -> Self {
+        let mut s = Self { name: name.into(), kind, stats: Stats::new(), wanted: None };
+        let fits = |p: &&&str| table::find(p).is_none_or(|p| p.types & s.mask() != 0);
+        s.wanted = wanted.map(|all| all.iter().filter(fits).map(|p| (*p).to_string()).collect());
+        s
+    }
+    /// Whether any of these will be asked for: what costs reading is left out otherwise.
+    fn wants(&self, props: &[&str]) -> bool {
+        self.wanted.as_ref().is_none_or(|all| all.iter().any(|p| props.contains(&p.as_str())))
+    }
+    /// Whether anything will be asked for that can be set.
+    fn wants_set(&self) -> bool {
+        let set = |p: &String| table::find(p).is_none_or(|p| !p.readonly() || p.setonce());
+        self.wanted.as_ref().is_none_or(|all| all.iter().any(set))
+    }
     fn mask(&self) -> u8 {
         match self.kind {
             Kind::Filesystem => FS,
@@ -55,6 +72,9 @@ impl Subject {
         matches!(self.kind, Kind::Snapshot | Kind::VolumeSnapshot)
     }
     fn number(&mut self, name: &str, value: u64) {
+        if !self.wants(&[name]) {
+            return;
+        }
         let default = default_of(name) == Some(Value::Number(value));
         let old = self.stats.remove(name).and_then(|(_, s)| s);
         let source = if default { Some(Source::Default) } else { old };
@@ -64,6 +84,21 @@ impl Subject {
         self.stats.insert(name.into(), (Value::Text(value), None));
     }
 }
+
+/// What [`Dsl::crypt_stats`] tells.
+const CRYPT_STATS: [&str; 8] = [
+    "keystatus",
+    "encryption",
+    "keyguid",
+    "keyformat",
+    "pbkdf2salt",
+    "pbkdf2iters",
+    "ivsetguid",
+    "encryptionroot",
+];
+/// What [`Dsl::objset_stats`] tells.
+const OBJSET_STATS: [&str; 6] =
+    ["volsize", "volblocksize", "version", "utf8only", "normalization", "casesensitivity"];
 
 /// The `@SNAP` or `#MARK` of a `written@SNAP` or `written#MARK`.
 fn written_since(prop: &str) -> Option<String> {
@@ -89,7 +124,7 @@ fn named_row(subject: &Subject, prop: &str) -> Option<PropRow> {
 impl Dsl {
     /// Every property of `name` that `zfs get all` shows, in its order.
     pub fn props(&self, io: &dyn BlockStore, name: &str) -> Result<Vec<PropRow>> {
-        let subject = self.subject(io, name)?;
+        let subject = self.subject(io, name, None, None)?;
         let mut out: Vec<PropRow> =
             PROPS.iter().filter(|p| p.visible).filter_map(|p| row(&subject, p)).collect();
         for (prop, (value, source)) in &subject.stats {
@@ -116,6 +151,17 @@ impl Dsl {
         name: &str,
         props: &[&str],
     ) -> Result<Vec<Option<PropRow>>> {
+        self.props_known(io, name, None, props)
+    }
+
+    /// As [`Dsl::props_named`], of a dataset that has been looked up already.
+    pub fn props_known(
+        &self,
+        io: &dyn BlockStore,
+        name: &str,
+        known: Option<(DatasetRef, Kind)>,
+        props: &[&str],
+    ) -> Result<Vec<Option<PropRow>>> {
         let mut subject: Option<Subject> = None;
         let mut out = Vec::with_capacity(props.len());
         for prop in props {
@@ -124,7 +170,7 @@ impl Dsl {
                 continue;
             }
             if subject.is_none() {
-                subject = Some(self.subject(io, name)?);
+                subject = Some(self.subject(io, name, known, Some(props))?);
             }
             out.push(subject.as_ref().and_then(|s| named_row(s, prop)));
         }
@@ -160,9 +206,21 @@ impl Dsl {
         Ok(Some(PropRow { name: prop.into(), value, human, source: Source::Local }))
     }
 
-    fn subject(&self, io: &dyn BlockStore, name: &str) -> Result<Subject> {
+    fn subject(
+        &self,
+        io: &dyn BlockStore,
+        name: &str,
+        known: Option<(DatasetRef, Kind)>,
+        wanted: Option<&[&str]>,
+    ) -> Result<Subject> {
+        if let Some((r, kind)) = known {
+            return self.dataset_subject(io, Subject::new(name, kind, wanted), r);
+        }
         match self.lookup(io, name)? {
-            Found::Dataset(r) => self.dataset_subject(io, name, r),
+            Found::Dataset(r) => {
+                let kind = self.kind(io, r)?;
+                self.dataset_subject(io, Subject::new(name, kind, wanted), r)
+            }
             Found::Bookmark { phys, .. } => {
                 let mut s = bookmark_subject(name, &phys);
                 if phys.redaction_obj != 0 {
@@ -175,9 +233,10 @@ impl Dsl {
         }
     }
 
-    fn dataset_subject(&self, io: &dyn BlockStore, name: &str, r: DatasetRef) -> Result<Subject> {
-        let kind = self.kind(io, r)?;
-        let mut s = Subject { name: name.into(), kind, stats: self.set_props(io, r)? };
+    fn dataset_subject(&self, io: &dyn BlockStore, mut s: Subject, r: DatasetRef) -> Result<Subject> {
+        if s.wants_set() {
+            s.stats = self.set_props(io, r)?;
+        }
         self.dataset_stats(io, r, &mut s)?;
         if !r.snapshot {
             self.dir_stats(io, r, &mut s)?;
@@ -228,53 +287,68 @@ impl Dsl {
     /// `dsl_dataset_stats`.
     fn dataset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
         let ds = self.dataset(io, r.obj)?;
-        let dd = self.dir(io, r.dir)?;
         let refratio = ratio(ds.uncompressed_bytes, ds.compressed_bytes);
         s.number("refcompressratio", refratio);
         s.number("logicalreferenced", ds.uncompressed_bytes);
-        s.number(
-            "compressratio",
-            if r.snapshot { refratio } else { ratio(dd.uncompressed_bytes, dd.compressed_bytes) },
-        );
-        s.number("used", if r.snapshot { ds.unique_bytes } else { dd.used_bytes });
+        if r.snapshot {
+            s.number("compressratio", refratio);
+            s.number("used", ds.unique_bytes);
+        } else {
+            let dd = self.dir(io, r.dir)?;
+            s.number("compressratio", ratio(dd.uncompressed_bytes, dd.compressed_bytes));
+            s.number("used", dd.used_bytes);
+        }
         s.number("referenced", ds.referenced_bytes);
         s.number("creation", ds.creation_time);
         s.number("createtxg", ds.creation_txg);
         s.number("guid", ds.guid);
         s.number("unique", ds.unique_bytes);
         s.number("objsetid", r.obj);
-        s.number("userrefs", self.zap_count(io, ds.userrefs_obj)?);
+        if s.wants(&["userrefs"]) {
+            s.number("userrefs", self.zap_count(io, ds.userrefs_obj)?);
+        }
         s.number("defer_destroy", u64::from(ds.is_defer_destroy()));
         s.number("inconsistent", u64::from(ds.is_inconsistent()));
         if r.snapshot {
             s.number("numclones", ds.num_children.saturating_sub(1));
-            let clones = self.clone_names(io, r)?;
-            if !clones.is_empty() {
-                s.text("clones", clones.join(","));
+            if s.wants(&["clones"]) && ds.num_children > 1 {
+                let clones = self.clone_names(io, r)?;
+                if !clones.is_empty() {
+                    s.text("clones", clones.join(","));
+                }
             }
         } else {
-            s.number("available", self.available(io, r)?);
-            for p in ["refquota", "refreservation"] {
-                let n = self.prop_number(io, r, p)?;
-                s.number(p, n);
+            if s.wants(&["available"]) {
+                s.number("available", self.available(io, r)?);
             }
-            if ds.prev_snap_obj != 0 && ds.prev_snap_obj != self.origin_snap {
+            for p in ["refquota", "refreservation"] {
+                if s.wants(&[p]) {
+                    let n = self.prop_number(io, r, p)?;
+                    s.number(p, n);
+                }
+            }
+            if s.wants(&["prevsnap"]) && ds.prev_snap_obj != 0 && ds.prev_snap_obj != self.origin_snap {
                 s.text("prevsnap", self.name(io, self.by_object(io, ds.prev_snap_obj)?)?);
             }
-            if let Some(token) = self.resume_token(io, r)? {
+            if s.wants(&["receive_resume_token"])
+                && let Some(token) = self.resume_token(io, r)?
+            {
                 s.text("receive_resume_token", token);
             }
         }
-        if ds.prev_snap_obj != 0 {
+        if ds.prev_snap_obj != 0 && s.wants(&["written"]) {
             let space = self.space_written(io, ds.prev_snap_obj, r.obj)?;
             s.number("written", u64::try_from(space.used).unwrap_or(0));
         }
-        if let Some(ZapValue::U64(guids)) = self.field(io, r.obj, crate::Feature::REDACTED_DATASETS.guid)? {
+        if s.wants(&["redact_snaps", "redacted"])
+            && let Some(ZapValue::U64(guids)) =
+                self.field(io, r.obj, crate::Feature::REDACTED_DATASETS.guid)?
+        {
             let list: Vec<String> = guids.iter().map(u64::to_string).collect();
             s.text("redact_snaps", list.join(","));
             s.number("redacted", 1);
         }
-        self.crypt_stats(io, r, s)
+        if s.wants(&CRYPT_STATS) { self.crypt_stats(io, r, s) } else { Ok(()) }
     }
 
     fn crypt_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
@@ -325,6 +399,9 @@ impl Dsl {
     /// What stands in the objset itself: of a volume its size, of a file system its master node
     /// (`zvol_get_stats`, `zfs_get_zplprop`). Left out where it cannot be read without a key.
     fn objset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
+        if !s.wants(&OBJSET_STATS) {
+            return Ok(());
+        }
         let ds = self.dataset(io, r.obj)?;
         if ds.bp.is_hole() || ds.is_inconsistent() {
             return Ok(());
@@ -386,7 +463,7 @@ fn readable<T>(r: std::result::Result<T, ReadError>) -> Result<Option<T>> {
 }
 
 fn bookmark_subject(name: &str, b: &BookmarkPhys) -> Subject {
-    let mut s = Subject { name: name.into(), kind: Kind::Bookmark, stats: Stats::new() };
+    let mut s = Subject::new(name, Kind::Bookmark, None);
     s.number("guid", b.guid);
     s.number("createtxg", b.creation_txg);
     s.number("creation", b.creation_time);

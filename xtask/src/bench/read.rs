@@ -1,0 +1,220 @@
+//! `cargo xtask bench read`: reading everything back, measured as ratios within one run.
+//!
+//! One pool of [`FILES`] small files and [`BIG`] large ones is scrubbed, against `zdb -bcc` of it and against reading as many bytes
+//! and summing them; its small files are copied out, against `zdb -r` of single files; another of [`DATASETS`] ×
+//! [`SNAPSHOTS`] snapshots is listed, against reading the same number of bytes in pieces as small.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use icecore_check::{files, zdb};
+use icecore_transform::checksum::fletcher::fletcher4;
+use rustix::fs::{SeekFrom, seek};
+
+use super::measure::{Best, Cost, Sink, measure};
+use super::table::{Amount, Row, Table, mib, seconds};
+use super::{Bench, MIB, ROUNDS};
+use crate::shell::{Outcome, output, program};
+
+/// Small files, of 1 to 16 KiB.
+const FILES: usize = 10_000;
+/// Large files, of [`BIG_MIB`].
+const BIG: usize = 6;
+const BIG_MIB: u64 = 128;
+/// Data sets, and the snapshots of each.
+const DATASETS: usize = 100;
+const SNAPSHOTS: usize = 100;
+/// zdb needs its time: it is not asked as often as the others.
+const ROUNDS_ZDB: usize = 2;
+
+/// Runs the comparison and prints its table.
+pub fn read() -> Outcome {
+    let bench = Bench::new()?;
+    let outcome = all(&bench);
+    fs::remove_dir_all(&bench.dir).map_err(|e| e.to_string())?;
+    print!("{}", outcome?);
+    Ok(())
+}
+
+fn all(bench: &Bench) -> Outcome<Table> {
+    let mut table = Table::default();
+    table.note(bench.circumstances());
+    make_files(bench)?;
+    scrub(bench, &mut table)?;
+    copy(bench, &mut table)?;
+    bench.destroy()?;
+    make_snapshots(bench)?;
+    list(bench, &mut table)?;
+    bench.destroy()?;
+    Ok(table)
+}
+
+/// Contents that do not compress and are not the same twice.
+fn noise(seed: usize, len: usize) -> Vec<u8> {
+    let mut x = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+fn small(i: usize) -> Vec<u8> {
+    noise(i, 1024 * (1 + i % 16))
+}
+
+fn make_files(bench: &Bench) -> Outcome {
+    bench.create(2048)?;
+    bench.icecore(&["zfs", "create", "bench/small"])?;
+    bench.icecore(&["zfs", "create", "bench/big"])?;
+    bench.icecore(&["zpool", "export", "bench"])?;
+    let image = bench.dir.join("pool/bench.img");
+    files::fill(&image, "bench/small", FILES, small)?;
+    let len = usize::try_from(BIG_MIB * MIB).map_err(|e| e.to_string())?;
+    files::fill(&image, "bench/big", BIG, |i| noise(FILES + i, len))?;
+    bench.import()
+}
+
+fn scrub(bench: &Bench, table: &mut Table) -> Outcome {
+    let image = bench.dir.join("pool/bench.img");
+    let (mut scrub, mut floor, mut judge) = (Best::default(), f64::MAX, Best::default());
+    let allocated = allocated(bench)?;
+    for round in 0..ROUNDS {
+        scrub.take(measure(bench.command().args(["zpool", "scrub", "bench"]), Sink::Null)?);
+        floor = floor.min(read_and_sum(&image, allocated)?);
+        if round < ROUNDS_ZDB && zdb::zdb_available() {
+            bench.icecore(&["zpool", "export", "bench"])?;
+            let mut command = program("zdb");
+            command.args(["-e", "-p"]).arg(bench.dir.join("pool")).args(["-bcc", "bench"]);
+            judge.take(measure(command.stderr(Stdio::null()), Sink::Null)?);
+            bench.import()?;
+        }
+    }
+    let scrub = scrub.cost()?;
+    let what = format!("scrub of {} MiB, {FILES} small files", allocated / MIB);
+    match judge.cost() {
+        Ok(judge) => {
+            table.row(Row::at_most(&what, seconds(scrub), "zdb -bcc", seconds(judge), 1.0 / 15.0));
+            table.row(Row::at_most("  its peak memory", mib(scrub), "zdb -bcc", mib(judge), 0.2));
+        }
+        Err(_) => table.note("zdb -bcc: SKIPPED, zdb is not installed".into()),
+    }
+    let floor = Amount::Seconds(floor, floor);
+    table.row(Row::at_most(&what, seconds(scrub), "reading and summing as much", floor, 1.5));
+    Ok(())
+}
+
+fn allocated(bench: &Bench) -> Outcome<u64> {
+    let text = output(bench.command().args(["zpool", "get", "-Hp", "-o", "value", "allocated", "bench"]))?;
+    text.trim().parse().map_err(|e| format!("allocated: {e}"))
+}
+
+/// Seconds that reading `bytes` of a file takes, and summing them as most blocks are. Holes are passed by: they cost
+/// nothing to read.
+fn read_and_sum(path: &Path, bytes: u64) -> Outcome<f64> {
+    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    let mut buffer = vec![0; 1 << 20];
+    let (start, mut left, mut at) = (Instant::now(), bytes, 0);
+    let mut sums = 0;
+    while left > 0 {
+        at = seek(&file, SeekFrom::Data(at)).map_err(|e| format!("{left} bytes too few: {e}"))?;
+        let end = seek(&file, SeekFrom::Hole(at)).map_err(|e| e.to_string())?;
+        file.seek(std::io::SeekFrom::Start(at)).map_err(|e| e.to_string())?;
+        while at < end && left > 0 {
+            let len = (end - at).min(left).min(buffer.len() as u64);
+            let part = buffer.get_mut(..len as usize).ok_or("buffer")?;
+            file.read_exact(part).map_err(|e| e.to_string())?;
+            sums ^= fletcher4(part, true)[0];
+            (at, left) = (at + len, left - len);
+        }
+    }
+    std::hint::black_box(sums);
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn copy(bench: &Bench, table: &mut Table) -> Outcome {
+    let mut goals = Vec::new();
+    for (dataset, count, bytes) in [
+        ("bench/small", FILES, (0..FILES).map(|i| small(i).len() as u64).sum::<u64>()),
+        ("bench/big", BIG, BIG as u64 * BIG_MIB * MIB),
+    ] {
+        let (mut ours, mut theirs) = (Best::default(), Best::default());
+        for round in 0..ROUNDS {
+            let out = bench.dir.join("out");
+            let command = &mut bench.command();
+            ours.take(measure(command.args(["cp", "-r", dataset]).arg(&out), Sink::Null)?);
+            fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
+            if round < ROUNDS_ZDB && zdb::zdb_available() {
+                bench.icecore(&["zpool", "export", "bench"])?;
+                let mut command = program("zdb");
+                command.args(["-e", "-p"]).arg(bench.dir.join("pool"));
+                let one = bench.dir.join("one");
+                theirs.take(measure(command.args(["-r", dataset, "file-1"]).arg(&one), Sink::Null)?);
+                fs::remove_file(&one).map_err(|e| e.to_string())?;
+                bench.import()?;
+            }
+        }
+        goals.push((dataset, count, bytes, ours.cost()?, theirs.cost().ok()));
+    }
+    for (dataset, count, bytes, ours, theirs) in goals {
+        let Some(theirs) = theirs else {
+            table.note("zdb -r: SKIPPED, zdb is not installed".into());
+            return Ok(());
+        };
+        let (what, part) = match count {
+            FILES => ("1,000 files", 1000.0 / count as f64),
+            _ => ("100 MiB", 100.0 / (bytes / MIB) as f64),
+        };
+        let each = |c: Cost, part: f64| Amount::Seconds(c.seconds * part, c.cpu_seconds * part);
+        let of_one = if count == FILES { 1000.0 } else { part * count as f64 };
+        let name = format!("cp -r {dataset}, {what}");
+        table.row(Row::at_most(&name, each(ours, part), "zdb -r of one file", each(theirs, of_one), 1.0));
+    }
+    Ok(())
+}
+
+fn make_snapshots(bench: &Bench) -> Outcome {
+    bench.create(512)?;
+    for i in 0..DATASETS {
+        bench.icecore(&["zfs", "create", &format!("bench/fs-{i}")])?;
+    }
+    for i in 0..SNAPSHOTS {
+        bench.icecore(&["zfs", "snapshot", "-r", &format!("bench@daily-{i}")])?;
+    }
+    Ok(())
+}
+
+fn list(bench: &Bench, table: &mut Table) -> Outcome {
+    let image = bench.dir.join("pool/bench.img");
+    let (mut list, mut floor, mut peer) = (Best::default(), f64::MAX, Best::default());
+    for round in 0..ROUNDS {
+        if round < ROUNDS_ZDB && zdb::zdb_available() {
+            bench.icecore(&["zpool", "export", "bench"])?;
+            let mut command = program("zdb");
+            command.args(["-e", "-p"]).arg(bench.dir.join("pool")).args(["-d", "bench"]);
+            peer.take(measure(&mut command, Sink::Pipe)?);
+            bench.import()?;
+        }
+        let command = &mut bench.command();
+        let cost = measure(command.args(["zfs", "list", "-t", "snapshot", "-H"]), Sink::Pipe)?;
+        list.take(cost);
+        let bytes = (cost.read_mib * MIB as f64) as u64;
+        floor = floor.min(read_and_sum(&image, bytes)?);
+    }
+    let what = format!("zfs list of {} snapshots", DATASETS * SNAPSHOTS);
+    let list = list.cost()?;
+    if let Ok(peer) = peer.cost() {
+        table.row(Row::at_most(&what, seconds(list), "zdb -d", seconds(peer), 1.0));
+    }
+    let floor = Amount::Seconds(floor, floor);
+    table.row(Row::at_most(&what, seconds(list), "reading and summing the blocks", floor, 2.0));
+    table.note(format!("zfs list read {:.1} MiB", list.read_mib));
+    Ok(())
+}
