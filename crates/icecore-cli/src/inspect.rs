@@ -1,5 +1,8 @@
 //! `icecore inspect`: what people use `zdb` for, in words or as JSON. Reads only.
 
+mod objects;
+mod spacemaps;
+
 use crate::args::{Opt, Typed, flag};
 use crate::commands::Command;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -25,6 +28,10 @@ const COMMANDS: &[Command] = &[
     (&["uberblocks", "uberblock"], uberblocks, UBERBLOCK_USAGE),
     (&["config"], config, CONFIG_USAGE),
     (&["blocks"], blocks, BLOCKS_USAGE),
+    (&["spacemaps", "metaslabs"], spacemaps::run, spacemaps::USAGE),
+    (&["objects", "object"], objects::objects, objects::OBJECTS_USAGE),
+    (&["pointers"], objects::pointers, objects::POINTERS_USAGE),
+    (&["block"], objects::block, objects::BLOCK_USAGE),
 ];
 
 const JSON: &[Opt] = &[flag('J', "json")];

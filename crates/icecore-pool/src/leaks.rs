@@ -6,6 +6,7 @@
 //! 2. Memory is two range sets: neighbours are merged, so it follows fragmentation, not size.
 
 use crate::metaslab::load::free_space;
+use crate::metaslab::{self, Metaslab};
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
 use crate::walk::{Unseen, datasets, every_block};
@@ -59,6 +60,56 @@ pub struct Balance {
     pub unseen: Vec<Unseen>,
 }
 
+/// The free space of a metaslab: its space map and what the logs have since.
+fn free_of(pool: &Pool, top: &metaslab::Top, slab: &Metaslab) -> Result<RangeTree, ReadError> {
+    let mut free = if slab.object == 0 {
+        RangeTree::of(slab.start, slab.size)
+    } else {
+        free_space(&pool.dsl.mos, &pool.io, slab, top.ashift)?
+    };
+    slab.unflushed_frees.iter().for_each(|(s, l)| free.cover(s, l));
+    slab.unflushed_allocs.iter().for_each(|(s, l)| free.clip(s, l));
+    Ok(free)
+}
+
+/// One metaslab, as its space map has it.
+#[derive(Clone, Debug)]
+pub struct Slab {
+    /// Its place in all of its vdev.
+    pub place: Place,
+    /// Its number in the vdev.
+    pub number: usize,
+    /// Space map object in the MOS; 0 before the first allocation.
+    pub object: u64,
+    /// Bytes of entries the space map has.
+    pub length: u64,
+    /// Whether the pool's logs hold changes that the space map has not.
+    pub unflushed: bool,
+    /// Free ranges, in order.
+    pub free: Vec<Place>,
+}
+
+/// Tells every metaslab with its free ranges, vdev by vdev; memory is one metaslab's.
+///
+/// # Errors
+/// A space map cannot be read.
+pub fn metaslabs(pool: &Pool, tell: &mut dyn FnMut(&Slab)) -> Result<(), ReadError> {
+    for top in pool.io.alloc.tops.iter().flatten() {
+        for (number, slab) in top.slabs.iter().enumerate() {
+            let place = |(start, len)| Place { vdev: top.id, start, len };
+            tell(&Slab {
+                place: place((slab.start, slab.size)),
+                number,
+                object: slab.object,
+                length: slab.phys.length(),
+                unflushed: slab.unflushed_txg != 0,
+                free: free_of(pool, top, slab)?.iter().map(place).collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Compares the two.
 ///
 /// # Errors
@@ -106,13 +157,7 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
     for top in pool.io.alloc.tops.iter().flatten() {
         let points = used.remove(&top.id).unwrap_or_default();
         for slab in &top.slabs {
-            let mut free = if slab.object == 0 {
-                RangeTree::of(slab.start, slab.size)
-            } else {
-                free_space(&pool.dsl.mos, &pool.io, slab, top.ashift)?
-            };
-            slab.unflushed_frees.iter().for_each(|(s, l)| free.cover(s, l));
-            slab.unflushed_allocs.iter().for_each(|(s, l)| free.clip(s, l));
+            let free = free_of(pool, top, slab)?;
             out.allocated += slab.size - free.space();
             let place = |(start, len)| Place { vdev: top.id, start, len };
             // What is neither free nor pointed to has leaked; what is both is in danger.

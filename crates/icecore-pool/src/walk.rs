@@ -45,6 +45,13 @@ pub fn every_block(pool: &Pool, visit: Visit<'_>) -> Vec<Unseen> {
     walk.unseen
 }
 
+/// Visits every block that object `object` of objset `objset` has, its spill block too.
+pub fn blocks_of(io: &Io, objset: u64, object: u64, dn: &Dnode, visit: Visit<'_>) -> Vec<Unseen> {
+    let mut walk = Walk { io, visit, unseen: Vec::new(), stopped: false };
+    walk.tree(Scope { objset, since: Txg(0) }, object, dn);
+    walk.unseen
+}
+
 /// Every dataset that can be read, snapshots and hidden ones too, with its object in the MOS: in the order of objects.
 /// What cannot be read of the MOS is left out; the walk of the MOS tells of it.
 pub(crate) fn datasets(dsl: &Dsl, io: &Io) -> Vec<(u64, Dataset)> {

@@ -3,6 +3,7 @@
 //! `zdb`'s verdict on every pool that was written.
 
 mod datasets;
+mod inspect;
 mod keys;
 mod receive;
 mod scrub;
