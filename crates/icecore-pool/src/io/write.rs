@@ -114,6 +114,7 @@ impl Io {
             && old.psize() == bp.psize()
             && old.dvas().len() == copies;
         if in_place {
+            self.forget_block(old);
             bp.dva = old.dva;
             out.extend(split(bp, data));
             return Ok(());
@@ -243,6 +244,7 @@ impl BlockWriter for Io {
         for dva in self.places(bp)? {
             self.alloc.free(&dva)?;
         }
+        self.forget_block(bp);
         Ok(())
     }
 }
