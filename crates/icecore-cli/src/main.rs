@@ -4,6 +4,7 @@
 mod out;
 
 mod args;
+mod bar;
 mod commands;
 mod demo;
 mod fail;

@@ -28,6 +28,7 @@ pub mod phys;
 pub mod prop;
 pub mod resume;
 pub mod snapshot;
+mod quota;
 mod space;
 pub mod swap;
 mod sync;

@@ -119,8 +119,13 @@ impl Io {
             out.extend(split(bp, data));
             return Ok(());
         }
-        if new.at.objset != 0 && self.alloc.space().available() < bp.psize() * copies as u64 {
-            return Err(WriteError::NoSpace);
+        if new.at.objset != 0 {
+            let space = self.alloc.space();
+            let metadata = new.level > 0 || new.kind.is_metadata();
+            let left = if metadata { space.available_for_metadata() } else { space.available() };
+            if left < bp.psize() * copies as u64 {
+                return Err(WriteError::NoSpace);
+            }
         }
         match self.try_allocate(bp.psize(), copies, new.at.objset != 0) {
             Ok(dvas) => {
