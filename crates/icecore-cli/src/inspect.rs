@@ -1,5 +1,7 @@
 //! `icecore inspect`: what people use `zdb` for, in words or as JSON. Reads only.
 
+mod log;
+
 use crate::args::{Opt, Typed, flag};
 use crate::commands::Command;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -25,6 +27,7 @@ const COMMANDS: &[Command] = &[
     (&["uberblocks", "uberblock"], uberblocks, UBERBLOCK_USAGE),
     (&["config"], config, CONFIG_USAGE),
     (&["blocks"], blocks, BLOCKS_USAGE),
+    (&["log"], log::run, log::USAGE),
 ];
 
 const JSON: &[Opt] = &[flag('J', "json")];

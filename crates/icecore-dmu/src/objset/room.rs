@@ -71,7 +71,8 @@ impl Objset {
         if o.dn.kind().is_metadata() || o.bufs.contains_key(&(0, blkid)) {
             return Ok(());
         }
-        let old = if blkid <= o.dn.maxblkid() { self.get_bp(io, obj, o, 0, blkid)? } else { Blkptr::default() };
+        let old =
+            if blkid <= o.dn.maxblkid() { self.get_bp(io, obj, o, 0, blkid)? } else { Blkptr::default() };
         let own = !old.is_hole() && old.alloc_birth() > room.own_after;
         let more = if own { 0 } else { o.dn.block_size() };
         self.check_room(more)?;

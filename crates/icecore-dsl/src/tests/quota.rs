@@ -155,7 +155,10 @@ fn limits_that_do_not_fit_are_not_set() {
     p.limit("p/a/x", "reservation", 600 << 10).unwrap();
     assert!(matches!(p.limit("p/a/x", "quota", 500 << 10), Err(DslError::NoSpace)), "below the reservation");
     p.limit("p/a/x", "refquota", 500 << 10).unwrap();
-    assert!(matches!(p.limit("p/a/x", "refreservation", 600 << 10), Err(DslError::NoSpace)), "above refquota");
+    assert!(
+        matches!(p.limit("p/a/x", "refreservation", 600 << 10), Err(DslError::NoSpace)),
+        "above refquota"
+    );
     p.limit("p/a/x", "refreservation", 400 << 10).unwrap();
     let value = (p.used("p/a/x") - (100 << 10)).to_string();
     assert!(matches!(p.set("p/a/x", "refquota", &value), Err(DslError::NoSpace)), "below refreservation");
