@@ -250,7 +250,9 @@ fn compare_list(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
     bad
 }
 
-fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
+/// Lines of `zfs get` (a `get.tsv`) that we print otherwise, not at all, alone, or in another order.
+#[must_use]
+pub fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
     let mut theirs: BTreeMap<&str, Vec<(&str, &str, &str)>> = BTreeMap::new();
     for line in expected.lines() {
         if let [name, prop, value, source] = line.split('\t').collect::<Vec<_>>()[..] {
@@ -266,6 +268,14 @@ fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
                 continue;
             }
         };
+        for prop in ours.iter().map(|r| &*r.name).filter(|prop| !rows.iter().any(|(p, ..)| p == prop)) {
+            bad.push(format!("{name} {prop}: only ours"));
+        }
+        let known: Vec<&str> = rows.iter().map(|r| r.0).collect();
+        let mine: Vec<&str> = ours.iter().map(|r| &*r.name).filter(|p| known.contains(p)).collect();
+        if known.iter().filter(|p| mine.contains(p)).ne(mine.iter()) {
+            bad.push(format!("{name}: properties in another order"));
+        }
         for (prop, value, source) in rows {
             let row = ours.iter().find(|r| r.name == prop);
             let same = row.is_some_and(|r| r.value == value && r.source.text() == source);

@@ -1,5 +1,6 @@
 //! `icecore inspect`: what people use `zdb` for, in words or as JSON. Reads only.
 
+mod log;
 mod objects;
 mod spacemaps;
 
@@ -32,6 +33,7 @@ const COMMANDS: &[Command] = &[
     (&["objects", "object"], objects::objects, objects::OBJECTS_USAGE),
     (&["pointers"], objects::pointers, objects::POINTERS_USAGE),
     (&["block"], objects::block, objects::BLOCK_USAGE),
+    (&["log"], log::run, log::USAGE),
 ];
 
 const JSON: &[Opt] = &[flag('J', "json")];

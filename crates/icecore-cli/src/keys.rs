@@ -161,19 +161,38 @@ fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
     // One byte more than a raw key has tells that it is too long.
     let max = if raw { RAW_LEN + 1 } else { MATERIAL_MAX };
     let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    gather(from, &mut out, max, (!raw).then_some(b'\n'))?;
+    if !raw && out.len() >= max {
+        return Err(Fail::new("the line is longer than any key"));
+    }
+    Ok(out)
+}
+
+/// Bytes to the end, or up to `stop`, or until `out` has `max`; byte by byte, so that nothing stays in buffers.
+fn gather(from: impl AsFd, out: &mut Material, max: usize, stop: Option<u8>) -> Outcome {
     let mut byte = Zeroizing::new([0_u8; 1]);
     while out.len() < max {
         match from.read(&mut byte[..]) {
             Ok(0) if out.is_empty() => return Err(Fail::new("there is no key to read: its source is empty")),
             Ok(0) => break,
-            Ok(_) if !raw && byte[0] == b'\n' => break,
+            Ok(_) if stop == Some(byte[0]) => break,
             Ok(_) => out.push(byte[0]),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(Fail::new(format!("cannot read the key: {e}"))),
         }
     }
-    if !raw && out.len() >= max {
-        return Err(Fail::new("the line is longer than any key"));
+    Ok(())
+}
+
+/// The key in a file, where it is not yet known what form it has: all of the file. What takes it cuts a line off where
+/// the key is one.
+pub fn whole_file(name: &str) -> Outcome<Material> {
+    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot read key file '{name}': {e}"));
+    let file = File::open(name).map_err(|e| fail(&e))?;
+    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    gather(&file, &mut out, MATERIAL_MAX, None).map_err(|f| fail(&f.message))?;
+    if out.len() >= MATERIAL_MAX {
+        return Err(fail(&"it is longer than any key"));
     }
     Ok(out)
 }

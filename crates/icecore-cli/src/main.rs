@@ -4,6 +4,7 @@
 mod out;
 
 mod args;
+mod bar;
 #[expect(dead_code, reason = "the service that has callers comes with the next commit")]
 mod caller;
 mod commands;

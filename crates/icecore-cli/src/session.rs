@@ -10,6 +10,7 @@ use icecore_format::Txg;
 use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What a command needs the pool for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,6 +113,32 @@ pub struct NotOpen {
 /// Opens an imported pool.
 pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
     try_open(record, what_for).map_err(|n| n.fail)
+}
+
+/// How long a command that only looks waits for one that changes the pool.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// [`try_open`] for reading, by a command that shows pools: while another command changes the pool it waits a while.
+pub fn try_look(record: &Imported) -> Result<Pool, NotOpen> {
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        match try_open(record, For::Read) {
+            Err(n) if n.why == Why::Busy && start.elapsed() < PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!(
+                        "{} is in use by another command; waiting up to {} s",
+                        record.name,
+                        PATIENCE.as_secs()
+                    );
+                }
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// [`open_record`], telling apart why not.

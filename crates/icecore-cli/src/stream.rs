@@ -6,17 +6,15 @@ use crate::args::{Opt, Typed, flag, value};
 use crate::commands::Command;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
+use crate::keys;
 use icecore_stream::dump::{DumpError, dump};
 use icecore_stream::verify::{Verified, verify};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
-use zeroize::Zeroizing;
 
 /// What a stream is read in.
 const BUFFER: usize = 1 << 20;
-/// The longest key file there can be: a passphrase with its line end.
-const KEY_MAX: u64 = 1 << 10;
 
 const VERIFY_USAGE: &str = "stream verify [--json] [-q] [--key-file FILE] <file|-> ...";
 const DUMP_USAGE: &str = "stream dump [-v] <file|->";
@@ -48,7 +46,7 @@ fn run_verify(args: &[String]) -> Outcome {
     if typed.operands.is_empty() {
         return Err(Fail::usage("missing file argument", VERIFY_USAGE));
     }
-    let secret = typed.value('k').map(secret).transpose()?;
+    let secret = typed.value('k').map(keys::whole_file).transpose()?;
     let mut damaged = false;
     let mut rows = Vec::new();
     for name in &typed.operands {
@@ -67,18 +65,6 @@ fn run_verify(args: &[String]) -> Outcome {
         println!("{}", json!({ "files": rows }));
     }
     if damaged { Err(Fail::said(FAILED)) } else { Ok(()) }
-}
-
-/// The key in a file: its first line, or 32 raw bytes.
-fn secret(name: &str) -> Outcome<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_MAX as usize));
-    let read = File::open(name).and_then(|f| f.take(KEY_MAX).read_to_end(&mut bytes));
-    read.map_err(|e| Fail::new(format!("cannot read key file '{name}': {e}")))?;
-    let line_end = bytes.iter().position(|b| *b == b'\n');
-    if let Some(end) = line_end.filter(|_| bytes.len() != 32) {
-        bytes.truncate(end);
-    }
-    Ok(bytes)
 }
 
 fn tell(name: &str, v: &Verified, with_key: bool) {

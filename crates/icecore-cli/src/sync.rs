@@ -9,13 +9,14 @@
 mod status;
 
 use crate::args::{Typed, flag, value};
+use crate::bar;
 use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::pipe;
 use crate::session::{self, Engine, For};
 use crate::state;
-use crate::zfs::{cannot, explain_receive, explain_send, token_of};
+use crate::zfs::{Kind, cannot, explain_receive, explain_send, token_of};
 use icecore_backup::{Mark, Plan, Step, Task, Tree, plan};
 use icecore_dsl::{DslError, name};
 use icecore_pool::Pool;
@@ -25,7 +26,7 @@ use icecore_stream::send::{
     PackageSpec, SendFlags, SendSpec, estimate, resolve, resolve_token, send_one, send_package,
 };
 use icecore_stream::token::ResumeToken;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use status::Meter;
 use std::io::Write;
@@ -55,7 +56,6 @@ struct Options {
     dry: bool,
     json: bool,
     verbose: bool,
-    quiet_bar: bool,
     export: bool,
     no_snapshot: bool,
     snapshot: Option<String>,
@@ -126,7 +126,6 @@ fn options(typed: &Typed) -> Outcome<Options> {
         dry: typed.has('n'),
         json,
         verbose: typed.has('v'),
-        quiet_bar: json || !caller::stderr_is_terminal(),
         export: typed.has('E'),
         no_snapshot: typed.has('N'),
         snapshot: typed.value('S').map(String::from),
@@ -441,9 +440,12 @@ impl Run<'_> {
         // Only where somebody changed the destination since the first look.
         refuse(&survey.plan, "nothing was sent")?;
         let meter = Meter::new(survey.total());
+        // One for the whole run: what is left of it is what a user waits for.
+        let bar = bar::bytes("backing up", !self.o.json);
         for (task, sizes) in survey.plan.tasks.into_iter().zip(&survey.sizes) {
             if !task.steps.is_empty() {
-                self.execute(&task, sizes, &survey.there, &meter)?;
+                bar.set_message(full_name(&self.o.source, &task.path));
+                self.execute(&task, sizes, &survey.there, &bar, &meter)?;
             }
             // Also of what is up to date: a run may have been cut between the two.
             if task.raw && !task.path.is_empty() {
@@ -453,13 +455,20 @@ impl Run<'_> {
                 written.push(task);
             }
         }
+        bar.finish_and_clear();
         Ok(())
     }
 
-    fn execute(&mut self, task: &Task, sizes: &[u64], there: &Tree, meter: &Meter) -> Outcome {
+    fn execute(
+        &mut self,
+        task: &Task,
+        sizes: &[u64],
+        there: &Tree,
+        bar: &ProgressBar,
+        meter: &Meter,
+    ) -> Outcome {
         let o = self.o;
         let dst = full_name(&o.destination, &task.path);
-        let bar = bar(o, task, sizes.iter().sum());
         for (step, size) in task.steps.iter().zip(sizes) {
             meter.begin(*size);
             let outcome = if o.json {
@@ -471,12 +480,13 @@ impl Run<'_> {
                     let caller = caller::current();
                     let report = move || meter.report(dst, Duration::from_secs(1), &stop, say_json);
                     scope.spawn(move || caller::inherit(caller, report));
-                    self.transfer(task, step, there, dst, &bar, meter)
+                    self.transfer(task, step, there, dst, bar, meter)
                 })
             } else {
-                self.transfer(task, step, there, &dst, &bar, meter)
+                self.transfer(task, step, there, &dst, bar, meter)
             };
             let bytes = meter.end();
+            meter.show(bar);
             self.tally.bytes += bytes;
             outcome?;
             self.tally.streams += 1;
@@ -487,7 +497,6 @@ impl Run<'_> {
                 say_json(&status);
             }
         }
-        bar.finish_and_clear();
         self.tally.datasets += 1;
         Ok(())
     }
@@ -523,14 +532,21 @@ impl Run<'_> {
             force: matches!(step, Step::Full { .. }) && there.get(&task.path).is_some(),
             ..ReceiveSpec::default()
         };
-        let sent_before = bar.position();
         let mut input = pipe::records(reader);
         let received = receive(self.destination, &mut input, &spec, payload_sum, &mut |p| {
             if let Progress::Bytes(n) = p {
                 meter.at(n);
-                bar.set_position(sent_before + n);
+                meter.show(bar);
             }
         });
+        let kind = match step {
+            Step::Incremental { .. } => Kind::Incremental,
+            // What a token goes on with is known to the receiver's state only; a new dataset has no snapshot yet.
+            Step::Resume { .. } if there.get(&task.path).is_some_and(|d| !d.snapshots.is_empty()) => {
+                Kind::Incremental
+            }
+            Step::Full { .. } | Step::Resume { .. } => Kind::Full,
+        };
         // A sender that is not finished must see that nobody reads any more.
         drop(input);
         let received = match received {
@@ -538,7 +554,7 @@ impl Run<'_> {
                 self.tally.warnings.extend(done.warnings);
                 Ok(())
             }
-            Err(e) => Err(explain_receive(dst, &e, token_of(self.destination, dst).as_deref())),
+            Err(e) => Err(explain_receive(dst, &e, token_of(self.destination, dst).as_deref(), kind)),
         };
         // The receiver knows better what went wrong, unless it only saw the sender end.
         match (sent.recv().unwrap_or_else(|_| Err(gone())), received) {
@@ -561,7 +577,8 @@ impl Run<'_> {
         };
         if let Some((root, dataset)) = shared {
             let sent = SharedRoot { root, dataset };
-            inherit_root(self.destination, &dst, Some(&sent)).map_err(|e| explain_receive(&dst, &e, None))?;
+            inherit_root(self.destination, &dst, Some(&sent))
+                .map_err(|e| Fail::new(format!("cannot inherit key for '{dst}': {e}")))?;
         }
         Ok(())
     }
@@ -596,21 +613,6 @@ fn send(pool: &Pool, stream: &Stream, out: &mut dyn Write) -> Outcome {
         }
     }
     Ok(())
-}
-
-fn bar(o: &Options, task: &Task, bytes: u64) -> ProgressBar {
-    if o.quiet_bar {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(
-        "{msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
-    );
-    let bar = ProgressBar::with_draw_target(Some(bytes), caller::draw_target());
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.set_message(full_name(&o.source, &task.path));
-    bar
 }
 
 /// Reads everything that was written back from the device, past the page cache, and checks every checksum.

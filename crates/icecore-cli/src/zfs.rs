@@ -20,7 +20,7 @@ use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
 use icecore_dsl::{DslError, KeyError};
 
-pub use receive::{explain as explain_receive, token_of};
+pub use receive::{Stream as Kind, explain_stream as explain_receive, token_of};
 pub use send::explain as explain_send;
 pub use set::split;
 
@@ -60,7 +60,7 @@ pub fn reason(e: &DslError) -> String {
         DslError::Exists(_) => "dataset already exists".into(),
         DslError::Busy(why) if why.is_empty() => "dataset is busy".into(),
         DslError::Busy(why) => format!("dataset is busy: {why}"),
-        DslError::NoSpace => "out of space".into(),
+        DslError::NoSpace | DslError::Quota => "out of space".into(),
         DslError::Key(KeyError::NotLoaded(_)) => "encryption key not loaded".into(),
         other => other.to_string(),
     }

@@ -9,5 +9,5 @@ pub mod objset;
 pub mod store;
 pub mod zap;
 
-pub use objset::{DataBlock, Delta, NewObject, Objset, Policy, Space};
+pub use objset::{DataBlock, Delta, NewObject, Objset, Policy, Room, Space};
 pub use store::{BlockStore, BlockWriter, Fetch, Form, NewBlock, RawCrypt, ReadError, Want, WriteError};

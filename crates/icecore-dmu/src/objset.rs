@@ -13,6 +13,7 @@
 
 mod free;
 mod object;
+mod room;
 mod scan;
 mod sync;
 mod tree;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use object::NewObject;
+pub use room::Room;
 pub use scan::DataBlock;
 
 /// How an objset's blocks are written (the outcome of its properties; `dmu_write_policy`, dmu.c).
@@ -151,6 +153,8 @@ pub struct Objset {
     objs: BTreeMap<u64, Obj>,
     raw_dnode_blocks: BTreeMap<u64, RawDnodeBlock>,
     delta: Delta,
+    room: Option<Room>,
+    grown: room::Growth,
     free_hint: u64,
 }
 
@@ -218,6 +222,8 @@ impl Objset {
             objs: BTreeMap::new(),
             raw_dnode_blocks: BTreeMap::new(),
             delta: Delta::default(),
+            room: None,
+            grown: room::Growth::default(),
             free_hint: 1,
         }
     }
@@ -465,6 +471,7 @@ impl Objset {
             self.delta.born.sub(Space::of(bp));
             io.free(bp)
         } else {
+            self.note_killed(bp);
             self.delta.killed.push(*bp);
             Ok(())
         }

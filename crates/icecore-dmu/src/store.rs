@@ -78,12 +78,14 @@ impl fmt::Display for ReadError {
 }
 impl std::error::Error for ReadError {}
 
-/// Why something could not be written. After any of these the open txg must be abandoned.
+/// Why something could not be written. After any of these but [`Self::Quota`] the open txg must be abandoned.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WriteError {
     /// No space left at `txg`.
     NoSpace,
+    /// A quota is used up. Nothing has changed.
+    Quota,
     /// A device failed; the pool is suspended until it is opened again.
     Device(String),
     /// What had to be read first could not be.
@@ -106,6 +108,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpace => write!(f, "out of space"),
+            Self::Quota => write!(f, "space quota exceeded"),
             Self::Device(why) | Self::Invalid(why) => write!(f, "{why}"),
             Self::Read(e) => write!(f, "{e}"),
         }

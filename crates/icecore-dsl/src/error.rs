@@ -26,8 +26,10 @@ pub enum DslError {
     Invalid(String),
     /// The pool's features or version do not allow it, or we do not do it yet.
     Unsupported(String),
-    /// A quota or the pool is full.
+    /// The pool is full, or what is asked for does not fit what is there.
     NoSpace,
+    /// A quota is used up.
+    Quota,
     /// A block or object could not be read.
     Read(ReadError),
     /// A write failed: the open txg must be abandoned.
@@ -64,6 +66,7 @@ impl From<WriteError> for DslError {
     fn from(e: WriteError) -> Self {
         match e {
             WriteError::NoSpace => Self::NoSpace,
+            WriteError::Quota => Self::Quota,
             WriteError::Read(e) => Self::Read(e),
             e => Self::Write(e),
         }
@@ -87,6 +90,7 @@ impl fmt::Display for DslError {
             Self::NotLatest(what) => write!(f, "{what} is not the most recent one"),
             Self::Key(k) => write!(f, "{k}"),
             Self::NoSpace => write!(f, "out of space"),
+            Self::Quota => write!(f, "space quota exceeded"),
             Self::Read(e) => write!(f, "{e}"),
             Self::Write(e) => write!(f, "{e}"),
         }

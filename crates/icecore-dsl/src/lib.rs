@@ -26,6 +26,7 @@ mod mos;
 pub mod name;
 pub mod phys;
 pub mod prop;
+mod quota;
 pub mod resume;
 pub mod snapshot;
 mod space;
@@ -81,8 +82,8 @@ pub struct PoolInfo {
     pub name: String,
     /// SPA version: 5000 for pools with feature flags.
     pub version: u64,
-    /// Bytes datasets can use in all: the class's deflated space less slop and deferred frees
-    /// (`dsl_pool_adjustedsize`). Only for `available`.
+    /// Bytes datasets can use in all: the class's deflated space less slop (`dsl_pool_adjustedsize`). What was freed
+    /// in the last txgs counts as free: until it can be used, slop stands in for it.
     pub usable: u64,
 }
 

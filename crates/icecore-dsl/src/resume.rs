@@ -173,17 +173,18 @@ impl Dsl {
         if let Some(snaps) = &s.redact_book_snaps {
             nv.set("book_redact_snaps", snaps.clone());
         }
-        Ok(encode_token(&nv))
+        // As the kernel packs it (`fnvlist_pack`).
+        Ok(encode_token(&nv.encode_native()))
     }
 }
 
-/// The text form of a token: version, checksum, packed length, zlib stream (`ZFS_SEND_RESUME_TOKEN_VERSION` 1).
+/// The text form of a token whose list was packed to `packed` (readers take both packings): version, checksum, packed
+/// length, zlib stream (`ZFS_SEND_RESUME_TOKEN_VERSION` 1).
 #[must_use]
-pub fn encode_token(nv: &NvList) -> String {
-    let packed = nv.encode_native(); // as the kernel packs it (`fnvlist_pack`)
+pub fn encode_token(packed: &[u8]) -> String {
     let gzip6 = Compress(Compress::GZIP_1.0 + 5);
     // A token that zlib cannot shorten still has to be a zlib stream: give it room.
-    let zipped = compress::compress(gzip6, 0, &packed, packed.len() + 64).unwrap_or_default();
+    let zipped = compress::compress(gzip6, 0, packed, packed.len().saturating_add(64)).unwrap_or_default();
     // The first word of fletcher4 over whole words: their sum.
     let sum = zipped
         .chunks_exact(4)
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_token_unpacks_to_what_went_in() {
         let nv = NvList::new().with("object", 7_u64).with("toguid", 0xdead_beef_u64).with("toname", "p/a@s");
-        let token = encode_token(&nv);
+        let token = encode_token(&nv.encode_native());
         let mut parts = token.split('-');
         assert_eq!(parts.next(), Some("1"));
         let _sum = parts.next().unwrap();

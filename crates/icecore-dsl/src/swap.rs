@@ -12,6 +12,9 @@ use icecore_dmu::{BlockStore, BlockWriter, Space};
 
 /// Name of the clone a rollback makes.
 const ROLLBACK_CLONE: &str = "%rollback";
+/// So much may a received dataset be over its refquota: what one transaction of the sender may have written over
+/// its own (`DMU_MAX_ACCESS * spa_asize_inflation` in `dsl_dataset_clone_swap_check_impl`, dsl_dataset.c).
+const REFQUOTA_SLACK: u64 = (64 << 20) * 24;
 
 impl Dsl {
     /// The half-received clone below `head`, if there is one.
@@ -77,7 +80,12 @@ impl Dsl {
         }
         self.log_block(io, head.obj)?;
         let quota = self.prop_number(io, head, "refquota")?;
-        if quota != 0 && c.referenced_bytes > quota {
+        if quota != 0 && c.referenced_bytes > quota.saturating_add(REFQUOTA_SLACK) {
+            return Err(DslError::Quota);
+        }
+        let reserved = self.prop_number(io, head, "refreservation")?;
+        let again = h.unique_bytes.min(reserved).saturating_sub(c.unique_bytes.min(reserved));
+        if again > 0 && again > self.dir_available(io, head.dir)? {
             return Err(DslError::NoSpace);
         }
         Ok(())
@@ -149,7 +157,7 @@ impl Dsl {
         }
         let quota = self.prop_number(io, head, "refquota")?;
         if quota != 0 && self.dataset(io, ds.prev_snap_obj)?.referenced_bytes > quota {
-            return Err(DslError::NoSpace);
+            return Err(DslError::Quota);
         }
         if ds.prev_snap_txg >= io.txg().0 {
             return Err(DslError::Busy(format!("{path} was snapshotted in this txg")));

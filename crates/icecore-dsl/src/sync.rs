@@ -54,6 +54,7 @@ impl Dsl {
             os.set_policy(policy);
             self.open.insert(obj, os);
         }
+        self.renew_room(io, obj)?;
         self.open.get_mut(&obj).ok_or_else(|| DslError::Invalid("not open".into()))
     }
 
@@ -71,6 +72,7 @@ impl Dsl {
         }
         let policy = self.policy(io, DatasetRef { obj, dir: ds.dir_obj, snapshot: false })?;
         self.open.insert(obj, Objset::create(obj, kind, policy, want));
+        self.renew_room(io, obj)?;
         self.open.get_mut(&obj).ok_or_else(|| DslError::Invalid("not open".into()))
     }
 
@@ -95,11 +97,11 @@ impl Dsl {
     /// Writes every dirty dataset and accounts for it, then gives back what waits to be freed.
     pub fn sync_datasets(&mut self, io: &mut dyn BlockWriter) -> Result<()> {
         let ids: Vec<u64> = self.open.keys().copied().collect();
-        for obj in ids {
-            self.sync_dataset(io, obj)?;
+        for obj in &ids {
+            self.sync_dataset(io, *obj)?;
         }
         self.process_frees(io)?;
-        Ok(())
+        ids.into_iter().try_for_each(|obj| self.renew_room(io, obj))
     }
 
     /// Writes one dataset, if it is open and dirty.

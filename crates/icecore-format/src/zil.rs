@@ -1,5 +1,7 @@
-//! The intent log's header in an objset and the frame of its blocks (`zil_header_t`, `zil_chain_t`, zil.h):
-//! enough to tell whether a log waits to be replayed.
+//! The intent log's header in an objset and the frame of its blocks (`zil_header_t`, `zil_chain_t`, zil.h); its records
+//! are in [`record`].
+
+pub mod record;
 
 use crate::label::EckPhys;
 use crate::{Blkptr, Corrupt};

@@ -68,7 +68,7 @@ impl Pool {
         self.io.alloc.synced(txg.0).map_err(crate::metaslab::alloc::conflict)?;
         self.io.txg = Txg(txg.0 + 1);
         let space = self.io.space();
-        self.dsl.info.usable = space.usable().saturating_sub(space.deferred);
+        self.dsl.info.usable = space.usable();
         Ok(txg)
     }
 

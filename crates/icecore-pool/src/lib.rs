@@ -20,6 +20,7 @@ pub mod shared;
 pub mod space_map;
 mod sync;
 pub mod walk;
+pub mod zil;
 
 pub use create::{CreateSpec, TXG_INITIAL};
 pub use error::{PoolError, Result};

@@ -653,7 +653,10 @@ impl Run<'_> {
 /// Errors after which the open txg is of no use.
 fn is_write(e: &ReceiveError) -> bool {
     matches!(e, ReceiveError::Write(_) | ReceiveError::Commit(_))
-        || matches!(e, ReceiveError::Dsl(DslError::Write(_) | DslError::NoSpace | DslError::Read(_)))
+        || matches!(
+            e,
+            ReceiveError::Dsl(DslError::Write(_) | DslError::NoSpace | DslError::Quota | DslError::Read(_))
+        )
 }
 
 fn opened(dsl: &mut Dsl, ds: DatasetRef) -> Result<&mut icecore_dmu::Objset> {

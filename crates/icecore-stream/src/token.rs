@@ -160,14 +160,7 @@ pub fn decode(text: &str) -> Result<NvList, TokenError> {
     NvList::decode(&packed).map(|(list, _)| list).map_err(|_| TokenError::List)
 }
 
-/// How the list in a token is packed; readers take both.
-#[must_use]
-pub fn encode(packed: &[u8]) -> String {
-    // What does not shrink is still packed: room for that.
-    let payload = compress::compress(ZLIB, 0, packed, packed.len().saturating_add(64)).unwrap_or_default();
-    let hex: String = payload.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{VERSION}-{:x}-{:x}-{hex}", Fletcher4::of(&payload).a, packed.len())
-}
+pub use icecore_dsl::resume::encode_token as encode;
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());

@@ -11,6 +11,7 @@
 use crate::payload_sum;
 use crate::receive::keydata::{KeyData, KeyRefusal};
 use crate::receive::rules::{Limits, Refusal, Rule, Rules, refuse};
+use icecore_dsl::crypt::KEYFORMAT_RAW;
 use icecore_dsl::{KeyForm, wrapping_key};
 use icecore_format::nvlist::NvList;
 use icecore_format::stream::{
@@ -158,7 +159,9 @@ impl Secret<'_> {
         let k = &data.key;
         let form = KeyForm { keyformat: k.keyformat, salt: k.salt, iters: k.iters };
         if !self.made.iter().any(|(f, _)| *f == form) {
-            self.made.push((form, wrapping_key(form, material).ok()?));
+            let raw = form.keyformat == KEYFORMAT_RAW;
+            let line = || material.split(|b| *b == b'\n').next().unwrap_or(material);
+            self.made.push((form, wrapping_key(form, if raw { material } else { line() }).ok()?));
         }
         let (_, wrapping) = self.made.iter().find(|(f, _)| *f == form)?;
         let wrapped = WrappedKey {
@@ -174,7 +177,8 @@ impl Secret<'_> {
     }
 }
 
-/// Checks everything `input` has, to its end. `secret` is the passphrase, the hexadecimal digits or the 32 bytes.
+/// Checks everything `input` has, to its end. `secret` is the passphrase, the hexadecimal digits (both
+/// to the end of the line) or the 32 bytes.
 /// `progress` is told the bytes read so far, now and then.
 pub fn verify(
     input: &mut dyn Read,

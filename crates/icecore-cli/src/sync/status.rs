@@ -4,6 +4,8 @@
 //! Sizes of streams are guesses until they are sent; each that ends corrects the total, so that the last
 //! object of a run has all of it done.
 
+use crate::bar;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -49,11 +51,20 @@ impl Meter {
         self.guess.store(0, Relaxed);
         bytes
     }
+    /// Bytes of the whole run that are done, and that are left.
+    fn sums(&self) -> (u64, u64) {
+        let now = self.now.load(Relaxed);
+        let left = self.guess.load(Relaxed).saturating_sub(now) + self.rest.load(Relaxed);
+        (self.before.load(Relaxed) + now, left)
+    }
+    /// Sets the bar over the whole run to this moment.
+    pub fn show(&self, bar: &ProgressBar) {
+        let (done, left) = self.sums();
+        bar::show(bar, done, done + left);
+    }
     /// The object for this moment.
     pub fn status(&self, destination: &str) -> Value {
-        let now = self.now.load(Relaxed);
-        let done = self.before.load(Relaxed) + now;
-        let left = self.guess.load(Relaxed).saturating_sub(now) + self.rest.load(Relaxed);
+        let (done, left) = self.sums();
         let total = done + left;
         let elapsed = self.start.elapsed().as_secs_f64();
         let percent = if total == 0 { 1.0 } else { done as f64 / total as f64 };
@@ -106,6 +117,22 @@ mod tests {
         assert_eq!(seen(&m), (800, 800, 1.0));
         assert_eq!(m.status("b/x")["seconds_remaining"], 0);
         assert_eq!(seen(&Meter::new(0)), (0, 0, 1.0));
+    }
+
+    #[test]
+    fn one_bar_goes_over_all_streams_of_a_run() {
+        let (m, bar) = (Meter::new(1000), bar::bytes("", false));
+        let mut seen = Vec::new();
+        for (guess, steps) in [(400, [100, 400]), (600, [200, 700])] {
+            m.begin(guess);
+            for bytes in steps {
+                m.at(bytes);
+                m.show(&bar);
+                seen.push((bar.position(), bar.length().unwrap()));
+            }
+            m.end();
+        }
+        assert_eq!(seen, [(100, 1000), (400, 1000), (600, 1000), (1100, 1100)]);
     }
 
     #[test]

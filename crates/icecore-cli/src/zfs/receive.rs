@@ -175,7 +175,7 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
         }
         Err(e) => {
             let saved = if spec.resumable { token_of(engine, &last) } else { None };
-            let name = if is_no_space(&e) { &last } else { &spec.target };
+            let name = if is_no_space(&e) || is_quota(&e) { &last } else { &spec.target };
             Err(explain_stream(name, &e, saved.as_deref(), kind))
         }
     }
@@ -198,14 +198,14 @@ pub enum Stream {
     Incremental,
 }
 
-/// [`explain_stream`], where it is not known what the stream was.
-pub fn explain(target: &str, e: &ReceiveError, token: Option<&str>) -> Fail {
-    explain_stream(target, e, token, Stream::Full)
-}
-
-/// Whether the pool or a quota is full.
+/// Whether the pool is full.
 fn is_no_space(e: &ReceiveError) -> bool {
     matches!(e, ReceiveError::Write(WriteError::NoSpace) | ReceiveError::Dsl(DslError::NoSpace))
+}
+
+/// Whether a quota of the dataset, or of one above it, is used up.
+fn is_quota(e: &ReceiveError) -> bool {
+    matches!(e, ReceiveError::Write(WriteError::Quota) | ReceiveError::Dsl(DslError::Quota))
 }
 
 /// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
@@ -268,11 +268,15 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
             }
             text
         }
-        e if is_no_space(e) => {
+        e if is_no_space(e) || is_quota(e) => {
             let dataset = target.split('@').next().unwrap_or(target);
-            let mut text = format!(
-                "{this}: out of space\n'{dataset}' has no room for the stream, or a quota above it is used up."
-            );
+            let mut text = if is_quota(e) {
+                format!("{this}: destination {dataset} space quota exceeded.")
+            } else {
+                format!(
+                    "{this}: out of space\n'{dataset}' has no room for the stream: the pool is full, or reserved for others."
+                )
+            };
             match token {
                 Some(token) => text.push_str(&format!(
                     "\nPartially received snapshot is saved. When there is room, go on with a stream that is made on the sending system by:\n    zfs send -t {token}\nor drop it with 'zfs receive -A {dataset}'."

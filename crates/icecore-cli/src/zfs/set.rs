@@ -4,6 +4,7 @@ use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
+use icecore_dsl::DslError;
 
 pub const USAGE: &str = "set [-u] <property=value> ... <filesystem|volume|snapshot> ...";
 pub const INHERIT_USAGE: &str = "inherit [-rS] <property> <filesystem|volume|snapshot> ...";
@@ -29,11 +30,25 @@ pub fn run(args: &[String]) -> Outcome {
         for pair in &pairs {
             let (prop, text) = split(pair, USAGE)?;
             dsl.prop_set(io, name, prop, text)
-                .map_err(|e| Fail::new(format!("cannot set property for '{name}': {}", super::reason(&e))))?;
+                .map_err(|e| Fail::new(format!("cannot set property for '{name}': {}", refusal(prop, &e))))?;
         }
         pool.commit()?;
     }
     Ok(())
+}
+
+/// Why a property cannot be set; for quotas and reservations "out of space" means something else
+/// (`zfs_setprop_error`, libzfs_util.c).
+fn refusal(prop: &str, e: &DslError) -> String {
+    match (prop, e) {
+        ("quota" | "refquota", DslError::NoSpace) => {
+            "size is less than current used or reserved space".into()
+        }
+        ("reservation" | "refreservation", DslError::NoSpace) => {
+            "size is greater than available space".into()
+        }
+        _ => super::reason(e),
+    }
 }
 
 pub fn inherit(args: &[String]) -> Outcome {

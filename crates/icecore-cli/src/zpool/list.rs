@@ -3,7 +3,7 @@
 use super::get::property;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For, Why};
+use crate::session::{self, Why};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
 
@@ -38,7 +38,7 @@ pub fn run(args: &[String]) -> Outcome {
         failed.push(format!("cannot open '{name}': no such pool"));
     }
     for r in records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)) {
-        match session::try_open(r, For::Read) {
+        match session::try_look(r) {
             Ok(pool) => table.row(
                 columns
                     .iter()

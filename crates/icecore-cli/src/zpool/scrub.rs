@@ -3,7 +3,7 @@
 //! It runs to its end in this command: there is no service yet that could go on in the background.
 
 use crate::args::{Opt, Typed, flag, value};
-use crate::caller;
+use crate::bar;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
@@ -14,9 +14,8 @@ use icecore_pool::Pool;
 use icecore_pool::heal::{Source, dataset_name, heal};
 use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
 use icecore_zpl::{Dataset, Filesystem, open_object};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
 
@@ -88,11 +87,12 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     if how == For::Read && ask == Ask::Usual {
         eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
     }
-    let (start, clock) = (unix_now(), Instant::now());
-    let bar = bar(name);
+    let clock = pool.io().env().clock.clone();
+    let (start, began) = (clock.now(), clock.monotonic_ns());
+    let bar = bar::bytes("scrubbing", true);
+    bar.set_message(name.to_owned());
     let mut found = scrub(&mut pool, &mut |p| {
-        bar.set_length(p.total.max(p.bytes));
-        bar.set_position(p.bytes);
+        bar::show(&bar, p.bytes, p.total);
         true
     })
     .map_err(|e| fail(&e))?;
@@ -101,14 +101,14 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
         Some(from) if how != For::Read && found.lost > 0 => fetch(&mut pool, &mut found, from)?,
         _ => 0,
     };
-    let secs = clock.elapsed().as_secs();
+    let took = Duration::from_nanos(clock.monotonic_ns().saturating_sub(began));
     if how == For::Write {
-        pool.record_scrub(start, unix_now(), &found).map_err(|e| fail(&e))?;
+        pool.record_scrub(start, clock.now(), &found).map_err(|e| fail(&e))?;
     }
     if let Some(location) = typed.value('K') {
         give_keys(&mut pool, &found, location);
     }
-    report(&pool, &found, secs, clock.elapsed().as_secs_f64());
+    report(&pool, &found, took);
     if fetched > 0 {
         println!("{fetched} blocks were fetched from {}", from.unwrap_or_default());
     }
@@ -148,27 +148,9 @@ fn give_keys(pool: &mut Pool, found: &Scrubbed, location: &str) {
     }
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-fn bar(name: &str) -> ProgressBar {
-    if !caller::stderr_is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), caller::draw_target());
-    let style = ProgressStyle::with_template(
-        "scrubbing {msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
-    );
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.set_message(name.to_owned());
-    bar
-}
-
-fn report(pool: &Pool, found: &Scrubbed, secs: u64, exact: f64) {
-    let rate = (found.bytes as f64 / exact.max(0.001)) as u64;
+fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
+    let secs = took.as_secs();
+    let rate = (found.bytes as f64 / took.as_secs_f64().max(0.001)) as u64;
     println!(
         "{}: {} blocks, {} examined in {} ({}/s), repaired {}, {} errors",
         pool.name(),

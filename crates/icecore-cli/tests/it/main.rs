@@ -8,6 +8,7 @@ mod keys;
 mod receive;
 mod scrub;
 mod send;
+mod space;
 mod story;
 mod streams;
 mod support;

@@ -118,3 +118,23 @@ fn a_pool_without_its_last_root_is_read_as_it_was_before() {
     desk.refused("zpool import -T 1 -d main main", 1, &["cannot import 'main'"]);
     desk.refused("zpool import -T new -d main main", 2, &["invalid txg value 'new'"]);
 }
+
+/// What power left in the intent logs of a pool of OpenZFS is told; a pool at rest has nothing there.
+#[test]
+fn intent_logs_are_shown() {
+    let desk = Desk::with_main();
+    assert_eq!(desk.ok("icecore inspect log main"), "main: no intent log holds anything\n");
+    let Some(image) = icecore_check::fixture::zoo("dirty.img") else { return };
+    desk.ok(&format!("zpool import -f -o readonly=on -d {} dirty", image.display()));
+    let shown = desk.ok("icecore inspect log -v dirty");
+    for line in [
+        "dirty/data: 97 records in ",
+        " blocks, not claimed\n",
+        "\tTX_RENAME txg 24, seq 81: from 34 to 4: committed => moved\n",
+        "\tTX_SYMLINK txg 24, seq 96: object 131 in 34: link -> fsynced\n",
+        "\tTX_WRITE             91\n",
+        "the records are encrypted\n",
+    ] {
+        assert!(shown.contains(line), "{shown}\nand not: {line}");
+    }
+}

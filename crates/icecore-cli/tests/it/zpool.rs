@@ -5,7 +5,9 @@ use icecore_env::{Access, Device, Env, FileDevice};
 use icecore_pool::{CreateSpec, Host, Pool};
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
+use std::process::Stdio;
 use std::sync::Arc;
 
 #[test]
@@ -315,8 +317,16 @@ fn a_pool_in_use_by_another_command() {
     }
     assert!(!status.contains("UNAVAIL") && !status.contains("Attach"), "{status}");
     desk.refused("zpool export -f tank", 1, &["in use by another command"]);
-    desk.refused("zpool list", 1, &["in use by another command"]);
+    // `list` waits for it, says so, and does not wait for ever.
+    desk.refused("zpool list", 1, &["tank is in use by another command; waiting up to 10 s\n", "one writer"]);
+    let mut list = desk.spawn("zpool list -H -o name,health", Stdio::null());
+    let mut says = BufReader::new(list.stderr.take().unwrap());
+    let mut line = String::new();
+    says.read_line(&mut line).unwrap();
+    assert_eq!(line, "tank is in use by another command; waiting up to 10 s\n");
     drop(held);
+    let list = list.wait_with_output().unwrap();
+    assert_eq!((list.status.code(), &*String::from_utf8_lossy(&list.stdout)), (Some(0), "tank\tONLINE\n"));
     desk.ok("zpool status tank");
     desk.export_and_judge("tank");
 }

@@ -31,6 +31,7 @@ impl Objset {
             self.raw_dnode_blocks.clear();
         }
         let mut delta = std::mem::take(&mut self.delta);
+        self.grown = super::room::Growth::default();
         delta.root = self.root;
         Ok(delta)
     }

@@ -333,6 +333,7 @@ impl Objset {
                 let at = offset + done as u64;
                 let (blkid, skip) = (at / size, (at % size) as usize);
                 let take = (size as usize - skip).min(data.len() - done);
+                os.admit_buffer(io, obj, o, blkid)?;
                 os.grow_for(o, 0, blkid)?;
                 if blkid > o.dn.maxblkid() {
                     o.dn.set_maxblkid(blkid);
@@ -365,6 +366,9 @@ impl Objset {
         io: &mut dyn BlockWriter,
         blocks: Vec<(ObjectId, u64, Vec<u8>, Form)>,
     ) -> Result<(), WriteError> {
+        if !blocks.is_empty() {
+            self.check_room(0)?;
+        }
         let mut new: Vec<NewBlock> = Vec::with_capacity(blocks.len());
         let mut places = Vec::with_capacity(blocks.len());
         for (obj, blkid, data, form) in blocks {
@@ -372,6 +376,7 @@ impl Objset {
             places.push((obj, blkid));
         }
         let written = io.write_batch(new)?;
+        self.admit_written(io, &places, &written)?;
         for ((obj, blkid), mut bp) in places.into_iter().zip(written) {
             self.with_obj_io(io, obj, |os, io, o| {
                 o.bufs.remove(&(0, blkid));

@@ -225,7 +225,8 @@ impl Dsl {
             }
             "refquota" => {
                 let ds = self.dataset(io, r.obj)?;
-                if n != 0 && n < ds.referenced_bytes {
+                let reserved = self.prop_number(io, r, "refreservation")?;
+                if n != 0 && (n < ds.referenced_bytes || n < reserved) {
                     return Err(DslError::NoSpace);
                 }
                 Ok(false)
@@ -241,11 +242,19 @@ impl Dsl {
         }
     }
 
-    /// `dsl_dir_set_reservation_sync_impl`: the parent is charged with the part not used yet.
+    /// `dsl_dir_set_reservation_check`, `dsl_dir_set_reservation_sync_impl`: the parent is charged with the part
+    /// not used yet, and must have it.
     pub(crate) fn set_reservation(&mut self, io: &mut dyn BlockWriter, dir: u64, value: u64) -> Result<()> {
         let mut dd = self.dir(io, dir)?;
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let delta = signed(dd.used_bytes.max(value)) - signed(dd.used_bytes.max(dd.reserved));
+        let left = match dd.parent_obj {
+            0 => self.info.usable.saturating_sub(dd.used_bytes),
+            parent => self.dir_available(io, parent)?,
+        };
+        if delta > 0 && (u64::try_from(delta).unwrap_or(0) > left || (dd.quota > 0 && value > dd.quota)) {
+            return Err(DslError::NoSpace);
+        }
         dd.reserved = value;
         self.put_dir(io, dir, &dd)?;
         if dd.parent_obj != 0 {
@@ -255,7 +264,7 @@ impl Dsl {
         Ok(())
     }
 
-    /// `dsl_dataset_set_refreservation_sync_impl`.
+    /// `dsl_dataset_set_refreservation_check`, `dsl_dataset_set_refreservation_sync_impl`.
     pub(crate) fn set_refreservation(
         &mut self,
         io: &mut dyn BlockWriter,
@@ -267,8 +276,12 @@ impl Dsl {
         let unique = if ds.flags & DS_FLAG_UNIQUE_ACCURATE != 0 { ds.unique_bytes } else { 0 };
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let delta = signed(value.saturating_sub(unique)) - signed(old.saturating_sub(unique));
-        if delta > 0 && u64::try_from(delta).unwrap_or(0) > self.dir_available(io, head.dir)? {
-            return Err(DslError::NoSpace);
+        if delta > 0 {
+            let quota = self.prop_number(io, head, "refquota")?;
+            let more = u64::try_from(delta).unwrap_or(0);
+            if more > self.dir_available(io, head.dir)? || (quota > 0 && value > quota) {
+                return Err(DslError::NoSpace);
+            }
         }
         self.diduse(io, head.dir, Used::RefRsrv, Space { used: delta, ..Space::default() })
     }

@@ -1,14 +1,17 @@
 //! A cache of metadata blocks in their logical form, least recently used first out, bounded in bytes.
 //!
-//! Keyed by place, birth and checksum: a block rewritten in place within a txg has another checksum, so a
-//! stale entry is never found.
+//! Invariants:
+//! 1. Keyed by place, birth and checksum: a block rewritten in place within a txg has another checksum, so a
+//!    stale entry is never found.
+//! 2. What was freed or rewritten is forgotten ([`Cache::forget_place`]): the cache holds no more than the
+//!    metadata that is in use, however many commits a long receive makes.
 
 use icecore_dmu::Want;
-use icecore_format::{Blkptr, Bookmark};
+use icecore_format::{Blkptr, Bookmark, Dva};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Which block in which form.
+/// Which block in which form. The place comes first, so that the entries of one place lie together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Key {
     dva: [u64; 2],
@@ -79,11 +82,46 @@ impl Cache {
     /// Forgets everything read with the key of `objset`.
     pub(crate) fn forget_objset(&mut self, objset: u64) {
         let keys: Vec<Key> = self.blocks.keys().filter(|k| k.objset == objset).copied().collect();
+        self.remove(&keys);
+    }
+    /// Forgets what lay at `place`: it was freed, or something else was written there.
+    pub(crate) fn forget_place(&mut self, place: &Dva) {
+        let dva = place.words();
+        let first = Key { dva, birth: 0, cksum: [0; 4], objset: 0, want: Want::Logical };
+        let from_there = self.blocks.range(first..).map(|(key, _)| *key);
+        let keys: Vec<Key> = from_there.take_while(|key| key.dva == dva).collect();
+        self.remove(&keys);
+    }
+    fn remove(&mut self, keys: &[Key]) {
         for key in keys {
-            if let Some((gone, used)) = self.blocks.remove(&key) {
+            if let Some((gone, used)) = self.blocks.remove(key) {
                 self.by_use.remove(&used);
                 self.bytes -= gone.len();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(place: u64, birth: u64, want: Want) -> Key {
+        Key { dva: [1, place], birth, cksum: [7; 4], objset: 3, want }
+    }
+
+    #[test]
+    fn a_freed_place_is_forgotten_in_all_its_versions_and_no_other_is() {
+        let mut cache = Cache::new(1 << 20);
+        let block: Arc<[u8]> = vec![0; 4096].into();
+        let there = [key(8, 1, Want::Logical), key(8, 2, Want::Logical), key(8, 2, Want::NoKey)];
+        let others = [key(7, 9, Want::NoKey), key(9, 0, Want::Logical)];
+        for key in there.iter().chain(&others) {
+            cache.put(*key, &block);
+        }
+        cache.forget_place(&Dva::from_words([1, 8]));
+        assert!(there.iter().all(|key| cache.get(key).is_none()));
+        assert!(others.iter().all(|key| cache.get(key).is_some()));
+        assert_eq!((cache.bytes, cache.by_use.len()), (2 * 4096, 2));
     }
 }

@@ -147,6 +147,12 @@ impl Io {
             cache.forget_objset(objset);
         }
     }
+    /// Forgets what is cached of a block that is freed, or rewritten in its place.
+    fn forget_block(&self, bp: &Blkptr) {
+        if let (Some(place), Ok(mut cache)) = (bp.dva.first(), self.cache.lock()) {
+            cache.forget_place(place);
+        }
+    }
 
     /// Why nothing can be written any more, if so.
     #[must_use]

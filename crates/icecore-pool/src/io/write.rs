@@ -114,12 +114,18 @@ impl Io {
             && old.psize() == bp.psize()
             && old.dvas().len() == copies;
         if in_place {
+            self.forget_block(old);
             bp.dva = old.dva;
             out.extend(split(bp, data));
             return Ok(());
         }
-        if new.at.objset != 0 && self.alloc.space().available() < bp.psize() * copies as u64 {
-            return Err(WriteError::NoSpace);
+        if new.at.objset != 0 {
+            let space = self.alloc.space();
+            let metadata = new.level > 0 || new.kind.is_metadata();
+            let left = if metadata { space.available_for_metadata() } else { space.available() };
+            if left < bp.psize() * copies as u64 {
+                return Err(WriteError::NoSpace);
+            }
         }
         match self.try_allocate(bp.psize(), copies, new.at.objset != 0) {
             Ok(dvas) => {
@@ -243,6 +249,7 @@ impl BlockWriter for Io {
         for dva in self.places(bp)? {
             self.alloc.free(&dva)?;
         }
+        self.forget_block(bp);
         Ok(())
     }
 }

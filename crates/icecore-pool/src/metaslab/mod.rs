@@ -254,6 +254,12 @@ impl Space {
     pub fn available(&self) -> u64 {
         self.free().saturating_sub(self.slop())
     }
+    /// Bytes that the metadata of datasets may still take: half of what is kept back is for what frees, and for
+    /// the pointers to data that found a place (`ZFS_SPACE_CHECK_RESERVED`, dsl_synctask.h).
+    #[must_use]
+    pub fn available_for_metadata(&self) -> u64 {
+        self.free().saturating_sub(self.slop() / 2)
+    }
 }
 
 /// All of a pool's metaslabs.

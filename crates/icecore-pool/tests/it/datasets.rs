@@ -5,6 +5,7 @@
 //! that of the `NAME.expected` folders (at any depth below) with what `zfs get` and `zfs list` said.
 
 use crate::support::{create, disks, env, host, judge, open};
+use icecore_check::zoo;
 use icecore_dmu::{BlockStore, NewObject};
 use icecore_dsl::{Feature, KeyForm, NewKey};
 use icecore_env::{Access, Device, FileDevice};
@@ -12,97 +13,23 @@ use icecore_format::{ObjectId, ObjectType};
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_transform::crypt::{Suite, WrappingKey};
 use icecore_vdev::create::NewKind;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-fn find_dir(under: &Path, name: &str) -> Option<PathBuf> {
-    for entry in std::fs::read_dir(under).ok()?.flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            if entry.file_name() == name {
-                return Some(path);
-            }
-            if let Some(found) = find_dir(&path, name) {
-                return Some(found);
-            }
-        }
-    }
-    None
-}
-
-/// Values that differ between a mounted dataset of a pool in use and the same at rest: the export itself
-/// changed the pool's own space, and some things are in OpenZFS's memory only.
-fn at_rest(name: &str, prop: &str) -> bool {
-    let root = !name.contains(['/', '@', '#']);
-    let by_mos = ["used", "usedbychildren", "logicalused", "compressratio"];
-    ["mounted", "available", "keystatus", "snapshots_changed"].contains(&prop)
-        || root && by_mos.contains(&prop)
-}
-
-/// Lines of `zfs get` that we print otherwise or not at all.
-fn compare(pool: &Pool, expected: &str) -> Vec<String> {
-    let mut theirs: BTreeMap<&str, Vec<(&str, &str, &str)>> = BTreeMap::new();
-    for line in expected.lines() {
-        let f: Vec<&str> = line.split('\t').collect();
-        theirs.entry(f[0]).or_default().push((f[1], f[2], f[3]));
-    }
-    let mut bad = Vec::new();
-    for (name, rows) in theirs {
-        let ours = match pool.dsl.props(pool.io(), name) {
-            Ok(ours) => ours,
-            Err(e) => {
-                bad.push(format!("{name}: {e}"));
-                continue;
-            }
-        };
-        let ours: Vec<(String, String, String)> =
-            ours.into_iter().map(|r| (r.name, r.value, r.source.text())).collect();
-        for (prop, value, source) in &rows {
-            let row = ours.iter().find(|(n, ..)| n == prop);
-            let same = row.is_some_and(|(_, v, s)| v == value && s == source);
-            // Mounting `/` read-only or without devices shows as «temporary».
-            if !same && !at_rest(name, prop) && *source != "temporary" {
-                bad.push(format!("{name} {prop}: theirs {value} {source}, ours {row:?}"));
-            }
-        }
-        for (prop, value, source) in &ours {
-            if !rows.iter().any(|(p, ..)| p == prop) {
-                bad.push(format!("{name} {prop}: only ours: {value} {source}"));
-            }
-        }
-        let order: Vec<&str> = rows.iter().map(|r| r.0).collect();
-        let mine: Vec<&str> = ours.iter().map(|r| r.0.as_str()).filter(|p| order.contains(p)).collect();
-        if order.iter().filter(|p| mine.contains(p)).ne(mine.iter()) {
-            bad.push(format!("{name}: properties in another order"));
-        }
-    }
-    bad
-}
 
 #[test]
 fn every_property_as_openzfs_prints_it() {
     let mut expected = vec![icecore_check::fixture::tests_data()];
-    expected.extend(std::env::var_os("ICECORE_ZOO_EXPECTED").map(PathBuf::from));
+    expected.extend(zoo::folders().map(|(_, expected)| expected));
     let mut bad = Vec::new();
-    for name in ["main", "crypt", "codecs", "shapes", "nofeat", "v28", "gang"] {
-        let Some(image) = icecore_check::fixture::zoo(&format!("{name}.img")) else { continue };
-        let dirs = expected.iter().find_map(|under| find_dir(under, &format!("{name}.expected")));
-        let Some(get) = dirs.and_then(|dir| std::fs::read_to_string(dir.join("get.tsv")).ok()) else {
+    for image in zoo::IMAGES {
+        let name = image.pool;
+        let Some(files) = crate::walk::zoo(image.files) else { continue };
+        let dir = expected.iter().find_map(|under| zoo::find(under, &format!("{name}.expected")));
+        let Some(get) = dir.and_then(|dir| std::fs::read_to_string(dir.join("get.tsv")).ok()) else {
             eprintln!("SKIPPED: no {name}.expected/get.tsv in the repository or below ICECORE_ZOO_EXPECTED");
             continue;
         };
-        let device = Arc::new(FileDevice::open(&image, Access::ReadOnly).unwrap()) as Arc<dyn Device>;
-        let spec = OpenSpec {
-            devices: vec![device],
-            pool: None,
-            mode: Mode::ReadOnly,
-            force: true,
-            host: host(),
-            max_txg: None,
-        };
-        let pool = Pool::open(env(1), spec).unwrap();
-        let wrong = compare(&pool, &get);
+        let pool = zoo::open(&files).unwrap();
+        let wrong = zoo::compare_get(&pool, &get, image.unsettled);
         eprintln!("{name}: {} lines, {} differ", get.lines().count(), wrong.len());
         bad.extend(wrong);
     }

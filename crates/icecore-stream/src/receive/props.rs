@@ -327,7 +327,8 @@ fn sent_name<'a>(ask: &Ask<'a>) -> &'a str {
 
 /// An error that does not make the receive fail, unless the txg is lost with it.
 fn soft(warnings: &mut Vec<String>, what: &str, e: ReceiveError) -> Result<()> {
-    if super::is_write(&e) && !matches!(e, ReceiveError::Dsl(icecore_dsl::DslError::NoSpace)) {
+    use icecore_dsl::DslError::{NoSpace, Quota};
+    if super::is_write(&e) && !matches!(e, ReceiveError::Dsl(NoSpace | Quota)) {
         return Err(e);
     }
     warnings.push(format!("{what}: {e}"));

@@ -10,6 +10,7 @@ mod power;
 mod progress;
 mod refusals;
 mod rules;
+mod space;
 #[allow(dead_code)]
 mod support;
 mod zoo;
