@@ -8,6 +8,10 @@ use icecore_dmu::BlockStore;
 use icecore_zpl::{Extent, FileKind, Filesystem, Result, Step, Walk, Xattr, Znode};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Files above this are not hashed (`-size -100M` counts begun mebibytes).
 const HASHED_MAX: u64 = 99 << 20;
@@ -34,32 +38,106 @@ struct Lists {
 pub fn manifest(io: &dyn BlockStore, top: &Mounted) -> Result<Vec<u8>> {
     let mut lists = Lists::default();
     lists.add(io, top, b"./")?;
-    lists.entries.sort();
-    lists.hashes.sort();
-    lists.xattrs.sort();
-    let mut out = Vec::new();
-    for (_, line) in &lists.entries {
-        out.extend_from_slice(line);
-    }
-    out.extend_from_slice(b"# sha256\n");
-    for (path, hash) in &lists.hashes {
-        let quoted = quote_sum(path);
-        if quoted != *path {
-            out.push(b'\\');
+    Ok(lists.text())
+}
+
+/// The manifest of what is below a folder of this machine.
+pub fn of_folder(folder: &Path) -> io::Result<Vec<u8>> {
+    let mut lists = Lists::default();
+    let mut folders = vec![(folder.to_path_buf(), b"./".to_vec())];
+    while let Some((folder, prefix)) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = [&prefix, entry.file_name().as_bytes()].concat();
+            lists.file(&entry.path(), &path)?;
+            if entry.file_type()?.is_dir() {
+                folders.push((entry.path(), [&path, &b"/"[..]].concat()));
+            }
         }
-        out.extend_from_slice(hash.as_bytes());
-        out.extend_from_slice(b"  ");
-        out.extend_from_slice(&quoted);
-        out.push(b'\n');
     }
-    out.extend_from_slice(b"# xattr\n");
-    for (_, block) in &lists.xattrs {
-        out.extend_from_slice(block);
+    Ok(lists.text())
+}
+
+/// Extended attributes of a file of this machine, links not followed.
+fn xattrs_of(file: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    /// Linux allows no more names or values (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+    const XATTR_MAX: usize = 64 << 10;
+    let mut names = vec![0; XATTR_MAX];
+    let len = rustix::fs::llistxattr(file, &mut names[..])?;
+    names.truncate(len);
+    let mut out = Vec::new();
+    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let mut value = vec![0; XATTR_MAX];
+        let len = rustix::fs::lgetxattr(file, name, &mut value[..])?;
+        value.truncate(len);
+        out.push((name.to_vec(), value));
     }
+    out.sort();
     Ok(out)
 }
 
 impl Lists {
+    fn text(mut self) -> Vec<u8> {
+        self.entries.sort();
+        self.hashes.sort();
+        self.xattrs.sort();
+        let mut out = Vec::new();
+        for (_, line) in &self.entries {
+            out.extend_from_slice(line);
+        }
+        out.extend_from_slice(b"# sha256\n");
+        for (path, hash) in &self.hashes {
+            let quoted = quote_sum(path);
+            if quoted != *path {
+                out.push(b'\\');
+            }
+            out.extend_from_slice(hash.as_bytes());
+            out.extend_from_slice(b"  ");
+            out.extend_from_slice(&quoted);
+            out.push(b'\n');
+        }
+        out.extend_from_slice(b"# xattr\n");
+        for (_, block) in &self.xattrs {
+            out.extend_from_slice(block);
+        }
+        out
+    }
+
+    /// A file of this machine.
+    fn file(&mut self, file: &Path, path: &[u8]) -> io::Result<()> {
+        let meta = file.symlink_metadata()?;
+        let kind = FileKind::from_mode(u64::from(meta.mode()))
+            .ok_or_else(|| io::Error::other(format!("mode {:o}", meta.mode())))?;
+        let target = match kind {
+            FileKind::Symlink => std::fs::read_link(file)?.as_os_str().as_bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        let key = [path, b"\t", &target].concat();
+        let head = format!(
+            "{} {:o} {} {} {} {}.{:09}0 {} ",
+            kind.find_letter(),
+            meta.mode() & 0o7777,
+            meta.uid(),
+            meta.gid(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.nlink()
+        );
+        let line = [head.as_bytes(), &key, b"\n"].concat();
+        self.entries.push((key, line));
+        if kind == FileKind::Regular && meta.size() <= HASHED_MAX {
+            self.hashes.push((path.to_vec(), sha256_of(&std::fs::read(file)?)));
+        }
+        if matches!(kind, FileKind::Regular | FileKind::Directory) {
+            let shown = xattrs_of(file)?;
+            if !shown.is_empty() {
+                self.xattrs.push((path.to_vec(), xattr_block(path, &shown)));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, io: &dyn BlockStore, top: &Mounted, prefix: &[u8]) -> Result<()> {
         let fs = &top.fs;
         let mut walk = Walk::new(fs, io, fs.znode(io, fs.root())?)?;

@@ -11,6 +11,7 @@ mod commands;
 mod demo;
 mod fail;
 mod files;
+mod fuse;
 mod human;
 mod inspect;
 mod keys;
@@ -36,6 +37,9 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
   icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]
                           files in a pool, without mounting it
+  icecore mount [-fr] POOL[/FS[@SNAP]] DIR
+                          files in a pool, mounted for reading; -r with the file systems below,
+                          -f served by this process. Ends with: icecore unmount DIR
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -69,6 +73,8 @@ fn icecore(args: &[String]) -> Outcome {
     };
     let help = rest.iter().take_while(|a| *a != "--").any(|a| matches!(a.as_str(), "--help" | "-h" | "-?"));
     match command.as_str() {
+        "mount" if help => usage(&format!("usage:\n\ticecore {}\n", fuse::MOUNT_USAGE)),
+        "unmount" | "umount" if help => usage(&format!("usage:\n\ticecore {}\n", fuse::UNMOUNT_USAGE)),
         "sync" if help => usage(sync::HELP),
         "demo" if help => usage(demo::HELP),
         "zfs" => zfs::run(rest),
@@ -77,6 +83,8 @@ fn icecore(args: &[String]) -> Outcome {
         "stream" => stream::run(rest),
         "inspect" => inspect::run(rest),
         "demo" => demo::run(rest),
+        "mount" => fuse::mount(rest),
+        "unmount" | "umount" => fuse::unmount(rest),
         "version" | "--version" | "-V" => version(rest),
         "help" | "--help" | "-h" => match rest.first().map(String::as_str) {
             Some("sync") => usage(sync::HELP),

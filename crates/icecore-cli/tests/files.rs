@@ -247,3 +247,35 @@ fn ten_thousand_small_files() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     assert_eq!(fs::read(one.join("file-7")).unwrap(), data(7));
 }
+
+#[test]
+fn mounted_by_command() {
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    if !root || device.is_err() {
+        eprintln!("SKIPPED: /dev/fuse cannot be used by root here: NOTHING WAS MOUNTED");
+        return;
+    }
+    let bench = Bench::new("mount");
+    let dir = bench.dir.join("mnt");
+    fs::create_dir(&dir).unwrap();
+    let at = dir.display().to_string();
+    let (status, why) = bench.fails("wrong\n", &["mount", "main/encrypted/docs", &at]);
+    assert_eq!(status, 1, "{why}");
+    assert!(why.starts_with("cannot mount 'main/encrypted/docs': "), "{why}");
+    assert_eq!(
+        bench.fails("", &["unmount", &at]),
+        (1, format!("cannot unmount '{at}': not currently mounted\n"))
+    );
+    bench.ok(&["mount", "main/encrypted/docs", &at]);
+    let copied = fs::read(dir.join("diary.txt")).unwrap();
+    assert_eq!(copied, bench.ok(&["cat", "main/encrypted/docs:diary.txt"]), "others read meanwhile");
+    let inside = fs::File::open(dir.join("diary.txt")).unwrap();
+    assert_eq!(
+        bench.fails("", &["unmount", &at]).1,
+        format!("cannot unmount '{at}': pool or dataset is busy\n")
+    );
+    drop(inside);
+    bench.ok(&["unmount", &at]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}

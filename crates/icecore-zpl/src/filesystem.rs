@@ -10,9 +10,8 @@ use icecore_dmu::{BlockStore, Objset, ReadError};
 use icecore_format::dnode::{SLOT, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{Bookmark, Dnode, ObjectId, ObjectType};
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The master node is always the first object (`MASTER_NODE_OBJ`).
 const MASTER_NODE: ObjectId = ObjectId(1);
@@ -44,7 +43,7 @@ pub struct Filesystem {
     folding: Folding,
     utf8_only: bool,
     fuid_table: Option<ObjectId>,
-    dnode_blocks: RefCell<BTreeMap<u64, Arc<[u8]>>>,
+    dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
 }
 
 impl Filesystem {
@@ -87,7 +86,7 @@ impl Filesystem {
             folding,
             utf8_only: number("utf8only").unwrap_or(0) != 0,
             fuid_table: number("FUID").filter(|f| *f != 0).map(ObjectId),
-            dnode_blocks: RefCell::default(),
+            dnode_blocks: Mutex::default(),
             os,
         })
     }
@@ -183,7 +182,7 @@ impl Filesystem {
             return Ok(self.os.dnode(io, id)?);
         }
         let blkid = id.0 / SLOTS_PER_BLOCK;
-        let known = self.dnode_blocks.borrow().get(&blkid).cloned();
+        let known = self.kept().get(&blkid).cloned();
         let block = match known {
             Some(block) => block,
             None => {
@@ -199,8 +198,13 @@ impl Filesystem {
         Ok(Dnode::parse(bytes.ok_or(ReadError::NoObject(id))?)?)
     }
 
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<[u8]>>> {
+        // Blocks come and go whole: what a panic elsewhere left is as good as before.
+        self.dnode_blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep_dnode_block(&self, blkid: u64, block: &Arc<[u8]>) {
-        let mut blocks = self.dnode_blocks.borrow_mut();
+        let mut blocks = self.kept();
         if blocks.len() >= DNODE_BLOCKS_MAX {
             blocks.clear();
         }
@@ -212,7 +216,7 @@ impl Filesystem {
     fn load_dnode_blocks(&self, io: &dyn BlockStore, ids: &[ObjectId]) {
         let wanted: BTreeSet<u64> = ids.iter().map(|id| id.0 / SLOTS_PER_BLOCK).collect();
         let missing: Vec<u64> = {
-            let blocks = self.dnode_blocks.borrow();
+            let blocks = self.kept();
             wanted.into_iter().filter(|b| !blocks.contains_key(b)).take(DNODE_BLOCKS_MAX).collect()
         };
         if self.os.is_dirty() || missing.len() < 2 {
@@ -226,8 +230,8 @@ impl Filesystem {
                 batch.push((bp, Bookmark { objset: self.os.id(), object: ObjectId(0), level: 0, blkid }));
             }
         }
-        if self.dnode_blocks.borrow().len() + batch.len() > DNODE_BLOCKS_MAX {
-            self.dnode_blocks.borrow_mut().clear();
+        if self.kept().len() + batch.len() > DNODE_BLOCKS_MAX {
+            self.kept().clear();
         }
         for ((_, at), read) in batch.iter().zip(io.read_many(&batch, self.os.want())) {
             if let Ok(block) = read {

@@ -1,0 +1,79 @@
+//! Data blocks that were read, for the requests to come: least recently used first out, bounded in bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes kept.
+const BYTES_MAX: usize = 64 << 20;
+/// What an entry costs besides its bytes.
+const ENTRY_COST: usize = 256;
+
+/// Opening of a file system, object, block.
+pub(crate) type Key = (u64, u64, u64);
+/// The bytes; `None` for a hole.
+pub(crate) type Block = Option<Arc<[u8]>>;
+
+#[derive(Default)]
+pub(crate) struct Blocks {
+    blocks: BTreeMap<Key, (Block, u64)>,
+    by_use: BTreeMap<u64, Key>,
+    clock: u64,
+    bytes: usize,
+}
+
+fn cost(block: &Block) -> usize {
+    ENTRY_COST + block.as_ref().map_or(0, |b| b.len())
+}
+
+impl Blocks {
+    /// The block, if it is here.
+    pub fn get(&mut self, key: Key) -> Option<Block> {
+        self.clock += 1;
+        let (block, used) = self.blocks.get_mut(&key)?;
+        self.by_use.remove(used);
+        *used = self.clock;
+        self.by_use.insert(self.clock, key);
+        Some(block.clone())
+    }
+    /// Keeps a block.
+    pub fn put(&mut self, key: Key, block: Block) {
+        self.clock += 1;
+        self.bytes += cost(&block);
+        self.by_use.insert(self.clock, key);
+        if let Some((old, used)) = self.blocks.insert(key, (block, self.clock)) {
+            self.bytes -= cost(&old);
+            self.by_use.remove(&used);
+        }
+        while self.bytes > BYTES_MAX {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            if let Some((old, _)) = self.blocks.remove(&oldest) {
+                self.bytes -= cost(&old);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_last_stays() {
+        let mut b = Blocks::default();
+        let big = || Some(Arc::from(vec![0_u8; 1 << 20]));
+        b.put((1, 1, 0), big());
+        for i in 1..60 {
+            b.put((1, 1, i), big());
+        }
+        assert!(b.get((1, 1, 0)).is_some());
+        for i in 60..100 {
+            b.put((1, 1, i), big());
+        }
+        assert!(b.get((1, 1, 0)).is_some());
+        assert!(b.get((1, 1, 1)).is_none());
+        assert!(b.bytes <= BYTES_MAX);
+        b.put((1, 1, 0), None);
+        assert_eq!(b.get((1, 1, 0)), Some(None));
+        assert_eq!(b.blocks.len(), b.by_use.len());
+    }
+}
