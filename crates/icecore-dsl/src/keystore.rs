@@ -373,6 +373,16 @@ impl Dsl {
         }
     }
 
+    /// `to` becomes the encryption root in the place of `from`, for all that hangs on it
+    /// (`dsl_dataset_promote_crypt_sync`).
+    pub(crate) fn move_root(&mut self, io: &mut dyn BlockWriter, from: u64, to: u64) -> Result<()> {
+        self.rewrap(io, from, from, to, None)?;
+        if let Some(key) = self.wrapping.remove(&from) {
+            self.wrapping.insert(to, key);
+        }
+        Ok(())
+    }
+
     fn rewrap_check(&self, io: &dyn BlockStore, head: DatasetRef) -> Result<u64> {
         let root = self.encryption_root(io, head.dir)?.ok_or(DslError::Key(KeyError::NotEncrypted))?;
         if self.is_clone(&self.dir(io, head.dir)?) {
@@ -408,7 +418,8 @@ impl Dsl {
         let mut seen = BTreeSet::new();
         let mut todo = vec![(top, false)];
         while let Some((dir, skip)) = todo.pop() {
-            if !seen.insert(dir) {
+            // A clone below its own root is met twice: as a child, when it is left alone, and as a clone.
+            if !seen.insert((dir, skip)) {
                 continue;
             }
             let dd: Dir = self.dir(io, dir)?;

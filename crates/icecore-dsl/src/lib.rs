@@ -25,6 +25,7 @@ mod lookup;
 mod mos;
 pub mod name;
 pub mod phys;
+mod promote;
 pub mod prop;
 pub mod resume;
 pub mod snapshot;

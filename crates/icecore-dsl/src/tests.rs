@@ -1,6 +1,8 @@
 //! Histories of datasets on a store in memory, each txg checked against what a walk over all blocks finds:
 //! nothing leaked, nothing freed too early, and every sum of the accounting right.
 
+mod promote;
+
 use crate::destroy::Walk;
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Used};
 use crate::prop::SetSource;
