@@ -304,20 +304,28 @@ impl Dsl {
         self.prop_set_raw(io, head, "keylocation", &location, SetSource::Local)
     }
 
-    /// Gives a fresh head below an encrypted dataset data keys of its own under the parent's root.
+    /// Gives a fresh head below an encrypted dataset data keys of its own under the parent's root,
+    /// of its suite or another.
     pub(crate) fn key_inherit(
         &mut self,
         io: &mut dyn BlockWriter,
         head: DatasetRef,
         parent: u64,
+        suite: Option<Suite>,
     ) -> Result<()> {
-        let Some(root) = self.encryption_root(io, parent)? else { return Ok(()) };
+        let Some(root) = self.encryption_root(io, parent)? else {
+            return match suite {
+                Some(_) => Err(DslError::Key(KeyError::NotEncrypted)),
+                None => Ok(()),
+            };
+        };
         let Some(key) = self.wrapping.get(&root).cloned() else {
             return Err(DslError::Key(KeyError::NotLoaded(self.dir_name(io, root)?)));
         };
-        let suite = self.key_stats(io, parent)?.map_or(0, |k| k.suite);
-        let suite = Suite::from_number(suite)
-            .ok_or_else(|| DslError::Unsupported(format!("encryption suite {suite}")))?;
+        let above = self.key_stats(io, parent)?.map_or(0, |k| k.suite);
+        let suite = suite
+            .or_else(|| Suite::from_number(above))
+            .ok_or_else(|| DslError::Unsupported(format!("encryption suite {above}")))?;
         let form = self.key_form(io, root)?;
         let keys = self.generate(suite);
         let stored = self.wrap(&keys, &key, form)?;

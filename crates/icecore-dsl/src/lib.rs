@@ -34,9 +34,11 @@ pub mod swap;
 mod sync;
 #[cfg(test)]
 mod tests;
+pub mod volume;
 pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
+pub use create::{NewContents, NewCrypt};
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};

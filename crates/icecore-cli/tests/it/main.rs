@@ -4,6 +4,7 @@
 
 mod datasets;
 mod keys;
+mod props;
 mod receive;
 mod scrub;
 mod send;
@@ -11,5 +12,6 @@ mod story;
 mod streams;
 mod support;
 mod sync;
+mod volumes;
 mod wrong;
 mod zpool;
