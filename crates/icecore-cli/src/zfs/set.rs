@@ -74,10 +74,10 @@ fn unset(prop: &str, e: &DslError) -> String {
 fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
     let mut last = Ok(());
     for name in names {
-        if let Err(fail) = one(name) {
-            if let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(fail)) {
-                eprintln!("{message}");
-            }
+        if let Err(fail) = one(name)
+            && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(fail))
+        {
+            eprintln!("{message}");
         }
     }
     last
