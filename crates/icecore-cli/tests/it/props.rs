@@ -8,9 +8,11 @@ const ONE_OF: &str = "must be one of";
 const NUMBER: &str = "bad numeric value 'x'";
 const BLOCK: &str = "must be power of 2 from 512B to 16M";
 
+type Row = (&'static str, &'static str, &'static str, &'static str, Option<(&'static str, &'static str)>);
+
 /// Property, dataset, a value and how `get -p` shows it, a bad value and the words of its refusal (none: any
 /// text is taken).
-const TABLE: &[(&str, &str, &str, &str, Option<(&str, &str)>)] = &[
+const TABLE: &[Row] = &[
     ("quota", "tank/fs", "64M", "67108864", Some(("1", "size is less than current used or reserved space"))),
     ("quota", "tank/fs", "none", "0", Some(("0", "use 'none' to disable quota/refquota"))),
     (
