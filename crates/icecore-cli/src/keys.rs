@@ -359,7 +359,10 @@ pub struct CryptoProps {
 impl CryptoProps {
     /// Takes a property if it is one of these.
     pub fn take(&mut self, name: &str, value: &str) -> Outcome<bool> {
-        let bad = || Fail::new(format!("'{name}' cannot be '{value}'"));
+        let bad = || {
+            let words = icecore_dsl::prop::table::values(name);
+            Fail::new(format!("'{name}' must be one of '{words}'"))
+        };
         match name {
             "encryption" => {
                 self.suite = Some(match value {
@@ -378,16 +381,18 @@ impl CryptoProps {
             }
             "keylocation" => {
                 if matches!(Location::parse(value)?, Location::File(p) if !p.is_absolute()) {
-                    return Err(bad());
+                    return Err(Fail::new("invalid keylocation"));
                 }
                 self.keylocation = Some(value.into());
             }
             "pbkdf2iters" => {
-                let n: u64 = value.parse().map_err(|_| bad())?;
-                if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&n) {
-                    return Err(Fail::new(format!(
-                        "'pbkdf2iters' must be at least {ITERATIONS_MIN} and at most {ITERATIONS_MAX}"
-                    )));
+                let n: u64 = icecore_dsl::prop::size(value).map_err(|e| Fail::new(e.to_string()))?;
+                if n < ITERATIONS_MIN {
+                    return Err(Fail::new(format!("minimum pbkdf2 iterations is {ITERATIONS_MIN}")));
+                }
+                // More would keep whoever wants the key waiting for hours.
+                if n > ITERATIONS_MAX {
+                    return Err(Fail::new(format!("'pbkdf2iters' is at most {ITERATIONS_MAX} here")));
                 }
                 self.iters = Some(n);
             }

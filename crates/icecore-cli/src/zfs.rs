@@ -8,6 +8,7 @@ mod get;
 mod hold;
 mod key;
 mod list;
+mod promote;
 mod receive;
 mod rename;
 mod rollback;
@@ -31,6 +32,7 @@ const COMMANDS: &[Command] = &[
     (&["snapshot", "snap"], snapshot::run, snapshot::USAGE),
     (&["rollback"], rollback::run, rollback::USAGE),
     (&["clone"], clone::run, clone::USAGE),
+    (&["promote"], promote::run, promote::USAGE),
     (&["rename"], rename::run, rename::USAGE),
     (&["bookmark"], bookmark::run, bookmark::USAGE),
     (&["list"], list::run, list::USAGE),
@@ -64,6 +66,13 @@ pub fn reason(e: &DslError) -> String {
         DslError::Key(KeyError::NotLoaded(_)) => "encryption key not loaded".into(),
         other => other.to_string(),
     }
+}
+
+/// The name of a snapshot or bookmark where a file system or volume is wanted (`zfs_validate_name`,
+/// libzfs_dataset.c).
+pub fn not_a_dataset(name: &str) -> Fail {
+    let (what, mark) = if name.contains('@') { ("snapshot", '@') } else { ("bookmark", '#') };
+    Fail::new(format!("cannot open '{name}': {what} delimiter '{mark}' is not expected here"))
 }
 
 /// `cannot VERB 'NAME': REASON`.

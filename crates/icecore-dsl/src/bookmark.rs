@@ -238,12 +238,6 @@ impl Dsl {
         let Found::Bookmark { head, name, phys } = self.lookup(io, full)? else {
             return Err(DslError::Name(format!("'{full}' is not a bookmark name")));
         };
-        let table = self.bookmark_table(io, head.obj)?;
-        if let Some(ZapValue::U64(w)) = self.zap_get(io, table, &name)?
-            && w.len() > WORDS_V1
-        {
-            self.feature_decr(io, Feature::BOOKMARK_V2)?;
-        }
         if phys.has_freed_before_next() {
             let others = self
                 .bookmarks_of(io, head.obj)?
@@ -255,14 +249,51 @@ impl Dsl {
                 self.remove_clones_key(io, head.dir, phys.creation_txg)?;
                 self.deadlist_remove_key(io, ds.deadlist_obj, phys.creation_txg)?;
             }
-            self.feature_decr(io, Feature::BOOKMARK_WRITTEN)?;
         }
         self.redaction_list_free(io, &phys)?;
-        self.zap_del(io, table, &name)?;
+        self.bookmark_take_out(io, head.obj, &name, &phys)
+    }
+
+    /// Bookmarks up to `txg` go from one head to another, as the snapshots they were made of
+    /// (`dsl_dataset_promote_sync`).
+    pub(crate) fn bookmarks_move(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        from: u64,
+        to: u64,
+        txg: u64,
+    ) -> Result<()> {
+        for (name, mark) in self.bookmarks_of(io, from)? {
+            if mark.creation_txg <= txg {
+                self.bookmark_take_out(io, from, &name, &mark)?;
+                self.bookmark_add(io, to, &name, &mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a bookmark out of its table; the table goes with the last one.
+    fn bookmark_take_out(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        head: u64,
+        name: &str,
+        mark: &BookmarkPhys,
+    ) -> Result<()> {
+        let table = self.bookmark_table(io, head)?;
+        if let Some(ZapValue::U64(w)) = self.zap_get(io, table, name)?
+            && w.len() > WORDS_V1
+        {
+            self.feature_decr(io, Feature::BOOKMARK_V2)?;
+        }
+        if mark.has_freed_before_next() {
+            self.feature_decr(io, Feature::BOOKMARK_WRITTEN)?;
+        }
+        self.zap_del(io, table, name)?;
         if self.zap_count(io, table)? == 0 {
             self.free_obj(io, table)?;
             self.feature_decr(io, Feature::BOOKMARKS)?;
-            self.zap_del(io, head.obj, FIELD)?;
+            self.zap_del(io, head, FIELD)?;
         }
         Ok(())
     }

@@ -12,15 +12,44 @@ use crate::name;
 use crate::phys::{
     DD_FLAG_USED_BREAKDOWN, DS_FLAG_CI_DATASET, DS_FLAG_INCONSISTENT, DS_FLAG_UNIQUE_ACCURATE, Dataset, Dir,
 };
-use crate::prop::{SetSource, parse_new};
+use crate::prop::{SetSource, parse_new, parse_new_volume};
 use crate::{Chance, DIRECTORY, Dsl, FREE_DIR, MOS_DIR, NewKey, ORIGIN_DIR, PoolInfo, zpl};
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, Policy, Want, zap};
 use icecore_format::objset::ObjsetType;
+use icecore_format::units::MIN_BLOCK;
 use icecore_format::{ObjectId, ObjectType};
+use icecore_transform::crypt::Suite;
 
 const FS_COUNT: &str = "com.joyent:filesystem_count";
 pub(crate) const SNAP_COUNT: &str = "com.joyent:snapshot_count";
 const SNAPSHOTS_CHANGED: &str = "com.ixsystems:snapshots_changed";
+
+/// What a new dataset is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewContents {
+    /// The objects of an empty file system.
+    Filesystem,
+    /// The objects of an empty volume.
+    Volume {
+        /// Bytes, a multiple of the block size.
+        size: u64,
+        /// Bytes of a block.
+        block: u64,
+    },
+}
+
+/// How a new dataset is encrypted.
+#[derive(Clone, Copy)]
+pub enum NewCrypt<'a> {
+    /// As its parent, under its key.
+    Inherit,
+    /// Under its parent's key, with a suite of its own.
+    Suite(Suite),
+    /// Not, whatever the parent is.
+    Off,
+    /// As an encryption root.
+    Root(&'a NewKey),
+}
 
 impl Dsl {
     /// The DSL of a new pool in txg 4: object directory, special directories, origin snapshot, features,
@@ -253,7 +282,7 @@ impl Dsl {
         path: &str,
         props: &[(&str, &str)],
     ) -> Result<DatasetRef> {
-        self.create_with(io, path, props, None)
+        self.create_dataset(io, path, NewContents::Filesystem, props, NewCrypt::Inherit)
     }
 
     /// The same as an encryption root of its own (`zfs create -o encryption=…`).
@@ -264,40 +293,78 @@ impl Dsl {
         props: &[(&str, &str)],
         key: &NewKey,
     ) -> Result<DatasetRef> {
-        self.new_key_check(io, key)?;
-        self.create_with(io, path, props, Some(key))
+        self.create_dataset(io, path, NewContents::Filesystem, props, NewCrypt::Root(key))
     }
 
-    fn create_with(
+    /// A new, empty file system or volume with local properties, encrypted as asked for
+    /// (`dmu_objset_create_check`, `dmu_objset_create_crypt_check`, dsl_crypt.c).
+    pub fn create_dataset(
         &mut self,
         io: &mut dyn BlockWriter,
         path: &str,
+        contents: NewContents,
         props: &[(&str, &str)],
-        key: Option<&NewKey>,
+        crypt: NewCrypt<'_>,
     ) -> Result<DatasetRef> {
         let (parent, last) = self.create_check(io, path)?;
         let mut zpl_props = zpl::ZplProps::default();
         let mut rest = Vec::new();
         for (name, value) in props {
-            if !zpl_props.take(name, value)? {
-                rest.push((*name, parse_new(name, value)?));
+            match contents {
+                NewContents::Filesystem if zpl_props.take(name, value)? => {}
+                NewContents::Filesystem => rest.push((*name, parse_new(name, value)?)),
+                NewContents::Volume { .. } => rest.push((*name, parse_new_volume(name, value)?)),
             }
         }
-        if key.is_none() {
-            let head = self.dir(io, parent)?.head_dataset_obj;
-            self.require_key(io, DatasetRef { obj: head, dir: parent, snapshot: false })?;
+        if let NewContents::Volume { size, block } = contents {
+            self.volume_check(io, size, block)?;
+        }
+        match crypt {
+            NewCrypt::Root(key) => self.new_key_check(io, key)?,
+            NewCrypt::Off => {}
+            NewCrypt::Inherit | NewCrypt::Suite(_) => {
+                let head = self.dir(io, parent)?.head_dataset_obj;
+                self.require_key(io, DatasetRef { obj: head, dir: parent, snapshot: false })?;
+            }
         }
         let flags = if zpl_props.folds_case() { DS_FLAG_CI_DATASET } else { 0 };
         let r = self.create_entry(io, parent, last, None, flags)?;
-        match key {
-            Some(key) => self.key_make(io, r, key)?,
-            None => self.key_inherit(io, r, parent)?,
+        match crypt {
+            NewCrypt::Root(key) => self.key_make(io, r, key)?,
+            NewCrypt::Inherit => self.key_inherit(io, r, parent, None)?,
+            NewCrypt::Suite(suite) => self.key_inherit(io, r, parent, Some(suite))?,
+            NewCrypt::Off => {}
         }
         for (name, value) in rest {
             self.prop_set_raw(io, r, name, &value, SetSource::Local)?;
         }
-        self.fill_filesystem(io, r.obj, &zpl_props)?;
+        match contents {
+            NewContents::Filesystem => self.fill_filesystem(io, r.obj, &zpl_props)?,
+            NewContents::Volume { size, block } => {
+                if let Some(f) = crate::block_size_feature(block) {
+                    self.activate_feature(io, r.obj, f)?;
+                }
+                let os = self.create_objset(io, r.obj, ObjsetType::Zvol, Want::Logical)?;
+                crate::volume::fill(io, os, size, block)?;
+            }
+        }
         Ok(r)
+    }
+
+    /// The rules of `zfs_create` (libzfs_dataset.c) for the size and block size of a volume.
+    fn volume_check(&self, io: &dyn BlockStore, size: u64, block: u64) -> Result<()> {
+        let bad = |why: String| Err(DslError::Invalid(why));
+        let max = self.max_block(io)?;
+        if !block.is_power_of_two() || !(MIN_BLOCK..=max).contains(&block) {
+            return bad(crate::prop::block_size("volblocksize", max));
+        }
+        if size == 0 {
+            return bad("volume size cannot be zero".into());
+        }
+        if !size.is_multiple_of(block) {
+            return bad("volume size must be a multiple of volume block size".into());
+        }
+        Ok(())
     }
 
     fn fill_filesystem(&mut self, io: &mut dyn BlockWriter, obj: u64, props: &zpl::ZplProps) -> Result<()> {

@@ -18,6 +18,10 @@ pub enum DslError {
     Busy(String),
     /// Other datasets depend on it: names of clones or children.
     Dependents(Vec<String>),
+    /// Names that what is to be taken over shares with what is there already.
+    Conflict(Vec<String>),
+    /// It would leave its encryption root; the text says how.
+    OutsideRoot(String),
     /// Newer snapshots or bookmarks stand in the way.
     NotLatest(String),
     /// The encryption key is not loaded, or a given key does not fit.
@@ -81,12 +85,17 @@ impl From<Corrupt> for DslError {
 impl fmt::Display for DslError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(why) | Self::Invalid(why) | Self::Unsupported(why) | Self::Busy(why) => {
+            Self::Name(why)
+            | Self::Invalid(why)
+            | Self::Unsupported(why)
+            | Self::Busy(why)
+            | Self::OutsideRoot(why) => {
                 write!(f, "{why}")
             }
             Self::NotFound(what) => write!(f, "{what} does not exist"),
             Self::Exists(what) => write!(f, "{what} exists already"),
             Self::Dependents(names) => write!(f, "others depend on it: {}", names.join(", ")),
+            Self::Conflict(names) => write!(f, "names that are taken: {}", names.join(", ")),
             Self::NotLatest(what) => write!(f, "{what} is not the most recent one"),
             Self::Key(k) => write!(f, "{k}"),
             Self::NoSpace => write!(f, "out of space"),

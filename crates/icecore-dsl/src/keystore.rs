@@ -304,20 +304,28 @@ impl Dsl {
         self.prop_set_raw(io, head, "keylocation", &location, SetSource::Local)
     }
 
-    /// Gives a fresh head below an encrypted dataset data keys of its own under the parent's root.
+    /// Gives a fresh head below an encrypted dataset data keys of its own under the parent's root,
+    /// of its suite or another.
     pub(crate) fn key_inherit(
         &mut self,
         io: &mut dyn BlockWriter,
         head: DatasetRef,
         parent: u64,
+        suite: Option<Suite>,
     ) -> Result<()> {
-        let Some(root) = self.encryption_root(io, parent)? else { return Ok(()) };
+        let Some(root) = self.encryption_root(io, parent)? else {
+            return match suite {
+                Some(_) => Err(DslError::Key(KeyError::NotEncrypted)),
+                None => Ok(()),
+            };
+        };
         let Some(key) = self.wrapping.get(&root).cloned() else {
             return Err(DslError::Key(KeyError::NotLoaded(self.dir_name(io, root)?)));
         };
-        let suite = self.key_stats(io, parent)?.map_or(0, |k| k.suite);
-        let suite = Suite::from_number(suite)
-            .ok_or_else(|| DslError::Unsupported(format!("encryption suite {suite}")))?;
+        let above = self.key_stats(io, parent)?.map_or(0, |k| k.suite);
+        let suite = suite
+            .or_else(|| Suite::from_number(above))
+            .ok_or_else(|| DslError::Unsupported(format!("encryption suite {above}")))?;
         let form = self.key_form(io, root)?;
         let keys = self.generate(suite);
         let stored = self.wrap(&keys, &key, form)?;
@@ -373,6 +381,16 @@ impl Dsl {
         }
     }
 
+    /// `to` becomes the encryption root in the place of `from`, for all that hangs on it
+    /// (`dsl_dataset_promote_crypt_sync`).
+    pub(crate) fn move_root(&mut self, io: &mut dyn BlockWriter, from: u64, to: u64) -> Result<()> {
+        self.rewrap(io, from, from, to, None)?;
+        if let Some(key) = self.wrapping.remove(&from) {
+            self.wrapping.insert(to, key);
+        }
+        Ok(())
+    }
+
     fn rewrap_check(&self, io: &dyn BlockStore, head: DatasetRef) -> Result<u64> {
         let root = self.encryption_root(io, head.dir)?.ok_or(DslError::Key(KeyError::NotEncrypted))?;
         if self.is_clone(&self.dir(io, head.dir)?) {
@@ -408,7 +426,8 @@ impl Dsl {
         let mut seen = BTreeSet::new();
         let mut todo = vec![(top, false)];
         while let Some((dir, skip)) = todo.pop() {
-            if !seen.insert(dir) {
+            // A clone below its own root is met twice: as a child, when it is left alone, and as a clone.
+            if !seen.insert((dir, skip)) {
                 continue;
             }
             let dd: Dir = self.dir(io, dir)?;

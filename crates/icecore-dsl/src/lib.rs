@@ -25,6 +25,7 @@ mod lookup;
 mod mos;
 pub mod name;
 pub mod phys;
+mod promote;
 pub mod prop;
 mod quota;
 pub mod resume;
@@ -34,9 +35,11 @@ pub mod swap;
 mod sync;
 #[cfg(test)]
 mod tests;
+pub mod volume;
 pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
+pub use create::{NewContents, NewCrypt};
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};

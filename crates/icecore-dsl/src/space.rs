@@ -18,7 +18,7 @@ pub(crate) fn add(value: u64, delta: i64) -> u64 {
 }
 
 /// How much of `delta` a parent sees through a reservation of `reserved` (`parent_delta`).
-fn through(reserved: u64, old: u64, delta: i64) -> i64 {
+pub(crate) fn through(reserved: u64, old: u64, delta: i64) -> i64 {
     let new = add(old, delta);
     i64::try_from(new.max(reserved)).unwrap_or(i64::MAX)
         - i64::try_from(old.max(reserved)).unwrap_or(i64::MAX)
@@ -117,29 +117,52 @@ impl Dsl {
         if self.mos_dir == 0 { Ok(()) } else { self.diduse(io, self.mos_dir, Used::Head, space) }
     }
 
-    /// Bytes that could still be written into a directory, by its quota and those of its ancestors
-    /// (`dsl_dir_space_available`).
-    pub(crate) fn dir_available(&self, io: &dyn BlockStore, dir: u64) -> Result<u64> {
+    /// A directory and all above it, itself first.
+    pub(crate) fn ancestors(&self, io: &dyn BlockStore, dir: u64) -> Result<Vec<u64>> {
         let mut chain = Vec::new();
         let mut obj = dir;
         while obj != 0 {
             if chain.len() > crate::name::NESTING_MAX + 8 {
                 return Err(Corrupt::new("DSL directory", "parents without end").into());
             }
-            let dd = self.dir(io, obj)?;
-            obj = dd.parent_obj;
-            chain.push(dd);
+            chain.push(obj);
+            obj = self.dir(io, obj)?.parent_obj;
         }
+        Ok(chain)
+    }
+
+    /// Bytes that could still be written into a directory, by its quota and those of its ancestors.
+    pub(crate) fn dir_available(&self, io: &dyn BlockStore, dir: u64) -> Result<u64> {
+        self.dir_available_after(io, dir, 0, 0)
+    }
+
+    /// The same once `delta` bytes (not above 0) have been charged to the directory or ancestor `at`
+    /// (`dsl_dir_space_available`).
+    pub(crate) fn dir_available_after(
+        &self,
+        io: &dyn BlockStore,
+        dir: u64,
+        at: u64,
+        delta: i64,
+    ) -> Result<u64> {
         let mut space = u64::MAX;
-        for dd in chain.iter().rev() {
+        for obj in self.ancestors(io, dir)?.into_iter().rev() {
+            let dd = self.dir(io, obj)?;
+            let mut used = dd.used_bytes;
             let mut quota = if dd.quota == 0 { u64::MAX } else { dd.quota };
             if dd.parent_obj == 0 {
                 quota = quota.min(self.info.usable);
             }
-            if dd.reserved > dd.used_bytes && space != u64::MAX {
-                space = space.saturating_add(dd.reserved - dd.used_bytes);
+            if dd.reserved > used && space != u64::MAX {
+                space = space.saturating_add(dd.reserved - used);
             }
-            space = space.min(quota.saturating_sub(dd.used_bytes));
+            if obj == at {
+                used = add(used, delta);
+                if space != u64::MAX {
+                    space = add(space, -delta);
+                }
+            }
+            space = space.min(quota.saturating_sub(used));
         }
         Ok(space)
     }

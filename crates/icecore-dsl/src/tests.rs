@@ -1,6 +1,7 @@
 //! Histories of datasets on a store in memory, each txg checked against what a walk over all blocks finds:
 //! nothing leaked, nothing freed too early, and every sum of the accounting right.
 
+mod promote;
 mod quota;
 
 use crate::destroy::Walk;

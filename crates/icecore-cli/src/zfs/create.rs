@@ -1,43 +1,166 @@
-//! `zfs create` of file systems, also encrypted ones.
+//! `zfs create` of file systems and volumes, also encrypted ones (`zfs_do_create`, zfs_main.c; `zfs_create`,
+//! libzfs_dataset.c; `zfs_crypto_create`, libzfs_crypto.c).
 
 use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, CryptoProps, How, root_of, unlock};
 use crate::session::{self, For};
-use icecore_dsl::{DatasetRef, DslError};
+use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
 
-pub const USAGE: &str = "create [-pu] [--keylocation <keylocation>] [-o property=value] ... <filesystem>";
+pub const USAGE: &str = "create [-Pnpuv] [--keylocation <keylocation>] [-o property=value] ... <filesystem>\n\tcreate [-Pnpsv] [--keylocation <keylocation>] [-b blocksize] [-o property=value] ... -V <size> <volume>";
+
+/// What is to be made.
+struct New<'a> {
+    contents: NewContents,
+    /// Other properties, as typed.
+    props: Vec<(&'a str, String)>,
+    crypto: CryptoProps,
+}
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [flag('p', ""), flag('u', ""), value('o', ""), value('K', "keylocation")];
+    let known = [
+        flag('p', ""),
+        flag('u', ""),
+        flag('n', ""),
+        flag('v', ""),
+        flag('P', ""),
+        flag('s', ""),
+        value('V', ""),
+        value('b', ""),
+        value('o', ""),
+        value('K', "keylocation"),
+    ];
     let typed = Typed::parse(args, &known, USAGE)?;
-    let [name] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing filesystem argument", USAGE));
+    let volume = typed.value('V').is_some();
+    if !volume && (typed.has('s') || typed.value('b').is_some()) {
+        return Err(Fail::usage("'-s' and '-b' can only be used when creating a volume", USAGE));
+    }
+    if volume && typed.has('u') {
+        return Err(Fail::usage("'-u' can only be used when creating a filesystem", USAGE));
+    }
+    let name = match typed.operands.as_slice() {
+        [name] => name,
+        [] => {
+            let what = if volume { "volume" } else { "filesystem" };
+            return Err(Fail::usage(format!("missing {what} argument"), USAGE));
+        }
+        _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
     let fail = |f: Fail| Fail { message: format!("cannot create '{name}': {}", f.message), ..f };
-    let mut crypto = CryptoProps::default();
-    let mut props = Vec::new();
-    for o in typed.values('o') {
-        let (p, v) = super::set::split(o, USAGE)?;
-        if !crypto.take(p, v).map_err(fail)? {
-            props.push((p, v));
-        }
-    }
-    let mut pool = session::open(name, For::Write)?;
+    let new = wanted(&typed, fail)?;
+    let dry = typed.has('n');
+    let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
     let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
+    let verbose = typed.has('v') || typed.has('P');
     if typed.has('p') {
-        parents(&mut pool, name, how)?;
         if pool.dsl.lookup_head(pool.io(), name).is_ok() {
-            pool.commit()?;
             return Ok(());
         }
+        if verbose {
+            match (typed.has('P'), dry) {
+                (true, _) => println!("create_ancestors\t{name}"),
+                (_, true) => println!("would create ancestors of {name}"),
+                _ => println!("create ancestors of {name}"),
+            }
+        }
+        if !dry {
+            parents(&mut pool, name, how)?;
+        }
     }
-    create(&mut pool, name, &props, &crypto, how).map_err(fail)?;
+    if verbose {
+        announce(name, &new, typed.has('P'), dry);
+    }
+    if dry {
+        return Ok(());
+    }
+    create(&mut pool, name, &new, how).map_err(fail)?;
     pool.commit()?;
     Ok(())
+}
+
+fn announce(name: &str, new: &New<'_>, script: bool, dry: bool) {
+    match (script, dry) {
+        (true, _) => println!("create\t{name}"),
+        (_, true) => println!("would create {name}"),
+        _ => println!("create {name}"),
+    }
+    let say = |prop: &str, value: &str| {
+        if script { println!("property\t{prop}\t{value}") } else { println!("\t{prop}={value}") }
+    };
+    if let NewContents::Volume { size, block } = new.contents {
+        say("volsize", &size.to_string());
+        if block != volume::DEFAULT_BLOCK {
+            say("volblocksize", &block.to_string());
+        }
+    }
+    for (prop, value) in &new.props {
+        say(prop, value);
+    }
+}
+
+/// What the line asks for. Of a volume the size is rounded up to whole blocks, and its reservation is added
+/// unless `-s` says no.
+fn wanted<'a>(typed: &'a Typed, fail: impl Fn(Fail) -> Fail) -> Outcome<New<'a>> {
+    let mut new =
+        New { contents: NewContents::Filesystem, props: Vec::new(), crypto: CryptoProps::default() };
+    let mut seen: Vec<&str> = Vec::new();
+    let number = |text: &str| prop::size(text).map_err(|e| Fail::new(e.to_string()));
+    let size = typed
+        .value('V')
+        .map(|text| prop::size(text).map_err(|e| Fail::new(format!("bad volume size '{text}': {e}"))));
+    let mut size = size.transpose()?;
+    let mut block = match typed.value('b') {
+        Some(text) => {
+            seen.push("volblocksize");
+            prop::size(text).map_err(|e| Fail::new(format!("bad volume block size '{text}': {e}")))?
+        }
+        None => volume::DEFAULT_BLOCK,
+    };
+    if size.is_some() {
+        seen.push("volsize");
+    }
+    for o in typed.values('o') {
+        let (p, v) = super::set::split(o, USAGE)?;
+        if seen.contains(&p) {
+            return Err(Fail::new(format!("property '{p}' specified multiple times")));
+        }
+        seen.push(p);
+        match p {
+            "volblocksize" if size.is_some() => block = number(v).map_err(&fail)?,
+            _ if new.crypto.take(p, v).map_err(&fail)? => {}
+            _ => new.props.push((p, v.to_string())),
+        }
+    }
+    if let Some(size) = &mut size {
+        if !block.is_power_of_two() {
+            // Said as the engine says it of sizes that are powers of two, but out of bounds.
+            return Err(fail(Fail::new("'volblocksize' must be power of 2 from 512B to 16M")));
+        }
+        if *size == 0 {
+            return Err(fail(Fail::new("volume size cannot be zero")));
+        }
+        let Some(whole) = size.checked_next_multiple_of(block) else {
+            return Err(fail(Fail::new("numeric value is too large")));
+        };
+        new.contents = NewContents::Volume { size: whole, block };
+        reserve(&mut new, whole, block, typed.has('s'));
+    }
+    Ok(new)
+}
+
+/// The reservation of a volume: all it may ever need, unless it is sparse or the line says how much.
+fn reserve(new: &mut New<'_>, size: u64, block: u64, sparse: bool) {
+    let copies = new.props.iter().find(|(p, _)| *p == "copies").and_then(|(_, v)| v.parse().ok());
+    let full = volume::reservation(size, block, copies.unwrap_or(1)).to_string();
+    match new.props.iter_mut().find(|(p, _)| *p == "refreservation") {
+        Some((_, v)) if v == "auto" => *v = full,
+        Some(_) => {}
+        None if sparse => {}
+        None => new.props.push(("refreservation", full)),
+    }
 }
 
 /// Makes the missing datasets above `name` (`-p`).
@@ -46,55 +169,56 @@ pub fn parents(pool: &mut Pool, name: &str, how: How<'_>) -> Outcome {
     for part in name.split('/').skip(1).take(name.matches('/').count().saturating_sub(1)) {
         path = format!("{path}/{part}");
         if pool.dsl.lookup_head(pool.io(), &path).is_err() {
-            create(pool, &path, &[], &CryptoProps::default(), how)
+            let new =
+                New { contents: NewContents::Filesystem, props: Vec::new(), crypto: CryptoProps::default() };
+            create(pool, &path, &new, how)
                 .map_err(|f| Fail { message: format!("cannot create '{path}': {}", f.message), ..f })?;
         }
     }
     Ok(())
 }
 
-fn create(
-    pool: &mut Pool,
-    name: &str,
-    props: &[(&str, &str)],
-    crypto: &CryptoProps,
-    how: How<'_>,
-) -> Outcome {
+fn create(pool: &mut Pool, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
     // Asking for a key comes after all that can be refused without it.
     let parent = name.rsplit_once('/').map_or(name, |(p, _)| p);
     if pool.dsl.lookup_head(pool.io(), name).is_ok() {
         return Err(Fail::new("dataset already exists"));
     }
-    if pool.dsl.lookup_head(pool.io(), parent).is_err() {
+    let Ok(above) = pool.dsl.lookup_head(pool.io(), parent) else {
         return Err(Fail::new("parent does not exist"));
+    };
+    if pool.dsl.kind(pool.io(), above)? != Kind::Filesystem {
+        return Err(Fail::new("parent is not a filesystem"));
     }
+    let crypto = &new.crypto;
     let inherited = root_of(pool, parent)?;
-    let made = match wanted(pool, parent, inherited.as_deref(), crypto)? {
-        Some(suite) => {
-            let key = crypto.new_key(Some(name), suite)?;
-            let (io, dsl) = pool.parts();
-            dsl.create_encrypted(io, name, props, &key)
-        }
-        None => {
-            if inherited.is_some() {
-                unlock(pool, parent, how)?;
-            }
-            let (io, dsl) = pool.parts();
-            dsl.create_filesystem(io, name, props)
+    let suite = suite(pool, parent, inherited.as_deref(), crypto)?;
+    let own = crypto.keyformat.is_some() || crypto.keylocation.is_some();
+    let key = match suite {
+        Some(suite) if own => Some(crypto.new_key(Some(name), suite)?),
+        _ => None,
+    };
+    let crypt = match (suite, &key) {
+        (_, Some(key)) => NewCrypt::Root(key),
+        (None, None) => NewCrypt::Off,
+        (Some(suite), None) => {
+            unlock(pool, parent, how)?;
+            NewCrypt::Suite(suite)
         }
     };
+    let copies = new.props.iter().any(|(p, v)| *p == "copies" && v == "3");
+    if suite.is_some() && copies {
+        return Err(Fail::new("encrypted datasets cannot have 3 copies"));
+    }
+    let props: Vec<(&str, &str)> = new.props.iter().map(|(p, v)| (*p, v.as_str())).collect();
+    let (io, dsl) = pool.parts();
+    let made = dsl.create_dataset(io, name, new.contents, &props, crypt);
     let made = made.map_err(|e| Fail::new(super::reason(&e)))?;
     give_key(pool, made)
 }
 
-/// The suite of a new encryption root; `None` where the dataset takes what its parent has
-/// (`zfs_crypto_create`, libzfs_crypto.c).
-fn wanted(
-    pool: &Pool,
-    parent: &str,
-    inherited: Option<&str>,
-    crypto: &CryptoProps,
-) -> Outcome<Option<Suite>> {
+/// The suite of the new dataset, `None` where it is not to be encrypted (`zfs_crypto_create`).
+fn suite(pool: &Pool, parent: &str, inherited: Option<&str>, crypto: &CryptoProps) -> Outcome<Option<Suite>> {
     let above = match inherited {
         Some(_) => {
             let value = pool.dsl.prop(pool.io(), parent, "encryption")?.map(|p| p.value);
@@ -102,30 +226,19 @@ fn wanted(
         }
         None => None,
     };
-    let suite = crypto.suite.unwrap_or(above);
-    let Some(suite) = suite else {
+    let Some(suite) = crypto.suite.unwrap_or(above) else {
         if crypto.keyformat.is_some() || crypto.keylocation.is_some() || crypto.iters.is_some() {
             return Err(Fail::new("Encryption must be turned on to set encryption properties."));
         }
-        return match inherited {
-            Some(root) => Err(Fail::new(format!(
-                "datasets that are not encrypted are not made below an encrypted one here ('{root}')"
-            ))),
-            None => Ok(None),
-        };
+        return Ok(None);
     };
     let own_key = crypto.keyformat.is_some() || crypto.keylocation.is_some();
     match (inherited, own_key) {
-        (_, true) => Ok(Some(suite)),
         (None, false) => Err(Fail::new("Keyformat required for new encryption root.")),
         (Some(root), false) if crypto.iters.is_some() => Err(Fail::new(format!(
             "pbkdf2iters belongs to a key of its own; this dataset takes that of '{root}'"
         ))),
-        (Some(_), false) if Some(suite) != above => Err(Fail::new(format!(
-            "a dataset that takes its parent's key takes its encryption here: {} is not that of '{parent}'",
-            suite.name()
-        ))),
-        (Some(_), false) => Ok(None),
+        _ => Ok(Some(suite)),
     }
 }
 

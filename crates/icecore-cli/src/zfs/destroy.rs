@@ -1,6 +1,7 @@
-//! `zfs destroy` of snapshots (also ranges), bookmarks, file systems and volumes.
+//! `zfs destroy` of snapshots (also ranges), bookmarks, file systems and volumes (`zfs_do_destroy`,
+//! zfs_main.c).
 //!
-//! Clones are never destroyed (`-R`): what others depend on is refused, by name.
+//! Invariant: one command is one txg, however much it destroys: everything it names goes, or nothing.
 
 use super::cannot;
 use crate::args::{Typed, flag};
@@ -10,8 +11,9 @@ use crate::session::{self, For};
 use icecore_dsl::resume::RECV_CLONE;
 use icecore_dsl::{Dsl, DslError};
 use icecore_pool::{Io, Pool};
+use std::collections::BTreeSet;
 
-pub const USAGE: &str = "destroy [-fnprv] <filesystem|volume>\n\tdestroy [-dnprv] <filesystem|volume>@<snap>[%<snap>][,...]\n\tdestroy <filesystem|volume>#<bookmark>";
+pub const USAGE: &str = "destroy [-fnpRrv] <filesystem|volume>\n\tdestroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]\n\tdestroy <filesystem|volume>#<bookmark>";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -25,18 +27,15 @@ pub fn run(args: &[String]) -> Outcome {
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let [name] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing dataset argument", USAGE));
+        let none = typed.operands.is_empty();
+        return Err(Fail::usage(if none { "missing dataset argument" } else { "too many arguments" }, USAGE));
     };
-    if typed.has('R') {
-        return Err(Fail::new(format!(
-            "cannot destroy '{name}': -R (destroying clones) is not supported yet"
-        )));
-    }
     let dry = typed.has('n');
     let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
     if name.contains('#') {
         let unfit = [('n', "dryrun"), ('d', "defer destroy"), ('r', "recursive")];
-        if let Some((_, what)) = unfit.iter().find(|(c, _)| typed.has(*c)) {
+        let asked = |c: char| typed.has(c) || (c == 'r' && typed.has('R'));
+        if let Some((_, what)) = unfit.iter().find(|(c, _)| asked(*c)) {
             return Err(Fail::new(format!("{what} is not supported with bookmark")));
         }
         let (io, dsl) = pool.parts();
@@ -48,67 +47,96 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     let Some((path, spec)) = name.split_once('@') else { return head(pool, name, &typed) };
-    let doomed = expand(&pool, path, spec, typed.has('r'))?;
+    let doomed = expand(&pool, path, spec, typed.has('r') || typed.has('R'))?;
     if doomed.is_empty() {
         return Err(Fail::new("could not find any snapshots to destroy; check snapshot names."));
     }
+    let clones = clones_of(&pool, &doomed, &typed)?;
     report(&pool, &doomed, &typed)?;
+    announce(&clones, &typed);
     if dry {
         return Ok(());
     }
     let (io, dsl) = pool.parts();
+    remove_all(dsl, io, clones).map_err(|(n, e)| explain(&n, &e))?;
     for snap in &doomed {
-        dsl.destroy_snapshot(io, snap, typed.has('d')).map_err(|e| explain(snap, &e))?;
+        // A clone of one of them may have had the other's name before it: gone is gone.
+        match dsl.destroy_snapshot(io, snap, typed.has('d')) {
+            Ok(_) | Err(DslError::NotFound(_)) => {}
+            Err(e) => return Err(explain(snap, &e)),
+        }
     }
     pool.commit()?;
     Ok(())
 }
 
-/// A file system or volume, with `-r` and all below it.
+/// What hangs on the snapshots that are to go: with `-R` it goes first, with `-d` they wait for it, and
+/// else it is named and nothing is done.
+fn clones_of(pool: &Pool, snaps: &[String], typed: &Typed) -> Outcome<Vec<String>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let mut all = Found::default();
+    for snap in snaps {
+        let mut found = Found::default();
+        found.below(dsl, io, snap, true)?;
+        let (partial, found): (Vec<_>, Vec<_>) =
+            found.names.into_iter().partition(|n| n.ends_with(RECV_CLONE));
+        if typed.has('d') && !typed.has('R') {
+            continue;
+        }
+        if !typed.has('R') && !found.is_empty() {
+            return Err(Fail::new(format!(
+                "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}",
+                found.join("\n")
+            )));
+        }
+        if !partial.is_empty() {
+            return Err(explain(snap, &DslError::Dependents(partial)));
+        }
+        all.names.extend(found.into_iter().filter(|n| all.seen.insert(n.clone())));
+    }
+    Ok(all.names)
+}
+
+/// A file system or volume, with `-r` and all below it, with `-R` all clones of that too.
 fn head(mut pool: Pool, name: &str, typed: &Typed) -> Outcome {
     let fail = |why: String| Fail::new(format!("cannot destroy '{name}': {why}"));
     let (io, dsl) = (pool.io(), &pool.dsl);
+    if typed.has('d') {
+        return Err(Fail::new(format!("cannot open '{name}': missing '@' delimiter in snapshot name")));
+    }
     let target = dsl.lookup_head(io, name).map_err(|e| cannot("open", name, &e))?;
     let kind = dsl.kind(io, target)?.text();
-    if typed.has('d') {
-        return Err(cannot("open", name, &DslError::Invalid("-d is for snapshots".into())));
-    }
-    if !name.contains('/') {
+    let recursive = typed.has('r') || typed.has('R');
+    if !name.contains('/') && !recursive {
         return Err(fail(format!(
-            "operation does not apply to pools\nuse 'zfs destroy -r {name}/DATASET' for the datasets in the pool"
+            "operation does not apply to pools\nuse 'zfs destroy -r {name}' to destroy all datasets in the pool\nuse 'zpool destroy {name}' to destroy the pool itself"
         )));
     }
-    let doomed = tree(dsl, io, name)?;
-    let inside = |n: &String| doomed.contains(n);
-    let mut clones = Vec::new();
-    for snap in doomed.iter().filter(|n| n.contains('@')) {
-        let r = dsl.lookup_snapshot(io, snap)?;
-        clones.extend(dsl.clones(io, r)?.into_iter().filter(|c| !inside(c) && !c.ends_with(RECV_CLONE)));
-        if !dsl.holds(io, r)?.is_empty() {
-            return Err(Fail::new(format!(
-                "cannot destroy snapshot {snap}: it's being held. Run 'zfs holds -r {snap}' to see holders."
-            )));
-        }
-    }
-    let below: Vec<String> = doomed.iter().filter(|n| *n != name).cloned().collect();
-    if !typed.has('r') && !below.is_empty() {
+    let mut found = Found::default();
+    found.below(dsl, io, name, true)?;
+    let inside =
+        |n: &str| n.strip_prefix(name).is_some_and(|rest| rest.starts_with('/') || rest.starts_with('@'));
+    let (below, elsewhere): (Vec<String>, Vec<String>) =
+        found.names.iter().filter(|n| !n.ends_with(RECV_CLONE)).cloned().partition(|n| inside(n));
+    if !recursive && !below.is_empty() {
         return Err(fail(format!(
             "{kind} has children\nuse '-r' to destroy the following datasets:\n{}",
             below.join("\n")
         )));
     }
-    if !clones.is_empty() {
+    if !typed.has('R') && !elsewhere.is_empty() {
         return Err(fail(format!(
-            "{kind} has dependent clones\ndestroy or promote these first, nothing was destroyed:\n{}",
-            clones.join("\n")
+            "{kind} has dependent clones\nuse '-R' to destroy the following datasets:\n{}",
+            elsewhere.join("\n")
         )));
     }
-    if typed.has('v') || typed.has('p') {
-        let would = if typed.has('n') { "would" } else { "will" };
-        for n in doomed.iter().rev() {
-            if typed.has('p') { println!("destroy\t{n}") } else { println!("{would} destroy {n}") }
-        }
+    let mut doomed: Vec<String> =
+        found.names.into_iter().filter(|n| !partial_of(n).is_some_and(|p| p == name || inside(p))).collect();
+    // The root of a pool stays, empty.
+    if name.contains('/') {
+        doomed.push(name.to_string());
     }
+    announce(&doomed, typed);
     if typed.has('n') {
         return Ok(());
     }
@@ -118,24 +146,60 @@ fn head(mut pool: Pool, name: &str, typed: &Typed) -> Outcome {
     Ok(())
 }
 
-/// `name`, what is below it, and all their snapshots: whatever a name depends on comes before it.
-fn tree(dsl: &Dsl, io: &Io, name: &str) -> Outcome<Vec<String>> {
-    let mut out = Vec::new();
-    for ds in dsl.descendants(io, name).map_err(|e| cannot("open", name, &e))? {
-        let snaps = dsl.snapshots(io, &ds).map_err(|e| cannot("open", &ds, &e))?;
-        out.push(ds.clone());
-        out.extend(snaps.into_iter().map(|(s, _)| format!("{ds}@{s}")));
+fn announce(doomed: &[String], typed: &Typed) {
+    if !typed.has('v') && !typed.has('p') {
+        return;
     }
-    Ok(out)
+    for n in doomed {
+        match (typed.has('p'), typed.has('n')) {
+            (true, _) => println!("destroy\t{n}"),
+            (_, true) => println!("would destroy {n}"),
+            _ => println!("will destroy {n}"),
+        }
+    }
 }
 
-/// Destroys from the leaves up; clones within the tree go before what they were cloned from.
+/// What depends on a dataset or snapshot, each name once, whatever depends on another before it
+/// (`zfs_iter_dependents`, libzfs_iter.c).
+#[derive(Default)]
+struct Found {
+    names: Vec<String>,
+    seen: BTreeSet<String>,
+}
+
+impl Found {
+    fn below(&mut self, dsl: &Dsl, io: &Io, name: &str, first: bool) -> Outcome {
+        if !self.seen.insert(name.to_string()) {
+            return Ok(());
+        }
+        let failed = |e: DslError| cannot("open", name, &e);
+        if name.contains('@') {
+            let snap = dsl.lookup_snapshot(io, name).map_err(failed)?;
+            for clone in dsl.clones(io, snap).map_err(failed)? {
+                self.below(dsl, io, &clone, false)?;
+            }
+        } else if !name.ends_with(RECV_CLONE) {
+            for child in dsl.children(io, name).map_err(failed)? {
+                self.below(dsl, io, &child, false)?;
+            }
+            for (snap, _) in dsl.snapshots(io, name).map_err(failed)? {
+                self.below(dsl, io, &format!("{name}@{snap}"), false)?;
+            }
+        }
+        if !first {
+            self.names.push(name.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Destroys in order; what cannot go yet since a clone hangs on it is tried again after the others.
 fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (String, DslError)> {
     while !left.is_empty() {
         let before = left.len();
         let mut stuck = Vec::new();
         let mut why = None;
-        for name in left.into_iter().rev() {
+        for name in left {
             let gone = if name.contains('@') {
                 dsl.destroy_snapshot(io, &name, false).map(|_| ())
             } else {
@@ -150,7 +214,6 @@ fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (
                 Err(e) => return Err((name, e)),
             }
         }
-        stuck.reverse();
         if stuck.len() == before {
             return why.map_or(Ok(()), Err);
         }
@@ -186,7 +249,7 @@ fn explain(snap: &str, e: &DslError) -> Fail {
             ))
         }
         DslError::Dependents(clones) => Fail::new(format!(
-            "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}\n(which is not supported here: destroy them one by one)",
+            "cannot destroy '{snap}': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\n{}",
             clones.join("\n")
         )),
         e => Fail::new(format!("cannot destroy snapshot {snap}: {}", super::reason(e))),

@@ -1,13 +1,19 @@
-//! `zfs set` and `zfs inherit`.
+//! `zfs set` and `zfs inherit` (`zfs_do_set`, `zfs_do_inherit`, zfs_main.c; `zfs_setprop_error`,
+//! libzfs_dataset.c). All properties of one line are set on a dataset, or none.
 
 use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
-use icecore_dsl::DslError;
+use icecore_dsl::prop::{is_user, table};
+use icecore_dsl::{Dsl, DslError, Kind};
+use icecore_pool::Io;
 
 pub const USAGE: &str = "set [-u] <property=value> ... <filesystem|volume|snapshot> ...";
 pub const INHERIT_USAGE: &str = "inherit [-rS] <property> <filesystem|volume|snapshot> ...";
+
+/// What is no inherited property but has its own way to be undone.
+const LIMITS: &[&str] = &["quota", "reservation", "refquota", "refreservation"];
 
 /// `name=value`, split.
 pub fn split<'a>(text: &'a str, usage: &str) -> Outcome<(&'a str, &'a str)> {
@@ -17,29 +23,43 @@ pub fn split<'a>(text: &'a str, usage: &str) -> Outcome<(&'a str, &'a str)> {
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('u', "")], USAGE)?;
-    let (pairs, names): (Vec<_>, Vec<_>) = typed.operands.iter().partition(|o| o.contains('='));
-    if pairs.is_empty() {
-        return Err(Fail::usage("missing property=value argument", USAGE));
+    let (first, more) = match typed.operands.as_slice() {
+        [] => return Err(Fail::usage("missing arguments", USAGE)),
+        [only] if !only.contains('=') => {
+            return Err(Fail::usage("missing property=value argument(s)", USAGE));
+        }
+        all => all.split_at(all.iter().take_while(|o| o.contains('=')).count()),
+    };
+    if more.is_empty() {
+        return Err(Fail::usage("missing dataset name(s)", USAGE));
     }
-    if names.is_empty() {
-        return Err(Fail::usage("missing dataset name", USAGE));
+    if first.is_empty() || more.iter().any(|o| o.contains('=')) {
+        return Err(Fail::usage("invalid argument order", USAGE));
     }
-    for name in names {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for pair in first {
+        let (prop, text) = split(pair, USAGE)?;
+        if pairs.iter().any(|(p, _)| *p == prop) {
+            return Err(Fail::new(format!("property '{prop}' specified multiple times")));
+        }
+        pairs.push((prop, text));
+    }
+    each(more, |name| {
         let mut pool = session::open(name, For::Write)?;
         let (io, dsl) = pool.parts();
-        for pair in &pairs {
-            let (prop, text) = split(pair, USAGE)?;
+        dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
+        for (prop, text) in &pairs {
             dsl.prop_set(io, name, prop, text)
-                .map_err(|e| Fail::new(format!("cannot set property for '{name}': {}", refusal(prop, &e))))?;
+                .map_err(|e| Fail::new(format!("cannot set property for '{name}': {}", unset(prop, &e))))?;
         }
         pool.commit()?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Why a property cannot be set; for quotas and reservations "out of space" means something else
+/// Why a property could not be set; for quotas and reservations "out of space" means something else
 /// (`zfs_setprop_error`, libzfs_util.c).
-fn refusal(prop: &str, e: &DslError) -> String {
+fn unset(prop: &str, e: &DslError) -> String {
     match (prop, e) {
         ("quota" | "refquota", DslError::NoSpace) => {
             "size is less than current used or reserved space".into()
@@ -51,6 +71,19 @@ fn refusal(prop: &str, e: &DslError) -> String {
     }
 }
 
+/// Every dataset is tried; what failed is told at once, and the status is that of the last failure.
+fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
+    let mut last = Ok(());
+    for name in names {
+        if let Err(fail) = one(name)
+            && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(fail))
+        {
+            eprintln!("{message}");
+        }
+    }
+    last
+}
+
 pub fn inherit(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('r', ""), flag('S', "")], INHERIT_USAGE)?;
     let [prop, names @ ..] = typed.operands.as_slice() else {
@@ -59,24 +92,67 @@ pub fn inherit(args: &[String]) -> Outcome {
     if names.is_empty() {
         return Err(Fail::usage("missing dataset argument", INHERIT_USAGE));
     }
-    for name in names {
+    let received = typed.has('S');
+    inheritable(prop, received)?;
+    each(names, |name| {
         let mut pool = session::open(name, For::Write)?;
         let (io, dsl) = pool.parts();
-        let mut todo = vec![name.clone()];
+        let mut todo = vec![name.to_string()];
         if typed.has('r') {
-            todo.extend(
-                dsl.descendants(io, name)
-                    .map_err(|e| cannot("open", name, &e))?
-                    .into_iter()
-                    .filter(|d| d != name),
-            );
+            let below = dsl.descendants(io, name).map_err(|e| cannot("open", name, &e))?;
+            todo.extend(below.into_iter().filter(|d| d != name));
         }
         for ds in todo {
             let r = dsl.lookup_dataset(io, &ds).map_err(|e| cannot("open", &ds, &e))?;
-            dsl.prop_inherit(io, r, prop, typed.has('S'))
-                .map_err(|e| cannot("inherit property for", &ds, &e))?;
+            if !applies(dsl, io, prop, &ds)? {
+                if typed.has('r') {
+                    continue;
+                }
+                return Err(Fail::new(format!(
+                    "cannot inherit {prop} for '{ds}': property doesn't apply to datasets of this type"
+                )));
+            }
+            dsl.prop_inherit(io, r, prop, received)
+                .map_err(|e| Fail::new(format!("cannot inherit {prop} for '{ds}': {}", unset(prop, &e))))?;
         }
         pool.commit()?;
+        Ok(())
+    })
+}
+
+/// Whether the property may be inherited at all, or go back to what was received.
+fn inheritable(prop: &str, received: bool) -> Outcome {
+    let Some(p) = table::find(prop) else {
+        if is_user(prop) {
+            return Ok(());
+        }
+        return Err(Fail::usage(format!("invalid property '{prop}'"), INHERIT_USAGE));
+    };
+    if p.readonly() {
+        return Err(Fail::new(format!("{prop} property is read-only")));
+    }
+    if !p.inheritable() && !received {
+        let mut why = format!("'{prop}' property cannot be inherited");
+        if LIMITS.contains(&prop) {
+            why += &format!(
+                "\nuse 'zfs set {prop}=none' to clear\nuse 'zfs inherit -S {prop}' to revert to received value"
+            );
+        }
+        return Err(Fail::new(why));
+    }
+    if received && ["volsize", "version"].contains(&prop) {
+        return Err(Fail::new(format!("'{prop}' property cannot be reverted to a received value")));
     }
     Ok(())
+}
+
+fn applies(dsl: &Dsl, io: &Io, prop: &str, name: &str) -> Outcome<bool> {
+    let Some(p) = table::find(prop) else { return Ok(true) };
+    let r = dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
+    let mask = match dsl.kind(io, r)? {
+        Kind::Filesystem => table::FS,
+        Kind::Volume => table::VOL,
+        _ => table::SNAP,
+    };
+    Ok(p.types & mask != 0)
 }

@@ -173,7 +173,7 @@ fn datasets_are_destroyed_with_care() {
     );
     desk.refused("zfs destroy tank/plain@root", 1, &["snapshot has dependent clones", "tank/clone"]);
     desk.refused("zfs destroy tank", 1, &["operation does not apply to pools"]);
-    desk.refused("zfs destroy -R tank/plain", 1, &["-R"]);
+    desk.refused("zfs destroy -d tank/plain", 1, &["missing '@' delimiter in snapshot name"]);
     desk.refused("zfs destroy tank/none", 1, &["cannot open 'tank/none': dataset does not exist"]);
     assert_eq!(desk.seen("tank"), before, "nothing of all that was done");
     desk.ok("zfs destroy tank/clone");
@@ -183,6 +183,91 @@ fn datasets_are_destroyed_with_care() {
     assert_eq!(desk.names("-r tank").len(), 4);
     desk.ok("zfs destroy -r tank/plain");
     assert_eq!(desk.names("-r -t all tank"), ["tank", "tank@all"]);
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn clones_go_with_what_they_were_cloned_from_if_asked() {
+    let desk = desk();
+    desk.ok("zfs create tank/plain/below");
+    desk.ok("zfs clone tank/plain@root tank/clone");
+    desk.ok("zfs snapshot tank/clone@x");
+    desk.ok("zfs clone tank/clone@x tank/plain/inner");
+    desk.ok("zfs clone tank/plain@2023-09-27 tank/other");
+    desk.ok("zfs create tank/other/child");
+    desk.ok("zfs create tank/stays");
+    desk.ok("zfs hold keep tank/plain@root");
+    let before = desk.seen("tank");
+    let plan = desk.ok("zfs destroy -Rnv tank/plain@root");
+    let names: Vec<&str> = plan.lines().filter(|l| !l.contains("reclaim")).collect();
+    for (first, then) in [("tank/plain/inner", "tank/clone@x"), ("tank/clone@x", "tank/clone")] {
+        let at = |n: &str| names.iter().position(|l| *l == format!("would destroy {n}")).unwrap();
+        assert!(at(first) < at(then), "{plan}");
+    }
+    desk.refused(
+        "zfs destroy -r tank/plain",
+        1,
+        &[
+            "filesystem has dependent clones\nuse '-R' to destroy the following datasets:\n",
+            "tank/other/child\n",
+        ],
+    );
+    desk.refused("zfs destroy -R tank/plain", 1, &["tank/plain@root: it's being held"]);
+    assert_eq!(desk.seen("tank"), before, "all or nothing");
+    desk.ok("zfs release keep tank/plain@root");
+    desk.ok("zfs destroy -R tank/plain@root");
+    assert_eq!(
+        desk.names("-r tank"),
+        ["tank", "tank/other", "tank/other/child", "tank/plain", "tank/plain/below", "tank/stays"]
+    );
+    let said = desk.ok("zfs destroy -Rv tank/plain");
+    assert_eq!(said.lines().last(), Some("will destroy tank/plain"));
+    assert_eq!(desk.names("-r -t all tank"), ["tank", "tank/stays"]);
+    desk.ok("zfs destroy -r tank");
+    assert_eq!(desk.names("-r -t all tank"), ["tank"]);
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn a_deferred_snapshot_goes_with_its_last_clone() {
+    let desk = desk();
+    desk.ok("zfs clone tank/plain@root tank/clone");
+    desk.ok("zfs destroy -d tank/plain@root");
+    assert_eq!(desk.get("defer_destroy", "tank/plain@root"), "on");
+    desk.ok("zfs destroy tank/clone");
+    assert_eq!(desk.names("-t snapshot tank/plain"), SNAPS[1..]);
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn a_clone_takes_over_and_gives_back() {
+    let desk = desk();
+    desk.ok("zfs bookmark tank/plain@root #mark");
+    desk.ok("zfs clone tank/plain@2023-09-27 tank/clone");
+    let guid = desk.get("guid", "tank/plain@root");
+    let shape = "name,guid,createtxg,used,usedbysnapshots,referenced,logicalused,written,origin";
+    let before = desk.ok(&format!("zfs list -Hp -r -t all -o {shape} tank/plain tank/clone"));
+    desk.refused("zfs promote tank/plain", 1, &["cannot promote 'tank/plain': not a cloned filesystem"]);
+    desk.refused("zfs promote tank/plain@root", 1, &["snapshot delimiter '@' is not expected here"]);
+    desk.refused("zfs promote tank/none", 1, &["cannot open 'tank/none': dataset does not exist"]);
+    desk.ok("zfs snapshot tank/clone@root");
+    desk.refused(
+        "zfs promote tank/clone",
+        1,
+        &["cannot promote 'tank/clone': conflicting snapshot 'root' from parent 'tank/plain@2023-09-27'"],
+    );
+    desk.ok("zfs destroy tank/clone@root");
+    desk.ok("zfs promote tank/clone");
+    assert_eq!(desk.get("origin", "tank/plain"), "tank/clone@2023-09-27");
+    assert_eq!(desk.get("origin", "tank/clone"), "-");
+    assert_eq!(desk.get("guid", "tank/clone@root"), guid);
+    assert_eq!(desk.names("-t bookmark -r tank"), ["tank/clone#mark"]);
+    assert_eq!(desk.names("-t snapshot tank/plain"), [SNAPS[2]]);
+    desk.ok("zpool export tank");
+    desk.judge("tank");
+    desk.import("tank");
+    desk.ok("zfs promote tank/plain");
+    assert_eq!(desk.ok(&format!("zfs list -Hp -r -t all -o {shape} tank/plain tank/clone")), before);
     desk.export_and_judge("tank");
 }
 

@@ -5,6 +5,7 @@
 mod datasets;
 mod inspect;
 mod keys;
+mod props;
 mod receive;
 mod scrub;
 mod send;
@@ -13,5 +14,6 @@ mod story;
 mod streams;
 mod support;
 mod sync;
+mod volumes;
 mod wrong;
 mod zpool;

@@ -260,7 +260,7 @@ fn options_that_make_no_sense_store_nothing() {
         ("-o bad=1", 1, "cannot receive: invalid property 'bad'"),
         ("-o type=volume", 1, "cannot receive: invalid property 'type'"),
         ("-o mountpoint=rel", 1, "'mountpoint' must be an absolute path, 'none', or 'legacy'"),
-        ("-o atime=maybe", 1, "'atime' cannot be 'maybe'"),
+        ("-o atime=maybe", 1, "'atime' must be one of 'on | off'"),
     ] {
         let line = format!("zfs receive {flags} tank/x");
         let done = desk.with_input(&line, &plain);

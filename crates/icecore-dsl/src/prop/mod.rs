@@ -10,12 +10,14 @@
 //!    the parent's, for what is inheritable; then the default.
 //! 2. Quotas and reservations live in the directory too; setting one changes both.
 
+mod parse;
 mod set;
 mod stats;
 pub mod table;
 
-pub use set::{SetSource, parse_size};
-pub use set::{parse_new, parse_new_volume};
+pub(crate) use parse::block_size;
+pub use parse::{parse_new, parse_new_volume, parse_size, size};
+pub use set::SetSource;
 pub use stats::{PropRow, nice_bytes, nice_number};
 
 use crate::error::Result;

@@ -1,21 +1,15 @@
 //! Setting, inheriting and receiving properties (`dsl_prop_set_sync_impl`, dsl_prop.c;
 //! `zfs_prop_set_special`, zfs_ioctl.c).
 
-use super::table::{self, Attr, Prop, Type};
-use super::{Value, is_user};
+use super::Value;
+use super::parse::{self, Subject};
+use super::table::{self, Prop};
 use crate::Dsl;
 use crate::error::{DslError, Result};
 use crate::lookup::{DatasetRef, Kind};
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Used};
-use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockWriter, Space};
-use icecore_format::ObjectId;
-use icecore_format::units::{MAX_BLOCK, MIN_BLOCK};
-
-/// Longest value (`ZAP_MAXVALUELEN`).
-const VALUE_LEN_MAX: usize = 8192;
-/// Longest name of a property.
-const PROP_NAME_LEN_MAX: usize = 256;
+use icecore_format::units::{MAX_BLOCK, OLD_MAX_BLOCK};
 
 /// How a value is set (`zprop_source_t`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +24,22 @@ impl Dsl {
     /// Sets `prop` of `name` to the text a user typed.
     pub fn prop_set(&mut self, io: &mut dyn BlockWriter, name: &str, prop: &str, text: &str) -> Result<()> {
         let r = self.lookup_dataset(io, name)?;
-        let value = self.prop_parse(io, r, prop, text)?;
+        let mut value = self.prop_parse(io, r, prop, text)?;
         if prop == "keylocation" {
-            self.keylocation_check(io, r, text)?;
+            self.keylocation_check(io, r)?;
+        }
+        if let Some(f) = parse::needs(prop, &value)
+            && !self.feature_enabled(io, f)?
+        {
+            let why = "pool and or dataset must be upgraded to set this property or value";
+            return Err(DslError::Unsupported(why.into()));
+        }
+        if value == Value::Number(parse::AUTO) && prop == "refreservation" {
+            let (size, block) = self.volume_size(io, r)?;
+            value = Value::Number(crate::volume::reservation(size, block, 1));
+        }
+        if prop == "volsize" {
+            self.volume_reserve(io, r, value.number())?;
         }
         self.prop_set_raw(io, r, prop, &value, SetSource::Local)
     }
@@ -51,18 +58,28 @@ impl Dsl {
             Kind::Volume => table::VOL,
             _ => table::SNAP,
         };
-        parse_for(mask, r.snapshot, prop, text)
+        let sized = kind == Kind::Volume && prop == "volsize";
+        let subject = Subject {
+            mask,
+            snapshot: r.snapshot,
+            encrypted: Some(self.is_encrypted(io, r)?),
+            volblocksize: if sized { self.volume_size(io, r)?.1 } else { 0 },
+            max_block: self.max_block(io)?,
+        };
+        parse::parse(&subject, prop, text)
     }
 
-    fn keylocation_check(&self, io: &dyn icecore_dmu::BlockStore, r: DatasetRef, text: &str) -> Result<()> {
+    /// The largest block that the pool's features allow, in bytes (`spa_maxblocksize`, spa_misc.c).
+    pub(crate) fn max_block(&self, io: &dyn icecore_dmu::BlockStore) -> Result<u64> {
+        Ok(if self.feature_enabled(io, crate::Feature::LARGE_BLOCKS)? { MAX_BLOCK } else { OLD_MAX_BLOCK })
+    }
+
+    fn keylocation_check(&self, io: &dyn icecore_dmu::BlockStore, r: DatasetRef) -> Result<()> {
         match self.encryption_root(io, r.dir)? {
-            None if text == "none" => Ok(()),
-            None => Err(DslError::Invalid("keylocation can only be 'none' for unencrypted datasets".into())),
             Some(root) if root != r.dir => {
-                Err(DslError::Invalid("keylocation can only be set on the encryption root".into()))
+                Err(DslError::Invalid("keylocation may only be set on encryption roots".into()))
             }
-            Some(_) if text == "prompt" || text.starts_with("file:///") => Ok(()),
-            Some(_) => Err(DslError::Invalid(format!("invalid keylocation '{text}'"))),
+            _ => Ok(()),
         }
     }
 
@@ -135,8 +152,12 @@ impl Dsl {
         if zap == 0 {
             return Ok(());
         }
-        if !r.snapshot && ["quota", "reservation", "refreservation"].contains(&prop) {
-            self.prop_special(io, r, prop, &Value::Number(0), SetSource::Local)?;
+        if !r.snapshot && ["quota", "reservation", "refreservation", "refquota"].contains(&prop) {
+            let received = match (to_received, self.zap_get(io, zap, &format!("{prop}$recvd"))?) {
+                (true, Some(v)) => Value::from_zap(prop, &v)?,
+                _ => Value::Number(0),
+            };
+            self.prop_special(io, r, prop, &received, SetSource::Local)?;
         }
         self.zap_del(io, zap, prop)?;
         self.zap_del(io, zap, &format!("{prop}$iuv"))?;
@@ -231,12 +252,18 @@ impl Dsl {
                 }
                 Ok(false)
             }
+            // The version stands in the file system itself.
+            "version" if source == SetSource::Local => match n {
+                crate::zpl::ZPL_VERSION => Ok(true),
+                _ => Err(DslError::Invalid(format!(
+                    "Can not downgrade; already at version {}",
+                    crate::zpl::ZPL_VERSION
+                ))),
+            },
             // A received size is what the stream's own objects say already.
             "volsize" if source == SetSource::Local => {
-                self.require_key(io, r)?;
-                let os = self.open_dataset(io, r.obj)?;
-                zap::update(os, io, ObjectId(2), "size", &ZapValue::u64(n))?;
-                Ok(false)
+                self.volume_resize(io, r, n)?;
+                Ok(true)
             }
             _ => Ok(false),
         }
@@ -284,101 +311,5 @@ impl Dsl {
             }
         }
         self.diduse(io, head.dir, Used::RefRsrv, Space { used: delta, ..Space::default() })
-    }
-}
-
-/// The stored form of a property of a file system that is being made.
-pub fn parse_new(prop: &str, text: &str) -> Result<Value> {
-    parse_for(table::FS, false, prop, text)
-}
-
-/// [`parse_new`] for a volume.
-pub fn parse_new_volume(prop: &str, text: &str) -> Result<Value> {
-    parse_for(table::VOL, false, prop, text)
-}
-
-fn parse_for(mask: u8, snapshot: bool, prop: &str, text: &str) -> Result<Value> {
-    let bad = |why: String| Err(DslError::Invalid(why));
-    if text.len() >= VALUE_LEN_MAX || prop.len() >= PROP_NAME_LEN_MAX {
-        return bad(format!("property '{prop}' or its value is too long"));
-    }
-    if is_user(prop) {
-        return Ok(Value::Text(text.into()));
-    }
-    let Some(p) = table::find(prop) else {
-        return bad(format!("invalid property '{prop}'"));
-    };
-    if p.readonly() {
-        return bad(format!("'{prop}' is readonly"));
-    }
-    if p.types & mask == 0 || snapshot {
-        return bad(format!("'{prop}' does not apply to datasets of this type"));
-    }
-    parse_value(p, text)
-}
-
-fn parse_value(p: &Prop, text: &str) -> Result<Value> {
-    let bad = || Err(DslError::Invalid(format!("'{}' cannot be '{text}'", p.name)));
-    match p.kind {
-        Type::Text(_) => Ok(Value::Text(text.into())),
-        Type::Index(..) => match p.index(text) {
-            Some(n) => Ok(Value::Number(n)),
-            None => bad(),
-        },
-        Type::Bytes(_) | Type::Count(_) => {
-            let n = match text {
-                "none" if p.attr == Attr::Default => p.default_number(),
-                _ => match parse_size(text) {
-                    Some(n) => n,
-                    None => return bad(),
-                },
-            };
-            if p.name == "recordsize" && !(n.is_power_of_two() && (MIN_BLOCK..=MAX_BLOCK).contains(&n)) {
-                return bad();
-            }
-            Ok(Value::Number(n))
-        }
-    }
-}
-
-/// `10`, `128K`, `1.5G`, `3MB`, `4GiB` (`zfs_nicestrtonum`).
-#[must_use]
-pub fn parse_size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(split);
-    let unit = unit.to_ascii_uppercase();
-    let unit = unit.strip_suffix("IB").or_else(|| unit.strip_suffix('B')).unwrap_or(&unit);
-    let shift = match unit {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        "E" => 60,
-        _ => return None,
-    };
-    if let Ok(n) = digits.parse::<u64>() {
-        return n.checked_shl(shift).filter(|v| v >> shift == n);
-    }
-    let value = digits.parse::<f64>().ok()? * (1_u64 << shift) as f64;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    if value.is_finite() && (0.0..u64::MAX as f64).contains(&value) { Some(value as u64) } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_as_typed() {
-        for (text, n) in
-            [("10", 10), ("128K", 131_072), ("1.5g", 1_610_612_736), ("4GiB", 4 << 30), ("512B", 512)]
-        {
-            assert_eq!(parse_size(text), Some(n), "{text}");
-        }
-        for text in ["", "K", "1X", "-1", "99999E", "1..5K"] {
-            assert_eq!(parse_size(text), None, "{text}");
-        }
     }
 }

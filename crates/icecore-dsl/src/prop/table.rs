@@ -104,6 +104,44 @@ pub fn find(name: &str) -> Option<&'static Prop> {
     PROPS.iter().find(|p| p.name == name)
 }
 
+/// The values of a property as libzfs lists them (`zprop_values`; the words of zfs_prop.c).
+#[must_use]
+pub fn values(name: &str) -> &'static str {
+    match name {
+        "redundant_metadata" => "all | most | some | none",
+        "sync" => "standard | always | disabled",
+        "checksum" => "on | off | fletcher2 | fletcher4 | sha256 | sha512 | skein | edonr | blake3",
+        "dedup" => {
+            "on | off | verify | sha256[,verify] | sha512[,verify] | skein[,verify] | edonr,verify | blake3[,verify]"
+        }
+        "compression" => {
+            "on | off | lzjb | gzip | gzip-[1-9] | zle | lz4 | zstd | zstd-[1-19] | zstd-fast | zstd-fast-[1-10,20,30,40,50,60,70,80,90,100,500,1000]"
+        }
+        "snapdir" => "disabled | hidden | visible",
+        "snapdev" => "hidden | visible",
+        "aclmode" => "discard | groupmask | passthrough | restricted",
+        "acltype" => "off | nfsv4 | posix",
+        "aclinherit" => "discard | noallow | restricted | passthrough | passthrough-x",
+        "copies" => "1 | 2 | 3",
+        "primarycache" | "secondarycache" => "all | none | metadata",
+        "prefetch" => "none | metadata | all",
+        "logbias" => "latency | throughput",
+        "xattr" => "on | off | dir | sa",
+        "dnodesize" => "legacy | auto | 1k | 2k | 4k | 8k | 16k",
+        "volmode" => "default | full | geom | dev | none",
+        "direct" => "disabled | standard | always",
+        "version" => "1 | 2 | 3 | 4 | 5 | current",
+        "canmount" => "on | off | noauto",
+        "normalization" => "none | formC | formD | formKC | formKD",
+        "casesensitivity" => "sensitive | insensitive | mixed",
+        "keyformat" => "none | raw | hex | passphrase",
+        "encryption" => {
+            "on | off | aes-128-ccm | aes-192-ccm | aes-256-ccm | aes-128-gcm | aes-192-gcm | aes-256-gcm"
+        }
+        _ => "on | off",
+    }
+}
+
 const BOOL: &[(&str, u64)] = &[("off", 0), ("on", 1)];
 const CHECKSUM: &[(&str, u64)] = &[
     ("on", 1),

@@ -9,6 +9,7 @@ mod datasets;
 mod layouts;
 mod moved;
 mod old;
+mod promote;
 mod scrub;
 mod support;
 mod walk;

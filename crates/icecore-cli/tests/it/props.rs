@@ -1,0 +1,243 @@
+//! Every settable property: what it takes, what it refuses, in which words, and that a refusal changes nothing.
+
+use crate::support::Desk;
+use icecore_dsl::prop::table::{self, PROPS};
+
+/// What a bad word is answered with.
+const ONE_OF: &str = "must be one of";
+const NUMBER: &str = "bad numeric value 'x'";
+const BLOCK: &str = "must be power of 2 from 512B to 16M";
+
+type Row = (&'static str, &'static str, &'static str, &'static str, Option<(&'static str, &'static str)>);
+
+/// Property, dataset, a value and how `get -p` shows it, a bad value and the words of its refusal (none: any
+/// text is taken).
+const TABLE: &[Row] = &[
+    ("quota", "tank/fs", "64M", "67108864", Some(("1", "size is less than current used or reserved space"))),
+    ("quota", "tank/fs", "none", "0", Some(("0", "use 'none' to disable quota/refquota"))),
+    (
+        "refquota",
+        "tank/fs",
+        "60M",
+        "62914560",
+        Some(("1K", "size is less than current used or reserved space")),
+    ),
+    ("reservation", "tank/fs", "2M", "2097152", Some(("1P", "size is greater than available space"))),
+    ("reservation", "tank/fs", "none", "0", Some(("x", NUMBER))),
+    (
+        "refreservation",
+        "tank/fs",
+        "1.5M",
+        "1572864",
+        Some(("auto", "'refreservation=auto' only allowed on volumes")),
+    ),
+    ("refreservation", "tank/fs", "none", "0", Some(("1Q", "invalid numeric suffix 'Q'"))),
+    (
+        "volsize",
+        "tank/v",
+        "2M",
+        "2097152",
+        Some(("2000000", "must be a multiple of volume block size (16K)")),
+    ),
+    ("recordsize", "tank/fs", "1M", "1048576", Some(("1000", BLOCK))),
+    ("recordsize", "tank/fs", "512", "512", Some(("32M", BLOCK))),
+    (
+        "mountpoint",
+        "tank/fs",
+        "/mnt/x",
+        "/mnt/x",
+        Some(("rel", "must be an absolute path, 'none', or 'legacy'")),
+    ),
+    ("sharenfs", "tank/fs", "on", "on", None),
+    ("sharesmb", "tank/fs", "on", "on", None),
+    ("checksum", "tank/fs", "blake3", "blake3", Some(("md5", ONE_OF))),
+    ("compression", "tank/v", "zstd-fast-10", "zstd-fast-10", Some(("zstd-20", ONE_OF))),
+    ("atime", "tank/fs", "off", "off", Some(("maybe", "'atime' must be one of 'on | off'"))),
+    ("devices", "tank/fs", "off", "off", Some(("1", ONE_OF))),
+    ("exec", "tank/fs", "off", "off", Some(("no", ONE_OF))),
+    ("setuid", "tank/fs", "off", "off", Some(("no", ONE_OF))),
+    ("readonly", "tank/fs", "on", "on", Some(("yes", ONE_OF))),
+    ("readonly", "tank/fs", "off", "off", Some(("", ONE_OF))),
+    ("zoned", "tank/fs", "off", "off", Some(("yes", ONE_OF))),
+    (
+        "snapdir",
+        "tank/fs",
+        "visible",
+        "visible",
+        Some(("on", "'snapdir' must be one of 'disabled | hidden | visible'")),
+    ),
+    ("aclmode", "tank/fs", "passthrough", "passthrough", Some(("x", ONE_OF))),
+    ("aclinherit", "tank/fs", "passthrough-x", "passthrough-x", Some(("x", ONE_OF))),
+    (
+        "acltype",
+        "tank/fs",
+        "posixacl",
+        "posix",
+        Some(("x", "'acltype' must be one of 'off | nfsv4 | posix'")),
+    ),
+    ("canmount", "tank/fs", "noauto", "noauto", Some(("x", "'canmount' must be one of 'on | off | noauto'"))),
+    ("xattr", "tank/fs", "dir", "dir", Some(("x", ONE_OF))),
+    ("copies", "tank/fs", "2", "2", Some(("4", "'copies' must be one of '1 | 2 | 3'"))),
+    ("copies", "tank/e", "2", "2", Some(("3", "encrypted datasets cannot have 3 copies"))),
+    ("version", "tank/fs", "5", "5", Some(("4", "Can not downgrade; already at version 5"))),
+    ("vscan", "tank/fs", "on", "on", Some(("x", ONE_OF))),
+    ("nbmand", "tank/fs", "on", "on", Some(("x", ONE_OF))),
+    ("filesystem_limit", "tank/fs", "7", "7", Some(("x", NUMBER))),
+    ("snapshot_limit", "tank/fs", "7", "7", Some(("auto", "'auto' is invalid value for 'snapshot_limit'"))),
+    ("primarycache", "tank/fs", "metadata", "metadata", Some(("x", ONE_OF))),
+    ("secondarycache", "tank/fs", "none", "none", Some(("x", ONE_OF))),
+    ("prefetch", "tank/fs", "none", "none", Some(("x", ONE_OF))),
+    ("logbias", "tank/v", "throughput", "throughput", Some(("x", ONE_OF))),
+    ("dedup", "tank/fs", "off", "off", Some(("edonr", ONE_OF))),
+    (
+        "sync",
+        "tank/fs",
+        "always",
+        "always",
+        Some(("on", "'sync' must be one of 'standard | always | disabled'")),
+    ),
+    ("dnodesize", "tank/fs", "auto", "auto", Some(("32k", ONE_OF))),
+    ("volmode", "tank/v", "dev", "dev", Some(("x", ONE_OF))),
+    ("snapdev", "tank/v", "visible", "visible", Some(("x", ONE_OF))),
+    ("context", "tank/fs", "none", "none", None),
+    ("fscontext", "tank/fs", "none", "none", None),
+    ("defcontext", "tank/fs", "none", "none", None),
+    ("rootcontext", "tank/fs", "none", "none", None),
+    ("relatime", "tank/fs", "off", "off", Some(("x", ONE_OF))),
+    ("redundant_metadata", "tank/fs", "some", "some", Some(("x", ONE_OF))),
+    ("overlay", "tank/fs", "off", "off", Some(("x", ONE_OF))),
+    (
+        "keylocation",
+        "tank/e",
+        "prompt",
+        "prompt",
+        Some(("none", "keylocation must not be 'none' for encrypted datasets")),
+    ),
+    (
+        "keylocation",
+        "tank/fs",
+        "none",
+        "none",
+        Some(("prompt", "keylocation must be 'none' for unencrypted datasets")),
+    ),
+    ("keylocation", "tank/e", "file:///x", "file:///x", Some(("ftp://x", "invalid keylocation"))),
+    ("special_small_blocks", "tank/fs", "32K", "32768", Some(("1G", "must be between zero and 16M"))),
+    ("volthreading", "tank/v", "off", "off", Some(("x", ONE_OF))),
+    ("direct", "tank/fs", "always", "always", Some(("x", ONE_OF))),
+    ("longname", "tank/fs", "on", "on", Some(("x", ONE_OF))),
+    ("org.example:note", "tank/fs", "some text", "some text", None),
+];
+
+/// Settable, but of other machines, of none that we print, or not to be had here.
+const NOT_HERE: &[&str] = &["iscsioptions", "stmf_sbd_lu", "mlslabel"];
+
+#[test]
+fn every_settable_property() {
+    let desk = Desk::with_pool("tank");
+    let key = desk.key_file("key", &[7; 32]);
+    desk.ok("zfs create tank/fs");
+    desk.ok("zfs create -s -V 1M tank/v");
+    desk.ok(&format!("zfs create -o encryption=on -o keyformat=raw -o keylocation={key} tank/e"));
+    let missing: Vec<&str> = PROPS
+        .iter()
+        .filter(|p| !p.readonly() && !NOT_HERE.contains(&p.name))
+        .map(|p| p.name)
+        .filter(|name| !TABLE.iter().any(|(p, ..)| p == name))
+        .collect();
+    assert!(missing.is_empty(), "without a row: {missing:?}");
+    for (prop, name, good, shown, bad) in TABLE {
+        let set = |value: &str| {
+            let mut c = desk.command("zfs set");
+            crate::support::Done::from(c.arg(format!("{prop}={value}")).arg(name).output().unwrap())
+        };
+        let done = set(good);
+        assert_eq!(done.status, 0, "{prop}={good} {name}: {}", done.err);
+        assert_eq!(desk.get(prop, name), *shown, "{prop}={good} {name}");
+        if let Some((bad, words)) = bad {
+            let done = set(bad);
+            assert_eq!(done.status, 1, "{prop}={bad} {name}: {}", done.err);
+            let begin = format!("cannot set property for '{name}': ");
+            assert!(done.err.starts_with(&begin) && done.err.contains(words), "{prop}={bad}: {}", done.err);
+            assert_eq!(desk.get(prop, name), *shown, "{prop}={bad} changed something");
+        }
+        if table::find(prop).is_none_or(table::Prop::inheritable) {
+            desk.ok(&format!("zfs inherit {prop} {name}"));
+            assert_ne!(desk.ok(&format!("zfs get -H -o source {prop} {name}")), "local\n", "{prop}");
+        }
+    }
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn what_cannot_be_set_or_inherited() {
+    let desk = Desk::with_pool("tank");
+    desk.ok("zfs create tank/fs");
+    desk.ok("zfs create -s -V 1M tank/v");
+    desk.ok("zfs snapshot tank/fs@s");
+    desk.ok("zfs set org.example:a=b tank/fs@s");
+    let before = desk.seen("tank");
+    for p in PROPS.iter().filter(|p| p.readonly() && p.types & table::FS != 0 && p.name != "name") {
+        let line = format!("zfs set {}=x tank/fs", p.name);
+        desk.refused(&line, 1, &[&format!("cannot set property for 'tank/fs': '{}' is readonly", p.name)]);
+        desk.refused(&format!("zfs inherit {} tank/fs", p.name), 1, &["property is read-only"]);
+    }
+    let long = "x".repeat(300);
+    for (line, words) in [
+        ("set written@s=1 tank/fs".into(), "'written@s' is readonly"),
+        ("set nonsense=1 tank/fs".into(), "invalid property 'nonsense'"),
+        ("set Org:a=1 tank/fs".into(), "invalid property 'Org:a'"),
+        (format!("set a:{long}=1 tank/fs"), "is too long"),
+        (format!("set a:b={} tank/fs", "x".repeat(8192)), "property value too long"),
+        (format!("set mountpoint=/a/{long} tank/fs"), "component of 'mountpoint' is too long"),
+        ("set compression=lz4 tank/fs@s".into(), "this property can not be modified for snapshots"),
+        ("set recordsize=8k tank/v".into(), "'recordsize' does not apply to datasets of this type"),
+        ("set atime=off atime=on tank/fs".into(), "property 'atime' specified multiple times"),
+        ("set atime=off nonsense=1 tank/fs".into(), "invalid property 'nonsense'"),
+        ("set quota=99999999999999999999 tank/fs".into(), "numeric value is too large"),
+        ("set mlslabel=x tank/fs".into(), "mlslabels are unsupported"),
+        ("set atime=off tank/none".into(), "cannot open 'tank/none': dataset does not exist"),
+        (
+            "inherit quota tank/fs".into(),
+            "'quota' property cannot be inherited\nuse 'zfs set quota=none' to clear\nuse 'zfs inherit -S quota' to revert to received value",
+        ),
+        ("inherit canmount tank/fs".into(), "'canmount' property cannot be inherited"),
+        ("inherit -S volsize tank/v".into(), "'volsize' property cannot be reverted to a received value"),
+        (
+            "inherit recordsize tank/v".into(),
+            "cannot inherit recordsize for 'tank/v': property doesn't apply to datasets of this type",
+        ),
+    ] {
+        desk.refused(&format!("zfs {line}"), 1, &[words]);
+    }
+    assert_eq!(desk.seen("tank"), before);
+    assert_eq!(desk.get("atime", "tank/fs"), "on", "all properties of a line or none");
+    // One dataset that fails does not keep the others from being changed.
+    desk.refused("zfs set recordsize=8K tank/v tank/fs", 1, &["does not apply"]);
+    assert_eq!(desk.get("recordsize", "tank/fs"), "8192");
+    desk.ok("zfs inherit -r recordsize tank");
+    assert_eq!(desk.get("recordsize", "tank/fs"), "131072");
+    desk.ok("zfs inherit org.example:a tank/fs@s");
+    assert_eq!(desk.get("org.example:a", "tank/fs@s"), "-");
+}
+
+#[test]
+fn mountpoints_follow_their_parents() {
+    let desk = Desk::with_pool("tank");
+    desk.ok("zfs create -p tank/a/b");
+    for (pair, a, b) in [
+        ("mountpoint=/srv", "/srv", "/srv/b"),
+        ("mountpoint=legacy", "legacy", "legacy"),
+        ("mountpoint=none", "none", "none"),
+    ] {
+        desk.ok(&format!("zfs set {pair} tank/a"));
+        assert_eq!(
+            (desk.get("mountpoint", "tank/a").as_str(), desk.get("mountpoint", "tank/a/b").as_str()),
+            (a, b)
+        );
+        assert_eq!(desk.ok("zfs get -H -o source mountpoint tank/a/b"), "inherited from tank/a\n");
+    }
+    desk.ok("zfs set mountpoint=/own tank/a/b");
+    assert_eq!(desk.get("mountpoint", "tank/a/b"), "/own");
+    desk.ok("zfs inherit -r mountpoint tank/a");
+    assert_eq!(desk.get("mountpoint", "tank/a/b"), "none", "as the root says");
+}
