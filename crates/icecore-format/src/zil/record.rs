@@ -53,7 +53,7 @@ pub fn block<'a>(bp: &Blkptr, bytes: &'a [u8]) -> Result<Block<'a>, Corrupt> {
     }
     let used = usize::try_from(chain.nused.get()).map_err(|_| bad("more used than there is"))?;
     let range = if new_style { CHAIN..used } else { 0..used };
-    let most = if new_style { bytes.len() } else { bytes.len() - CHAIN };
+    let most = if new_style { bytes.len() } else { bytes.len().saturating_sub(CHAIN) };
     let records = bytes.get(range).filter(|_| used <= most).ok_or_else(|| bad("more used than there is"))?;
     Ok(Block { next: chain.next, records })
 }
@@ -366,7 +366,7 @@ fn attributes<'a>(r: &mut Reader<'a>) -> Result<Attrs<'a>, Corrupt> {
     if words == 0 || words > MASK_MAX {
         return Err(Corrupt::new(WHAT, format!("{words} words of attributes")));
     }
-    let mask = r.take(words * 4)?;
+    let mask = r.take(words.saturating_mul(4))?;
     let mut end = r.sub(ATTR_END)?;
     Ok(Attrs {
         mask,
@@ -383,7 +383,7 @@ fn pointer(r: &mut Reader<'_>) -> Result<Blkptr, Corrupt> {
 fn clone<'a>(r: &mut Reader<'a>) -> Result<Body<'a>, Corrupt> {
     let (object, offset, length, block, count) =
         (r.u64_le()?, r.u64_le()?, r.u64_le()?, r.u64_le()?, r.u64_le()?);
-    if count > (r.remaining() / size_of::<Blkptr>()) as u64 {
+    if count.saturating_mul(size_of::<Blkptr>() as u64) > r.remaining() as u64 {
         return Err(Corrupt::new(WHAT, format!("{count} pointers do not fit")));
     }
     let pointers = (0..count).map(|_| pointer(r)).collect::<Result<_, _>>()?;
@@ -395,7 +395,7 @@ fn text<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Corrupt> {
     let mut ahead = *r;
     let rest = ahead.take(ahead.remaining())?;
     let end = rest.iter().position(|b| *b == 0).ok_or_else(|| Corrupt::new(WHAT, "a name without end"))?;
-    Ok(r.take(end + 1)?.get(..end).unwrap_or(&[]))
+    Ok(r.take(end.saturating_add(1))?.get(..end).unwrap_or(&[]))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use icecore_format::{ObjectId, ObjectType};
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_transform::crypt::{Suite, WrappingKey};
 use icecore_vdev::create::NewKind;
+use std::path::Path;
 use std::sync::Arc;
 
 #[test]
