@@ -169,7 +169,7 @@ fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
 }
 
 /// Bytes to the end, or up to `stop`, or until `out` has `max`; byte by byte, so that nothing stays in buffers.
-fn gather(from: impl AsFd, out: &mut Material, max: usize, stop: Option<u8>) -> Outcome {
+fn gather(from: &mut dyn Read, out: &mut Material, max: usize, stop: Option<u8>) -> Outcome {
     let mut byte = Zeroizing::new([0_u8; 1]);
     while out.len() < max {
         match from.read(&mut byte[..]) {
@@ -188,9 +188,9 @@ fn gather(from: impl AsFd, out: &mut Material, max: usize, stop: Option<u8>) -> 
 /// the key is one.
 pub fn whole_file(name: &str) -> Outcome<Material> {
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot read key file '{name}': {e}"));
-    let file = File::open(name).map_err(|e| fail(&e))?;
+    let mut file = File::open(name).map_err(|e| fail(&e))?;
     let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
-    gather(&file, &mut out, MATERIAL_MAX, None).map_err(|f| fail(&f.message))?;
+    gather(&mut file, &mut out, MATERIAL_MAX, None).map_err(|f| fail(&f.message))?;
     if out.len() >= MATERIAL_MAX {
         return Err(fail(&"it is longer than any key"));
     }
