@@ -166,7 +166,8 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Pool, NotOpen> {
         devices,
         pool: Some(record.guid.to_string()),
         mode: if what_for == For::Write { Mode::Write } else { Mode::ReadOnly },
-        force: false,
+        // An import for reading leaves no mark on the devices: that it was allowed (perhaps with -f) is all there is.
+        force: record.readonly && what_for == For::Read,
         host: host(),
         max_txg: record.max_txg.map(Txg),
     };

@@ -273,7 +273,10 @@ fn body<'a>(kind: u64, r: &mut Reader<'a>) -> Result<Body<'a>, Corrupt> {
             let (object, offset, length) = (r.u64_le()?, r.u64_le()?, r.u64_le()?);
             r.u64_le()?;
             let pointer = Box::new(pointer(r)?);
-            Body::Write { object, offset, length, pointer, data: r.take(r.remaining())? }
+            // What follows is padded to whole words.
+            let len = if r.remaining() == 0 { 0 } else { length };
+            let len = usize::try_from(len).map_err(|_| Corrupt::new(WHAT, "a write without end"))?;
+            Body::Write { object, offset, length, pointer, data: r.take(len)? }
         }
         20 => Body::Grow { object: r.u64_le()?, offset: r.u64_le()?, length: r.u64_le()? },
         10 => Body::Truncate { object: r.u64_le()?, offset: r.u64_le()?, length: r.u64_le()? },
@@ -455,6 +458,7 @@ mod tests {
             (15, &CREATE, &[255; 64]),
             (14, &[&CREATE[..], &[1, 0, 0, u64::MAX, 0]].concat(), b"x\0"),
             (9, &[3, 0, 512, 0], b""),
+            (9, &[&[3, 0, 512, 0][..], &[0; 16]].concat(), b"short"),
             (21, &[3, u64::MAX], b"user.x\0y"),
             (24, &[3, 0, 512, 512, u64::MAX], b""),
         ] {
