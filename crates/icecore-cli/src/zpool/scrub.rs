@@ -89,7 +89,7 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
         eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
     }
     let (start, clock) = (unix_now(), Instant::now());
-    let bar = bar(name);
+    let bar = bar("scrubbing", name);
     let mut found = scrub(&mut pool, &mut |p| {
         bar.set_length(p.total.max(p.bytes));
         bar.set_position(p.bytes);
@@ -152,18 +152,18 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn bar(name: &str) -> ProgressBar {
+pub(super) fn bar(verb: &str, name: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template(
-        "scrubbing {msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
+        "{msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
     );
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    bar.set_message(name.to_owned());
+    bar.set_message(format!("{verb} {name}"));
     bar
 }
 

@@ -4,6 +4,7 @@
 
 mod datasets;
 mod keys;
+mod mirrors;
 mod props;
 mod receive;
 mod scrub;
