@@ -227,8 +227,8 @@ impl Pool {
         let Some(top) = tree.children.iter().find(|t| t.find(old).is_some()) else {
             return refused("no such device in pool");
         };
-        let single = top.kind.is_leaf();
-        if !single && !(top.kind == VdevKind::Mirror && top.children.iter().all(|c| c.kind.is_leaf())) {
+        let plain = top.kind == VdevKind::Mirror && top.children.iter().all(|c| c.kind.is_leaf());
+        if !plain && !top.kind.is_leaf() {
             return refused("can only attach to mirrors and top-level disks");
         }
         let has = icecore_vdev::size::leaf_asize(device.size()).unwrap_or(0);

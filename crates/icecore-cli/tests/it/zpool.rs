@@ -39,7 +39,12 @@ fn a_mirror_and_what_is_said_of_it() {
     std::fs::rename(desk.path("b.away"), &b).unwrap();
     // Back, but behind: that is no healthy pool.
     let status = desk.ok("zpool status -x twin");
-    for words in [" state: DEGRADED", "has missed writes", "'zpool online' copies what they missed to them", "mirror-0"] {
+    for words in [
+        " state: DEGRADED",
+        "has missed writes",
+        "'zpool online' copies what they missed to them",
+        "mirror-0",
+    ] {
         assert!(status.contains(words), "{status}\nand not: {words}");
     }
     assert!(status.lines().all(|l| l.trim_end() == l), "{status}");

@@ -175,10 +175,10 @@ fn a_new_side_that_fails_leaves_the_pool_as_it_was() {
     let mut pool = create(env(52), "mir", &base, NewKind::Single, 12);
     fill(&mut pool, 0..40, 1);
     pool.export().unwrap();
-    for cut in [0, 3, 20, 60, 90, 120] {
+    for cut in [0, 20, 60, 120] {
         let old = Arc::new(base[0].fork());
         let new = Arc::new(SimDisk::with_sector("new", SIZE, 512));
-        let mut pool = open(env(53), &[old.clone()], Mode::Write).unwrap();
+        let mut pool = open(env(53), std::slice::from_ref(&old), Mode::Write).unwrap();
         new.cut_after(cut);
         let before = shape(&pool);
         let tried = pool.attach(leaf(&pool, "/sim/mir-0.img"), side(&new, "/sim/new.img"), &mut go);
@@ -191,9 +191,9 @@ fn a_new_side_that_fails_leaves_the_pool_as_it_was() {
             Ok(_) => assert_eq!(shape(&pool).len(), 3, "cut {cut}"),
         }
         pool.export().unwrap();
-        judge("mir", &[old.clone()]);
+        judge("mir", std::slice::from_ref(&old));
         let again = Arc::new(SimDisk::with_sector("again", SIZE, 512));
-        let mut pool = open(env(54), &[old.clone()], Mode::Write).unwrap();
+        let mut pool = open(env(54), std::slice::from_ref(&old), Mode::Write).unwrap();
         pool.attach(leaf(&pool, "/sim/mir-0.img"), side(&again, "/sim/again.img"), &mut go).unwrap();
         pool.export().unwrap();
         each_alone(&[again]);
@@ -210,7 +210,7 @@ fn power_lost_in_a_resilver() {
     pool.offline(away).unwrap();
     fill(&mut pool, 10..30, 2);
     pool.export().unwrap();
-    for cut in [1, 10, 25, 40, 60, 80] {
+    for cut in [1, 25, 60, 80] {
         let now: Vec<Arc<SimDisk>> = base.iter().map(|d| Arc::new(d.fork())).collect();
         let mut pool = open(env(56), &now, Mode::Write).unwrap();
         for d in &now {
@@ -243,7 +243,7 @@ fn power_lost_when_the_only_device_is_replaced() {
     let attempt = |cut: Option<(u64, u64)>| {
         let old = Arc::new(base[0].fork());
         let new = Arc::new(SimDisk::with_sector("new", SIZE, 512));
-        let mut pool = open(env(61), &[old.clone()], Mode::Write).unwrap();
+        let mut pool = open(env(61), std::slice::from_ref(&old), Mode::Write).unwrap();
         let before = old.stats().ops;
         if let Some((o, n)) = cut {
             old.cut_after(o);
