@@ -7,6 +7,7 @@ mod import;
 mod import_list;
 mod labelclear;
 mod list;
+mod mirror;
 mod scrub;
 mod status;
 
@@ -23,6 +24,11 @@ const COMMANDS: &[Command] = &[
     (&["import"], import::run, import::USAGE),
     (&["export"], export::run, export::USAGE),
     (&["get"], get::run, get::USAGE),
+    (&["attach"], mirror::attach, mirror::ATTACH_USAGE),
+    (&["detach"], mirror::detach, mirror::DETACH_USAGE),
+    (&["replace"], mirror::replace, mirror::REPLACE_USAGE),
+    (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
+    (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
     (&["version"], crate::version, "version"),
 ];

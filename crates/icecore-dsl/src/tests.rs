@@ -30,6 +30,7 @@ impl Chance for Counter {
 const FEATURES: &[Feature] = &[
     Feature::EMPTY_BPOBJ,
     Feature::LZ4_COMPRESS,
+    Feature::ZSTD_COMPRESS,
     Feature::ENABLED_TXG,
     Feature::HOLE_BIRTH,
     Feature::EXTENSIBLE_DATASET,

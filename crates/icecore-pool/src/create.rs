@@ -65,6 +65,7 @@ impl Pool {
     }
 
     fn start(env: Env, vdevs: VdevSet, config: PoolConfig, spec: &CreateSpec) -> Result<Self> {
+        let devices = spec.devices.clone();
         let mut io = Io::new(env.clone(), vdevs, Txg(TXG_INITIAL), Blkptr::default());
         let mut salt = [0; 32];
         env.entropy.fill(&mut salt);
@@ -89,6 +90,7 @@ impl Pool {
             objects: Objects::default(),
             host: spec.host.clone(),
             missing: BTreeSet::new(),
+            devices,
             passes: 0,
         })
     }

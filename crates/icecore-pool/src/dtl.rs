@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! 1. Every txg committed while a leaf is absent or stale is in its log, in the same txg.
-//! 2. A leaf that missed something is not written to until OpenZFS has resilvered it: it counts as absent.
+//! 2. A leaf that missed something is not written to until it was resilvered ([`Pool::online`], or by OpenZFS): it
+//!    counts as absent.
 
 use crate::error::Result;
 use crate::metaslab::load;

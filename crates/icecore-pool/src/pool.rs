@@ -11,11 +11,12 @@ use crate::io::Io;
 use crate::metaslab::{Class, Space};
 use icecore_dmu::WriteError;
 use icecore_dsl::{Chance, Dsl};
-use icecore_env::Env;
+use icecore_env::{Device, Env};
 use icecore_format::uberblock::UberblockPhys;
 use icecore_format::{Guid, Txg};
 use icecore_vdev::{PoolConfig, VdevConfig};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Who we are, for the labels: other systems refuse a pool that somebody else has in use.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -52,6 +53,8 @@ pub struct Pool {
     pub(crate) host: Host,
     /// Leaves that are not written to: absent, or stale.
     pub(crate) missing: BTreeSet<Guid>,
+    /// Every device that was found, by the leaf it is; also of those in `missing`.
+    pub(crate) devices: BTreeMap<Guid, Arc<dyn Device>>,
     /// Passes the last commit took.
     pub(crate) passes: u32,
 }

@@ -8,8 +8,8 @@
 
 use crate::io::{Examined, Io};
 use crate::pool::Pool;
-use crate::walk::{Unseen, every_block};
-use icecore_format::{Blkptr, Bookmark};
+use crate::walk::{Unseen, blocks_since};
+use icecore_format::{Blkptr, Bookmark, Txg};
 
 /// Blocks sorted at a time: 160 bytes each.
 const BATCH: usize = 128 << 10;
@@ -69,22 +69,35 @@ pub fn scrub(
     pool: &mut Pool,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Scrubbed, crate::PoolError> {
+    let found = resilver(pool, Txg(0), &|_| true, progress);
+    if found.repaired_bytes > 0 {
+        pool.io.flush_repairs().map_err(|e| pool.failed(e))?;
+    }
+    Ok(found)
+}
+
+/// The same for blocks born after `since` whose own birth `wanted` says yes to: what a side of a mirror missed.
+/// What was repaired is not durable yet.
+pub(crate) fn resilver(
+    pool: &mut Pool,
+    since: Txg,
+    wanted: &dyn Fn(Txg) -> bool,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Scrubbed {
     let total = pool.dsl.dir(pool.io(), pool.dsl.root_dir()).map(|d| d.used_bytes).unwrap_or(0);
     let found = Scrubbed::default();
     let mut examiner = Examiner { io: &pool.io, queue: Vec::new(), found, total, progress, stopped: false };
-    let unseen = every_block(pool, &mut |bp, at| {
-        examiner.queue.push((*bp, *at));
+    let unseen = blocks_since(pool, since, &mut |bp, at| {
+        if wanted(bp.alloc_birth()) {
+            examiner.queue.push((*bp, *at));
+        }
         if examiner.queue.len() >= BATCH {
             examiner.drain();
         }
         !examiner.stopped
     });
     examiner.drain();
-    let found = Scrubbed { unseen, ..examiner.found };
-    if found.repaired_bytes > 0 {
-        pool.io.flush_repairs().map_err(|e| pool.failed(e))?;
-    }
-    Ok(found)
+    Scrubbed { unseen, ..examiner.found }
 }
 
 struct Examiner<'a> {
@@ -151,6 +164,10 @@ mod word {
     pub const ERRORS: usize = 13;
     pub const COUNT: usize = 24;
 }
+/// `POOL_SCAN_SCRUB`.
+const SCRUB: u64 = 1;
+/// `POOL_SCAN_RESILVER`.
+pub(crate) const RESILVER: u64 = 2;
 /// The entry of the MOS directory that holds them (`DMU_POOL_SCAN`).
 const SCAN: &str = "scan";
 
@@ -195,10 +212,21 @@ impl Pool {
     /// # Errors
     /// As any write.
     pub fn record_scrub(&mut self, start: u64, end: u64, found: &Scrubbed) -> Result<(), crate::PoolError> {
+        self.record_scan(SCRUB, start, end, found)
+    }
+
+    /// The same for a scan of kind `func`.
+    pub(crate) fn record_scan(
+        &mut self,
+        func: u64,
+        start: u64,
+        end: u64,
+        found: &Scrubbed,
+    ) -> Result<(), crate::PoolError> {
         let mut words = vec![0; word::COUNT];
         let txg = self.synced().0;
         for (at, value) in [
-            (word::FUNC, 1),
+            (word::FUNC, func),
             (word::STATE, 2),
             (word::MAX_TXG, txg),
             (word::CUR_MAX_TXG, txg),

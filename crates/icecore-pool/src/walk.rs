@@ -40,7 +40,12 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Blkptr, &Bookmark) -> bool;
 /// Visits every block of the pool but embedded ones. A block that is damaged in all its copies is visited, but what it
 /// leads to is not; that is not told here, since reading the block tells it.
 pub fn every_block(pool: &Pool, visit: Visit<'_>) -> Vec<Unseen> {
-    let mut walk = Walk { io: &pool.io, visit, unseen: Vec::new(), stopped: false };
+    blocks_since(pool, Txg(0), visit)
+}
+
+/// The same for what was born after `since` only: what is older is not even looked into.
+pub fn blocks_since(pool: &Pool, since: Txg, visit: Visit<'_>) -> Vec<Unseen> {
+    let mut walk = Walk { io: &pool.io, visit, since, unseen: Vec::new(), stopped: false };
     walk.pool(&pool.dsl);
     walk.unseen
 }
@@ -86,6 +91,8 @@ impl Pool {
 struct Walk<'a> {
     io: &'a Io,
     visit: Visit<'a>,
+    /// Nothing older is visited.
+    since: Txg,
     unseen: Vec<Unseen>,
     stopped: bool,
 }
@@ -100,10 +107,10 @@ struct Scope {
 
 impl Walk<'_> {
     fn pool(&mut self, dsl: &Dsl) {
-        self.objset(Scope { objset: 0, since: Txg(0) }, &self.io.mos_root.clone());
+        self.objset(Scope { objset: 0, since: self.since }, &self.io.mos_root.clone());
         for (object, ds) in datasets(dsl, self.io) {
             if !self.stopped {
-                self.objset(Scope { objset: object, since: Txg(ds.prev_snap_txg) }, &ds.bp);
+                self.objset(Scope { objset: object, since: self.since.max(Txg(ds.prev_snap_txg)) }, &ds.bp);
             }
         }
     }

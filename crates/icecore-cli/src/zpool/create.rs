@@ -203,8 +203,8 @@ fn layout(words: &[String]) -> Outcome<Vec<(NewKind, Vec<String>)>> {
 }
 
 /// A device that may become part of the pool; nothing was written to it yet.
-struct Member {
-    device: Arc<dyn Device>,
+pub(super) struct Member {
+    pub(super) device: Arc<dyn Device>,
     path: PathBuf,
     /// For block devices: whether it is a disk to be partitioned.
     whole_disk: Option<bool>,
@@ -212,7 +212,7 @@ struct Member {
 
 impl Member {
     /// Opens it, if nothing stands against that.
-    fn open(path: &Path, force: bool, dry: bool) -> Outcome<Self> {
+    pub(super) fn open(path: &Path, force: bool, dry: bool) -> Outcome<Self> {
         let fail = |why: String| Fail::new(format!("cannot use '{}': {why}", path.display()));
         if let Some(at) = icecore_env::mounted_at(path) {
             return Err(fail(format!("it is mounted at {}", at.display())));
@@ -244,7 +244,7 @@ impl Member {
     }
 
     /// Partitions it, if it is a whole disk.
-    fn take(self) -> Outcome<NewLeaf> {
+    pub(super) fn take(self) -> Outcome<NewLeaf> {
         if self.whole_disk != Some(true) {
             return Ok(self.leaf(self.device.clone()));
         }
@@ -296,7 +296,7 @@ fn check(
     Ok(out)
 }
 
-fn full_path(name: &str) -> PathBuf {
+pub(super) fn full_path(name: &str) -> PathBuf {
     if name.contains('/') {
         std::path::absolute(name).unwrap_or_else(|_| name.into())
     } else {

@@ -103,11 +103,16 @@ fn unopened(record: &Imported, n: &NotOpen) -> String {
 /// The status and action lines of an open pool.
 fn trouble(vdevs: &VdevSet) -> &'static str {
     if vdevs.leaves().iter().any(|l| l.device().is_none()) {
+        if vdevs.leaves().iter().all(|l| l.device().is_some() || l.config.offline.unwrap_or(0) != 0) {
+            return "status: One or more devices has been taken offline by the administrator.\n\t\
+                    Sufficient replicas exist for the pool to continue functioning in a\n\tdegraded state.\n\
+                    action: Online the device using 'zpool online' or replace the device with\n\t'zpool replace'.\n";
+        }
         "status: One or more devices could not be opened. The pool goes on without them.\n\
          action: Attach the missing devices.\n"
     } else if vdevs.leaves().iter().any(behind) {
         "status: One or more devices have missed writes, and hold old data.\n\
-         action: Icecore does not resilver them: OpenZFS does when it imports the pool.\n\t\
+         action: 'zpool online' copies what they missed to them.\n\t\
          Until then the pool depends on the other devices.\n"
     } else {
         ""

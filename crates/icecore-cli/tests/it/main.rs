@@ -5,6 +5,7 @@
 mod datasets;
 mod inspect;
 mod keys;
+mod mirrors;
 mod props;
 mod receive;
 mod scrub;

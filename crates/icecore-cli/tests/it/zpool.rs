@@ -41,11 +41,18 @@ fn a_mirror_and_what_is_said_of_it() {
     std::fs::rename(desk.path("b.away"), &b).unwrap();
     // Back, but behind: that is no healthy pool.
     let status = desk.ok("zpool status -x twin");
-    for words in [" state: DEGRADED", "has missed writes", "Icecore does not resilver them", "mirror-0"] {
+    for words in [
+        " state: DEGRADED",
+        "has missed writes",
+        "'zpool online' copies what they missed to them",
+        "mirror-0",
+    ] {
         assert!(status.contains(words), "{status}\nand not: {words}");
     }
     assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
     assert_eq!(desk.ok("zpool list -H -o health twin"), "DEGRADED\n");
+    desk.ok(&format!("zpool online twin {}", b.display()));
+    assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
     desk.ok("zpool export twin");
     assert_eq!(desk.ok("zpool status"), "no pools available\n");
     desk.judge("twin");

@@ -73,6 +73,8 @@ pub(crate) struct Opened {
     pub directory: BTreeMap<String, u64>,
     pub features: BTreeMap<String, u64>,
     pub stale: BTreeSet<Guid>,
+    /// Every device of the pool that was found.
+    pub devices: BTreeMap<Guid, Arc<dyn Device>>,
     /// Txg of the newest uberblock or label on any device.
     pub newest: Txg,
 }
@@ -124,6 +126,7 @@ impl Pool {
             objects,
             host: spec.host,
             missing,
+            devices: opened.devices,
             passes: 0,
         })
     }
@@ -157,7 +160,8 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     io.hole_birth = features.get("com.delphix:hole_birth").is_some_and(|n| *n > 0);
     let label_features = candidate.label_features();
     let newest = candidate.newest_txg();
-    Ok(Opened { io, mos, config, label_features, uberblock, directory, features, stale, newest })
+    let devices = candidate.devices.clone();
+    Ok(Opened { io, mos, config, label_features, uberblock, directory, features, stale, devices, newest })
 }
 
 /// The MOS, its directory and its configuration, over a tree known from labels.

@@ -7,6 +7,7 @@ mod cuts;
 mod damage;
 mod datasets;
 mod layouts;
+mod mirror;
 mod moved;
 mod old;
 mod promote;

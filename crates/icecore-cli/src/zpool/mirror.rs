@@ -1,0 +1,178 @@
+//! `zpool attach`, `detach`, `replace`, `offline`, `online` (zpool_main.c; their errors `zpool_vdev_attach`,
+//! `zpool_vdev_detach`, `zpool_vdev_offline`, libzfs_pool.c).
+//!
+//! A resilver is done when the command ends: there is none in the background, and none to wait for.
+
+use super::create::{Member, full_path};
+use crate::bar;
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For};
+use crate::state::{self, Imported};
+use icecore_env::{Access, FileDevice};
+use icecore_format::{Guid, Txg};
+use icecore_pool::Pool;
+use icecore_vdev::label::Labels;
+use std::path::{Path, PathBuf};
+
+pub const ATTACH_USAGE: &str = "attach [-fw] <pool> <device> <new-device>";
+pub const REPLACE_USAGE: &str = "replace [-fw] <pool> <device> [new-device]";
+pub const DETACH_USAGE: &str = "detach <pool> <device>";
+pub const OFFLINE_USAGE: &str = "offline <pool> <device> ...";
+pub const ONLINE_USAGE: &str = "online <pool> <device> ...";
+
+/// The imported pool `name`, open for writing.
+fn open(name: &str) -> Outcome<(Imported, Pool)> {
+    let Some(record) = state::find(name)? else {
+        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
+    };
+    let pool = session::open_record(&record, For::Write)
+        .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })?;
+    Ok((record, pool))
+}
+
+/// The leaf that a person calls `name`: by its path, the end of it, or its guid.
+fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
+    let tree = pool.config().vdev_tree.as_ref()?;
+    let leaves = tree.leaves();
+    let full = full_path(name);
+    let here = |l: &&&icecore_vdev::VdevConfig| {
+        let open = pool.io().vdevs().leaves().iter().find(|o| o.guid == l.guid);
+        let known = [l.path.clone(), open.map(icecore_vdev::tree::Leaf::name)];
+        known.into_iter().flatten().any(|p| p == name || Path::new(&p) == full)
+    };
+    let by_path = leaves.iter().find(here);
+    let by_end =
+        || leaves.iter().find(|l| l.path.as_deref().is_some_and(|p| p.rsplit('/').next() == Some(name)));
+    let by_guid = || leaves.iter().find(|l| name.parse() == Ok(l.guid.0));
+    by_path.or_else(by_end).or_else(by_guid).map(|l| l.guid)
+}
+
+fn operands<'a>(typed: &'a Typed, min: usize, max: usize, usage: &str) -> Outcome<(&'a str, &'a [String])> {
+    let [pool, devices @ ..] = typed.operands.as_slice() else {
+        return Err(Fail::usage("missing pool name argument", usage));
+    };
+    if devices.is_empty() {
+        return Err(Fail::usage("missing <device> specification", usage));
+    }
+    if devices.len() < min {
+        return Err(Fail::usage("missing <new_device> specification", usage));
+    }
+    if devices.len() > max {
+        return Err(Fail::usage("too many arguments", usage));
+    }
+    Ok((pool, devices))
+}
+
+pub fn attach(args: &[String]) -> Outcome {
+    add(args, ATTACH_USAGE, false)
+}
+
+pub fn replace(args: &[String]) -> Outcome {
+    add(args, REPLACE_USAGE, true)
+}
+
+fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
+    let typed = Typed::parse(args, &[flag('f', ""), flag('w', ""), value('o', "")], usage)?;
+    let (name, devices) = operands(&typed, if instead { 1 } else { 2 }, 2, usage)?;
+    if let Some(o) = typed.value('o') {
+        return Err(Fail::new(format!("property '{o}' cannot be set here: a side has its mirror's ashift")));
+    }
+    let old = &devices[0];
+    let new = devices.get(1).unwrap_or(old);
+    let what = if instead {
+        format!("cannot replace {old} with {new}")
+    } else {
+        format!("cannot attach {new} to {old}")
+    };
+    let (record, mut pool) = open(name)?;
+    let Some(guid) = leaf(&pool, old) else {
+        return Err(Fail::new(format!("{what}: no such device in pool")));
+    };
+    let path = full_path(new);
+    let member = Member::open(&path, typed.has('f'), false)?;
+    pool.fits(guid, &*member.device).map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    state::can_remember(name)?;
+    // From here on the new device is written.
+    let side = member.take()?;
+    let bar = bar::bytes("resilvering", true);
+    bar.set_message(name.to_owned());
+    let watch = &mut |p: icecore_pool::scrub::Progress| {
+        bar::show(&bar, p.bytes, p.total);
+        true
+    };
+    let done = if instead { pool.replace(guid, side, watch) } else { pool.attach(guid, side, watch) };
+    bar.finish_and_clear();
+    done.map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    drop(pool);
+    remember(record, Some(path))
+}
+
+pub fn detach(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[], DETACH_USAGE)?;
+    let (name, devices) = operands(&typed, 1, 1, DETACH_USAGE)?;
+    let what = format!("cannot detach {}", devices[0]);
+    let (record, mut pool) = open(name)?;
+    let Some(guid) = leaf(&pool, &devices[0]) else {
+        return Err(Fail::new(format!("{what}: no such device in pool")));
+    };
+    pool.detach(guid).map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    drop(pool);
+    remember(record, None)
+}
+
+pub fn offline(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[], OFFLINE_USAGE)?;
+    each(&typed, OFFLINE_USAGE, "offline", |pool, guid| pool.offline(guid))
+}
+
+pub fn online(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[], ONLINE_USAGE)?;
+    each(&typed, ONLINE_USAGE, "online", |pool, guid| {
+        let bar = bar::bytes("resilvering", true);
+        bar.set_message(pool.name().to_owned());
+        let done = pool.online(guid, &mut |p| {
+            bar::show(&bar, p.bytes, p.total);
+            true
+        });
+        bar.finish_and_clear();
+        done.map(|_| ())
+    })
+}
+
+/// Does the same to each device named; the first that fails ends it.
+fn each(
+    typed: &Typed,
+    usage: &str,
+    verb: &str,
+    mut one: impl FnMut(&mut Pool, Guid) -> icecore_pool::Result<()>,
+) -> Outcome {
+    let (name, devices) = operands(typed, 1, usize::MAX, usage)?;
+    let (_, mut pool) = open(name)?;
+    for device in devices {
+        let Some(guid) = leaf(&pool, device) else {
+            return Err(Fail::new(format!("cannot {verb} {device}: no such device in pool")));
+        };
+        one(&mut pool, guid).map_err(|e| Fail::new(format!("cannot {verb} {device}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Keeps the list of the pool's devices: those that left it go, `new` comes.
+fn remember(mut record: Imported, new: Option<PathBuf>) -> Outcome {
+    let guid = record.guid;
+    // What cannot be read now may be back tomorrow.
+    record.devices.retain(|path| {
+        let Ok(devices) = session::open_devices(path, Access::ReadOnly) else { return true };
+        devices.iter().any(|d| {
+            Labels::read(&**d).best(Txg(u64::MAX)).is_some_and(|config| config.pool_guid == Some(guid))
+        })
+    });
+    if let Some(path) = new
+        && FileDevice::open(&path, Access::ReadOnly).is_ok()
+        && !record.devices.contains(&path)
+    {
+        record.devices.push(path);
+    }
+    state::remember(&record)
+}

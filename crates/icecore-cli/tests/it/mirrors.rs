@@ -1,0 +1,104 @@
+//! Sides of mirrors as they are typed: attached, taken offline, brought back, replaced, detached.
+
+use crate::support::{Desk, stream};
+
+#[test]
+fn a_mirror_grows_loses_a_side_and_gets_it_back() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    desk.feed("zfs receive tank/plain", &stream("plain@newsnapshot.R.zfs"));
+    let seen = |desk: &Desk| desk.bytes("zfs send -R tank/plain@newsnapshot");
+    let before = seen(&desk);
+    let second = desk.drive("tank/two.img", 128).display().to_string();
+    desk.ok(&format!("zpool attach tank {first} {second}"));
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains("mirror-0") && status.contains("scan: resilvered "), "{status}");
+    assert!(status.contains(" with 0 errors on "), "{status}");
+    desk.ok(&format!("zpool offline tank {second}"));
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains("DEGRADED") && status.contains("OFFLINE"), "{status}");
+    assert!(status.contains("taken offline by the administrator"), "{status}");
+    desk.refused(
+        &format!("zpool offline tank {first}"),
+        1,
+        &[&format!("cannot offline {first}: no valid replicas")],
+    );
+    desk.ok("zfs create tank/later");
+    desk.ok("zfs snapshot -r tank@s");
+    desk.ok("zpool online tank two.img");
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains(" state: ONLINE") && !status.contains("OFFLINE"), "{status}");
+    let third = desk.drive("tank/three.img", 128).display().to_string();
+    desk.ok(&format!("zpool replace tank {first} {third}"));
+    assert_eq!(seen(&desk), before);
+    // What was replaced belongs to nobody, and can be used again.
+    desk.ok(&format!("zpool create -m none other {first}"));
+    desk.ok("zpool export other");
+    desk.ok(&format!("zpool labelclear -f {first}"));
+    std::fs::remove_file(&first).unwrap();
+    desk.ok("zpool export tank");
+    desk.judge("tank");
+    // Each side by itself.
+    for name in ["two.img", "three.img"] {
+        let alone = desk.path("alone");
+        std::fs::create_dir_all(&alone).unwrap();
+        std::fs::copy(desk.path(&format!("tank/{name}")), alone.join(name)).unwrap();
+        if icecore_check::zdb::zdb_available() {
+            assert_eq!(icecore_check::zdb::zdb_clean(&alone, "tank"), Ok(()), "{name}");
+        }
+        std::fs::remove_dir_all(&alone).unwrap();
+    }
+    desk.import("tank");
+    desk.ok("zpool detach tank two.img");
+    let status = desk.ok("zpool status tank");
+    assert!(!status.contains("mirror-0") && status.contains("three.img"), "{status}");
+    assert_eq!(seen(&desk), before);
+    std::fs::remove_file(desk.path("tank/two.img")).unwrap();
+    desk.export_and_judge("tank");
+}
+
+#[test]
+fn what_cannot_become_a_side_or_leave() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    let small = desk.drive("small.img", 70).display().to_string();
+    let used = desk.pool("used", 128).display().to_string();
+    desk.ok("zpool export used");
+    let before = (desk.seen("tank"), desk.ok("zpool status tank"));
+    for (line, words) in [
+        (
+            format!("attach tank {first} {small}"),
+            format!("cannot attach {small} to {first}: device is too small"),
+        ),
+        (
+            format!("replace tank {first} {small}"),
+            format!("cannot replace {first} with {small}: device is too small"),
+        ),
+        (format!("attach tank {first} {used}"), "is part of exported pool 'used'".into()),
+        (format!("attach tank {first} {first}"), "it is part of pool 'tank'".into()),
+        (
+            format!("attach tank nosuch {small}"),
+            format!("cannot attach {small} to nosuch: no such device in pool"),
+        ),
+        (format!("attach none {first} {small}"), "cannot open 'none': no such pool".into()),
+        (format!("detach tank {first}"), "only applicable to mirror and replacing vdevs".into()),
+        ("detach tank nosuch".into(), "cannot detach nosuch: no such device in pool".into()),
+        (format!("offline tank {first}"), format!("cannot offline {first}: no valid replicas")),
+        ("online tank nosuch".into(), "cannot online nosuch: no such device in pool".into()),
+    ] {
+        desk.refused(&format!("zpool {line}"), 1, &[&words]);
+    }
+    for (line, words) in [
+        ("attach", "missing pool name argument"),
+        ("attach tank", "missing <device> specification"),
+        ("attach tank a", "missing <new_device> specification"),
+        ("attach tank a b c", "too many arguments"),
+        ("detach tank", "missing <device> specification"),
+        ("offline", "missing pool name argument"),
+    ] {
+        desk.refused(&format!("zpool {line}"), 2, &[words]);
+    }
+    assert_eq!((desk.seen("tank"), desk.ok("zpool status tank")), before);
+    desk.import("used");
+    desk.export_and_judge("tank");
+}
