@@ -52,7 +52,7 @@ pub fn blocks_since(pool: &Pool, since: Txg, visit: Visit<'_>) -> Vec<Unseen> {
 
 /// Visits every block that object `object` of objset `objset` has, its spill block too.
 pub fn blocks_of(io: &Io, objset: u64, object: u64, dn: &Dnode, visit: Visit<'_>) -> Vec<Unseen> {
-    let mut walk = Walk { io, visit, unseen: Vec::new(), stopped: false };
+    let mut walk = Walk { io, visit, since: Txg(0), unseen: Vec::new(), stopped: false };
     walk.tree(Scope { objset, since: Txg(0) }, object, dn);
     walk.unseen
 }

@@ -4,8 +4,8 @@
 //! A resilver is done when the command ends: there is none in the background, and none to wait for.
 
 use super::create::{Member, full_path};
-use crate::bar;
 use crate::args::{Typed, flag, value};
+use crate::bar;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
 use crate::state::{self, Imported};
