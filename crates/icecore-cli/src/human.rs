@@ -30,7 +30,7 @@ pub fn property(row: &icecore_dsl::prop::PropRow) -> String {
 fn local(seconds: u64, form: &str) -> String {
     let local = i64::try_from(seconds).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     match local {
-        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime(form).to_string(),
+        Some(t) => t.to_zoned(crate::caller::time_zone()).strftime(form).to_string(),
         None => seconds.to_string(),
     }
 }

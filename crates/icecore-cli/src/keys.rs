@@ -10,6 +10,7 @@
 //!    wiped; standard input and files are read without buffers of others.
 //! 3. What is typed is not shown, and the terminal is as before when this ends, interrupted or not.
 
+use crate::caller;
 use crate::fail::{Fail, Outcome};
 use icecore_dsl::crypt::{KEYFORMAT_HEX, KEYFORMAT_PASSPHRASE, KEYFORMAT_RAW};
 use icecore_dsl::keystore::{
@@ -18,11 +19,11 @@ use icecore_dsl::keystore::{
 use icecore_dsl::{DslError, KeyError, KeyForm, NewKey};
 use icecore_env::Env;
 use icecore_pool::Pool;
+use icecore_service::stdio::Input;
 use icecore_transform::crypt::Suite;
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::fd::AsFd;
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -131,11 +132,11 @@ fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Mater
             let file = File::open(path).map_err(|e| {
                 Fail::new(format!("Failed to open key material file '{}': {e}", path.display()))
             })?;
-            take(&file, question.keyformat)?
+            take(&mut &file, question.keyformat)?
         }
         Location::Prompt => match terminal(ask) {
-            None => take(std::io::stdin(), question.keyformat)?,
-            Some(tty) => return typed(question, &tty?),
+            None => take(&mut caller::stdin()?, question.keyformat)?,
+            Some(tty) => return typed(question, &mut tty?),
         },
     };
     question.check(&material)?;
@@ -143,28 +144,31 @@ fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Mater
 }
 
 /// The terminal to ask on; `None` where standard input is to be read.
-fn terminal(ask: Ask) -> Option<Outcome<File>> {
-    if ask == Ask::Input && !isatty(std::io::stdin()) {
+fn terminal(ask: Ask) -> Option<Outcome<Tty>> {
+    if ask == Ask::Input && !caller::stdin_is_terminal() {
         return None;
     }
-    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    Some(tty.map_err(|_| Fail::new("there is no terminal to ask for the key on")))
+    let open = || {
+        let (screen, line) = caller::tty()?;
+        Ok(Tty { keyboard: Input::new(screen.try_clone()?, line), screen })
+    };
+    Some(open().map_err(|_: std::io::Error| Fail::new("there is no terminal to ask for the key on")))
 }
 
 /// A raw key, or one line without its end.
-fn take(from: impl AsFd, keyformat: u64) -> Outcome<Material> {
+fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
     let raw = keyformat == KEYFORMAT_RAW;
     // One byte more than a raw key has tells that it is too long.
     let max = if raw { RAW_LEN + 1 } else { MATERIAL_MAX };
     let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
     let mut byte = Zeroizing::new([0_u8; 1]);
     while out.len() < max {
-        match rustix::io::read(&from, &mut byte[..]) {
+        match from.read(&mut byte[..]) {
             Ok(0) if out.is_empty() => return Err(Fail::new("there is no key to read: its source is empty")),
             Ok(0) => break,
             Ok(_) if !raw && byte[0] == b'\n' => break,
             Ok(_) => out.push(byte[0]),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(Fail::new(format!("cannot read the key: {e}"))),
         }
     }
@@ -175,7 +179,7 @@ fn take(from: impl AsFd, keyformat: u64) -> Outcome<Material> {
 }
 
 /// Asks on a terminal; for a new key twice.
-fn typed(question: &Question<'_>, tty: &File) -> Outcome<Material> {
+fn typed(question: &Question<'_>, tty: &mut Tty) -> Outcome<Material> {
     if question.keyformat == KEYFORMAT_RAW {
         return Err(Fail::new("Cannot enter raw keys on the terminal"));
     }
@@ -185,6 +189,12 @@ fn typed(question: &Question<'_>, tty: &File) -> Outcome<Material> {
         return Err(Fail::new("Provided keys do not match."));
     }
     Ok(first)
+}
+
+/// A terminal: the same one twice, to write on and to read from.
+struct Tty {
+    screen: File,
+    keyboard: Input,
 }
 
 /// A terminal that shows nothing of what is typed, until dropped.
@@ -218,15 +228,16 @@ impl Drop for Silent<'_> {
     }
 }
 
-fn line(mut tty: &File, prompt: &str) -> Outcome<Material> {
+fn line(tty: &mut Tty, prompt: &str) -> Outcome<Material> {
     let lost = |e: std::io::Error| Fail::new(format!("cannot ask on the terminal: {e}"));
     // Silent before the question: nothing typed after seeing it may show, or be dropped.
-    let _silent = Silent::new(tty).map_err(|e| lost(e.into()))?;
-    tty.write_all(prompt.as_bytes()).map_err(lost)?;
+    let mut screen = &tty.screen;
+    let _silent = Silent::new(screen).map_err(|e| lost(e.into()))?;
+    screen.write_all(prompt.as_bytes()).map_err(lost)?;
     let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
     let mut byte = Zeroizing::new([0_u8; 1]);
     loop {
-        match rustix::io::read(tty, &mut byte[..]) {
+        match tty.keyboard.read(&mut byte[..]) {
             Ok(0) => break,
             Ok(_) => match byte[0] {
                 b'\n' | b'\r' => break,
@@ -240,8 +251,8 @@ fn line(mut tty: &File, prompt: &str) -> Outcome<Material> {
                 _ if out.len() >= MATERIAL_MAX => return Err(Fail::new("the line is longer than any key")),
                 b => out.push(b),
             },
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(lost(e.into())),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(lost(e)),
         }
     }
     Ok(out)
@@ -396,7 +407,7 @@ mod tests {
         writer.write_all(bytes).unwrap();
         drop(writer);
         let question = Question { dataset: None, keyformat, new };
-        let material = take(&reader, keyformat).map_err(|f| f.message)?;
+        let material = take(&mut &reader, keyformat).map_err(|f| f.message)?;
         question.check(&material).map_err(|f| f.message)?;
         Ok(material.to_vec())
     }

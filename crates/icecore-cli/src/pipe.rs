@@ -3,7 +3,8 @@
 //! The standard library's standard output looks for line ends in what passes, its standard input copies through a
 //! small buffer; both are for text.
 
-use std::fs::File;
+use crate::caller;
+use icecore_service::stdio::{Input, Output};
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 
@@ -22,15 +23,15 @@ pub fn widen(end: impl AsFd) {
 }
 
 /// Standard output for a stream.
-pub fn output() -> io::Result<File> {
-    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+pub fn output() -> io::Result<Output> {
+    let out = caller::stdout()?;
     widen(&out);
     Ok(out)
 }
 
 /// Standard input for a stream.
-pub fn input() -> io::Result<BufReader<File>> {
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+pub fn input() -> io::Result<BufReader<Input>> {
+    let input = caller::stdin()?;
     widen(&input);
     Ok(records(input))
 }
@@ -50,6 +51,6 @@ mod tests {
         widen(&writer);
         // A user over his share of pipe memory keeps what he has.
         assert!(rustix::pipe::fcntl_getpipe_size(&reader).unwrap() >= 4096);
-        widen(File::open("/proc/self/exe").unwrap());
+        widen(std::fs::File::open("/proc/self/exe").unwrap());
     }
 }

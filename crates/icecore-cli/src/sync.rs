@@ -9,6 +9,7 @@
 mod status;
 
 use crate::args::{Typed, flag, value};
+use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::pipe;
@@ -27,7 +28,7 @@ use icecore_stream::token::ResumeToken;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use status::Meter;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -125,7 +126,7 @@ fn options(typed: &Typed) -> Outcome<Options> {
         dry: typed.has('n'),
         json,
         verbose: typed.has('v'),
-        quiet_bar: json || !std::io::stderr().is_terminal(),
+        quiet_bar: json || !caller::stderr_is_terminal(),
         export: typed.has('E'),
         no_snapshot: typed.has('N'),
         snapshot: typed.value('S').map(String::from),
@@ -166,7 +167,8 @@ fn round(o: &Options) -> Outcome {
         let mut destination = Engine::open(&o.destination)?;
         std::thread::scope(|scope| {
             let (sender, jobs) = mpsc::channel();
-            scope.spawn(move || serve(&o.source, &jobs));
+            let caller = caller::current();
+            scope.spawn(move || caller::inherit(caller, || serve(&o.source, &jobs)));
             let mut run =
                 Run { o, source: &source, destination: &mut destination, sender, tally: &mut tally };
             run.all(&mut written)
@@ -466,7 +468,9 @@ impl Run<'_> {
                     // Dropped at the end of this block, also on the way out: then the other thread ends.
                     let (_running, stop) = mpsc::channel::<()>();
                     let dst = &dst;
-                    scope.spawn(move || meter.report(dst, Duration::from_secs(1), &stop, say_json));
+                    let caller = caller::current();
+                    let report = move || meter.report(dst, Duration::from_secs(1), &stop, say_json);
+                    scope.spawn(move || caller::inherit(caller, report));
                     self.transfer(task, step, there, dst, &bar, meter)
                 })
             } else {
@@ -601,7 +605,7 @@ fn bar(o: &Options, task: &Task, bytes: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(
         "{msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
     );
-    let bar = ProgressBar::new(bytes);
+    let bar = ProgressBar::with_draw_target(Some(bytes), caller::draw_target());
     if let Ok(style) = style {
         bar.set_style(style);
     }

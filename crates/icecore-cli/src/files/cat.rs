@@ -16,7 +16,7 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::usage("missing file", USAGE));
     }
     let mut pools = Pools::default();
-    let mut out = Out::new();
+    let mut out = Out::new()?;
     let mut failed = false;
     for operand in &typed.operands {
         let place = pools.place(operand)?;

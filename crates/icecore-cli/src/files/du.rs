@@ -33,7 +33,7 @@ pub fn run(args: &[String]) -> Outcome {
         summary: typed.has('s'),
     };
     let mut pools = Pools::default();
-    let mut out = Out::new();
+    let mut out = Out::new()?;
     let mut failed = false;
     for typed in &typed.operands {
         let place = pools.place(typed)?;

@@ -35,7 +35,7 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::usage("missing dataset", USAGE));
     }
     let mut pools = Pools::default();
-    let mut out = Out::new();
+    let mut out = Out::new()?;
     let mut failed = false;
     for typed in &places {
         let place = pools.place(typed)?;

@@ -50,7 +50,7 @@ pub fn run(args: &[String]) -> Outcome {
         json: typed.has('j'),
     };
     let mut pools = Pools::default();
-    let mut out = Out::new();
+    let mut out = Out::new()?;
     let mut failed = false;
     let many = typed.operands.len() > 1;
     for (i, operand) in typed.operands.iter().enumerate() {
@@ -320,7 +320,7 @@ fn mode(z: &Znode) -> String {
 
 fn time(t: Time) -> String {
     match jiff::Timestamp::from_second(t.seconds) {
-        Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Ok(at) => at.to_zoned(crate::caller::time_zone()).strftime("%Y-%m-%d %H:%M").to_string(),
         Err(_) => t.seconds.to_string(),
     }
 }

@@ -1,20 +1,22 @@
 //! Standard output for names from a disk: as they are into a pipe, harmless on a terminal.
 
+use crate::caller;
 use crate::fail::{Fail, Outcome};
-use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
+use icecore_service::stdio::Output;
+use std::io::{BufWriter, ErrorKind, Write};
 
 /// Standard output.
 pub struct Out {
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Output>,
     terminal: bool,
 }
 
 impl Out {
-    /// Locks standard output.
-    pub fn new() -> Self {
-        let stdout = std::io::stdout();
-        let terminal = rustix::termios::isatty(&stdout);
-        Self { to: BufWriter::with_capacity(1 << 16, stdout.lock()), terminal }
+    /// Takes standard output.
+    pub fn new() -> Outcome<Self> {
+        let stdout = caller::stdout().map_err(failed)?;
+        let terminal = caller::stdout_is_terminal();
+        Ok(Self { to: BufWriter::with_capacity(1 << 16, stdout), terminal })
     }
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> Outcome {

@@ -1,6 +1,7 @@
 //! `zfs receive`.
 
 use crate::args::{Typed, flag, value};
+use crate::caller;
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::pipe;
@@ -11,7 +12,7 @@ use icecore_format::stream::{MAGIC, RECORD_SIZE};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
 use std::collections::BTreeSet;
-use std::io::{Cursor, IsTerminal, Read};
+use std::io::{Cursor, Read};
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -58,7 +59,7 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('c') {
         return Err(Fail::new("cannot receive: corrective receive (-c) is not supported yet"));
     }
-    if std::io::stdin().is_terminal() {
+    if caller::stdin_is_terminal() {
         return Err(Fail::new(
             "Error: Backup stream can not be read from a terminal.\nYou must redirect standard input.",
         ));

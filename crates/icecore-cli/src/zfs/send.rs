@@ -1,6 +1,7 @@
 //! `zfs send`.
 
 use crate::args::{Typed, flag, value};
+use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{Ask, How, unlock};
@@ -13,7 +14,7 @@ use icecore_stream::send::{
     send_package,
 };
 use icecore_stream::token::ResumeToken;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 pub const USAGE: &str = "send [-DLPbcehnpVvw] [-i|-I snapshot] [--keylocation <keylocation>] <snapshot>
@@ -48,7 +49,7 @@ pub fn run(args: &[String]) -> Outcome {
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     check(&typed)?;
-    if !typed.has('n') && std::io::stdout().is_terminal() {
+    if !typed.has('n') && caller::stdout_is_terminal() {
         return Err(Fail::new(
             "Error: Stream can not be written to a terminal.\nYou must redirect standard output.",
         ));
@@ -147,7 +148,7 @@ fn how(typed: &Typed) -> How<'_> {
     }
 }
 
-fn output(to: &str) -> Outcome<std::fs::File> {
+fn output(to: &str) -> Outcome<icecore_service::stdio::Output> {
     pipe::output().map_err(|e| Fail::new(format!("cannot send '{to}': {e}")))
 }
 
@@ -318,7 +319,7 @@ impl<'a> Meter<'a> {
             eprintln!("TIME        SENT   SNAPSHOT {}", self.name);
             self.header = true;
         }
-        let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+        let now = jiff::Timestamp::now().to_zoned(caller::time_zone()).strftime("%H:%M:%S").to_string();
         if self.parsable {
             eprintln!("{now}\t{bytes}\t{}", self.name);
         } else {

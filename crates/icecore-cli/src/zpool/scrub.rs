@@ -3,6 +3,7 @@
 //! It runs to its end in this command: there is no service yet that could go on in the background.
 
 use crate::args::{Opt, Typed, flag, value};
+use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
@@ -15,7 +16,6 @@ use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
 use icecore_zpl::{Dataset, Filesystem, open_object};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
@@ -153,10 +153,10 @@ fn unix_now() -> u64 {
 }
 
 fn bar(name: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !caller::stderr_is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(0);
+    let bar = ProgressBar::with_draw_target(Some(0), caller::draw_target());
     let style = ProgressStyle::with_template(
         "scrubbing {msg} {bytes}/{total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}",
     );
