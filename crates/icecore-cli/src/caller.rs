@@ -135,17 +135,14 @@ impl Drop for Held {
     }
 }
 
+/// Whether this thread holds a pool.
+pub fn holds_any() -> bool {
+    HELD.get() > 0
+}
+
 /// Whether the caller is gone, so that nobody waits for what the command does.
 pub fn cancelled() -> bool {
     CALLER.with_borrow(|c| c.as_ref().is_some_and(|c| c.line.is_dead()))
-}
-
-/// A variable of the caller's environment.
-pub fn var(name: &str) -> Option<String> {
-    match current() {
-        Some(c) => c.env.get(name).cloned(),
-        None => std::env::var(name).ok(),
-    }
 }
 
 /// Standard input.

@@ -4,16 +4,19 @@
 mod out;
 
 mod args;
-#[expect(dead_code, reason = "the service that has callers comes with the next commit")]
+mod borrow;
 mod caller;
 mod commands;
 mod demo;
+mod engine;
 mod fail;
 mod files;
 mod human;
 mod inspect;
 mod keys;
 mod pipe;
+mod pools;
+mod service;
 mod session;
 mod state;
 mod stream;
@@ -23,6 +26,7 @@ mod zfs;
 mod zpool;
 
 use fail::{Fail, Outcome, USAGE};
+use icecore_service::wire::Tool;
 use std::process::ExitCode;
 
 const USAGE_TEXT: &str = "usage: icecore COMMAND ...
@@ -35,6 +39,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
   icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]
                           files in a pool, without mounting it
+  icecore service ...     status, stop: the process that owns the imported pools
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -45,10 +50,14 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
     let called = name.rsplit('/').next().unwrap_or("");
-    let outcome = match called {
-        "zfs" => zfs::run(&args),
-        "zpool" => zpool::run(&args),
-        _ => icecore(&args),
+    let tool = match called {
+        "zfs" => Tool::Zfs,
+        "zpool" => Tool::Zpool,
+        _ => Tool::Icecore,
+    };
+    let outcome = match service::wanted(tool, &args) {
+        Some(place) => service::call(&place, tool, &args),
+        None => dispatch(tool, &args),
     };
     out::flush();
     match outcome {
@@ -59,6 +68,15 @@ fn main() -> ExitCode {
             }
             ExitCode::from(u8::try_from(status).unwrap_or(1))
         }
+    }
+}
+
+/// Carries a command line out, in this process.
+fn dispatch(tool: Tool, args: &[String]) -> Outcome {
+    match tool {
+        Tool::Zfs => zfs::run(args),
+        Tool::Zpool => zpool::run(args),
+        Tool::Icecore => icecore(args),
     }
 }
 
@@ -76,6 +94,7 @@ fn icecore(args: &[String]) -> Outcome {
         "stream" => stream::run(rest),
         "inspect" => inspect::run(rest),
         "demo" => demo::run(rest),
+        "service" => service::run(rest),
         "version" | "--version" | "-V" => version(rest),
         "help" | "--help" | "-h" => match rest.first().map(String::as_str) {
             Some("sync") => usage(sync::HELP),

@@ -4,7 +4,7 @@ use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, CryptoProps, How, root_of, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use icecore_dsl::{DatasetRef, DslError};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
@@ -41,20 +41,22 @@ pub fn run(args: &[String]) -> Outcome {
 }
 
 /// Makes the missing datasets above `name` (`-p`).
-pub fn parents(pool: &mut Pool, name: &str, how: How<'_>) -> Outcome {
+pub fn parents(pool: &mut Open, name: &str, how: How<'_>) -> Outcome {
     let mut path = session::pool_of(name).to_string();
     for part in name.split('/').skip(1).take(name.matches('/').count().saturating_sub(1)) {
         path = format!("{path}/{part}");
         if pool.dsl.lookup_head(pool.io(), &path).is_err() {
             create(pool, &path, &[], &CryptoProps::default(), how)
                 .map_err(|f| Fail { message: format!("cannot create '{path}': {}", f.message), ..f })?;
+            // Each for itself, as OpenZFS does it (`create_parents`, libzfs_dataset.c): a key may be asked for next.
+            pool.commit()?;
         }
     }
     Ok(())
 }
 
 fn create(
-    pool: &mut Pool,
+    pool: &mut Open,
     name: &str,
     props: &[(&str, &str)],
     crypto: &CryptoProps,
@@ -71,7 +73,7 @@ fn create(
     let inherited = root_of(pool, parent)?;
     let made = match wanted(pool, parent, inherited.as_deref(), crypto)? {
         Some(suite) => {
-            let key = crypto.new_key(Some(name), suite)?;
+            let key = pool.away(|| crypto.new_key(Some(name), suite))??;
             let (io, dsl) = pool.parts();
             dsl.create_encrypted(io, name, props, &key)
         }

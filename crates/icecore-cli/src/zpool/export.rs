@@ -2,8 +2,10 @@
 
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
+use crate::pools;
 use crate::session::{self, For, Why};
 use crate::state;
+use icecore_env::Access;
 
 pub const USAGE: &str = "export [-af] <pool> ...";
 
@@ -33,7 +35,12 @@ pub fn export(name: &str) -> Outcome {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
     if !record.readonly {
-        let pool = session::try_open(&record, For::Write).map_err(|n| {
+        if pools::serving() {
+            return pools::export(&record)
+                .map_err(|f| Fail::new(format!("cannot export '{name}': {}", f.message)))
+                .and_then(|()| state::forget(name));
+        }
+        let (pool, _) = session::open_alone(&record, Access::Exclusive, For::Write).map_err(|n| {
             let hint = match n.why {
                 Why::Busy => String::new(),
                 _ => format!("\nif they are gone for good, 'zpool export -f {name}' forgets the pool"),
@@ -59,6 +66,7 @@ fn abandon(name: &str) -> Outcome {
         Err(n) if n.why == Why::Busy => Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message))),
         Err(n) => {
             state::forget(name)?;
+            pools::forget(name);
             eprintln!("'{name}' is forgotten here, but could not be exported: {}", n.fail.message);
             if !record.readonly {
                 eprintln!(

@@ -7,7 +7,7 @@ use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_format::ObjectId;
 use icecore_pool::Pool;
@@ -69,7 +69,7 @@ fn ask(typed: &Typed) -> Ask {
 }
 
 /// The pool as far as it can be opened: for writing, for repairs only, or for reading.
-fn open(record: &Imported, ask: Ask) -> Outcome<(Pool, For)> {
+fn open(record: &Imported, ask: Ask) -> Outcome<(Open, For)> {
     let how = match ask {
         Ask::Look => For::Read,
         Ask::Usual if record.readonly => For::Read,
@@ -93,7 +93,7 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let mut found = scrub(&mut pool, &mut |p| {
         bar.set_length(p.total.max(p.bytes));
         bar.set_position(p.bytes);
-        true
+        !caller::cancelled()
     })
     .map_err(|e| fail(&e))?;
     bar.finish_and_clear();
@@ -137,7 +137,7 @@ fn fetch(pool: &mut Pool, found: &mut Scrubbed, from: &str) -> Outcome<u64> {
 
 /// Loads the keys of datasets with damage, so that their files can be named. One that does not open is no failure: its
 /// files are named by number.
-fn give_keys(pool: &mut Pool, found: &Scrubbed, location: &str) {
+fn give_keys(pool: &mut Open, found: &Scrubbed, location: &str) {
     let objsets: BTreeSet<u64> = found.damage.iter().map(|d| d.at.objset).filter(|o| *o != 0).collect();
     for objset in objsets {
         let name = dataset_name(pool, objset);
