@@ -37,11 +37,11 @@ pub enum Has {
 impl Has {
     fn read(owned: Arc<Owned>) -> Outcome<Self> {
         let guard = owned.read()?;
-        Ok(Self::Read(guard, Held::new(), owned))
+        Ok(Self::Read(guard, Held::new(&owned), owned))
     }
     fn write(owned: Arc<Owned>) -> Outcome<Self> {
         let guard = owned.write()?;
-        Ok(Self::Write(guard, Held::new(), owned))
+        Ok(Self::Write(guard, Held::new(&owned), owned))
     }
     /// Lets go; what is left to come back with, and whether it was for writing.
     fn let_go(&mut self) -> Option<(Arc<Owned>, bool)> {

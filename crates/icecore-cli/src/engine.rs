@@ -9,6 +9,7 @@ use crate::fail::Outcome;
 use crate::pools::{Owned, Stream};
 use crate::session::{self, For, Has, Open, no_pool, pool_of};
 use crate::state::{self, Imported};
+use icecore_env::Env;
 use icecore_format::stream::{MAGIC, Order, RECORD_SIZE, Record};
 use icecore_pool::Pool;
 use icecore_service::stdio::Input;
@@ -31,6 +32,7 @@ pub struct Engine {
     open: Option<Open>,
     home: Home,
     input: Option<Rc<RefCell<Ahead>>>,
+    env: Env,
     since: Instant,
 }
 
@@ -49,7 +51,8 @@ impl Engine {
             Some(owned) => Home::Service(Arc::clone(owned), owned.begin()),
             None => Home::Own(Box::new(state::find(pool_of(name))?.ok_or_else(|| no_pool(name))?)),
         };
-        Ok(Self { open: Some(open), home, input: None, since: Instant::now() })
+        let env = open.io().env().clone();
+        Ok(Self { open: Some(open), home, input: None, env, since: Instant::now() })
     }
     /// From now on the pool is let go when `input` has nothing to receive.
     pub fn listen(&mut self, input: &Rc<RefCell<Ahead>>) {
@@ -68,7 +71,7 @@ impl Engine {
             && let Home::Service(owned, _) = &self.home
         {
             let guard = owned.shared().write();
-            let has = Has::Write(guard, crate::caller::Held::new(), Arc::clone(owned));
+            let has = Has::Write(guard, crate::caller::Held::new(owned), Arc::clone(owned));
             self.open = Some(Open { has, loans: Vec::new() });
             self.since = Instant::now();
         }
@@ -105,7 +108,8 @@ impl icecore_stream::receive::Engine for Engine {
         }
     }
     fn now_ns(&mut self) -> u64 {
-        self.pool().io().env().clock.monotonic_ns()
+        // Not a reason to wait for the pool.
+        self.env.clock.monotonic_ns()
     }
     fn add_keys(&mut self, objset: u64, keys: Arc<icecore_transform::crypt::MasterKeys>) {
         self.pool().io_mut().add_key(objset, keys);

@@ -134,6 +134,13 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Open, NotOpen> {
     Ok(Open { has: Has::Own(Box::new(pool)), loans: Vec::new() })
 }
 
+/// The pool as it was last committed, opened once more for reading beside its owner: what it reads comes from the devices,
+/// and nothing is written to them. Good as long as nobody changes the pool.
+pub fn view(record: &Imported) -> Outcome<Open> {
+    let (pool, _) = open_alone(record, Access::Probe, For::Read).map_err(|n| n.fail)?;
+    Ok(Open { has: Has::Own(Box::new(pool)), loans: Vec::new() })
+}
+
 /// Opens the pool's devices, and the pool on them.
 pub fn open_alone(
     record: &Imported,

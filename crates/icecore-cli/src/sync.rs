@@ -539,7 +539,7 @@ impl Run<'_> {
             ..ReceiveSpec::default()
         };
         let sent_before = bar.position();
-        let ahead = Ahead::new(Input::new(std::fs::File::from(OwnedFd::from(reader)), None), Vec::new());
+        let ahead = Ahead::new(Input::new(OwnedFd::from(reader).into(), caller::line()), Vec::new());
         self.destination.listen(&ahead);
         let mut input = Reading(ahead);
         let received = receive(self.destination, &mut input, &spec, payload_sum, &mut |p| {

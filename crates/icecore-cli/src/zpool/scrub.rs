@@ -85,6 +85,11 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let name = &record.name;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
     let (mut pool, how) = open(record, ask).map_err(|f| fail(&f.message))?;
+    // To look only, what is open for writing is opened once more; meanwhile nobody changes it.
+    let _unchanged;
+    if how == For::Read && pool.owned().is_some() {
+        _unchanged = std::mem::replace(&mut pool, session::view(record).map_err(|f| fail(&f.message))?);
+    }
     if how == For::Read && ask == Ask::Usual {
         eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
     }

@@ -7,6 +7,7 @@ mod keys;
 mod receive;
 mod scrub;
 mod send;
+mod service;
 mod story;
 mod streams;
 mod support;
