@@ -150,6 +150,11 @@ pub fn forget(name: &str) {
     lock(&POOLS).remove(name);
 }
 
+/// Lets all pools go: their devices are closed when this returns.
+pub fn close() {
+    lock(&POOLS).clear();
+}
+
 /// The pools that are open, and those that failed with the reason.
 pub fn all() -> Vec<(String, Option<String>)> {
     let slots: Vec<_> = lock(&POOLS).iter().map(|(n, s)| (n.clone(), Arc::clone(s))).collect();

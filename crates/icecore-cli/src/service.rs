@@ -204,7 +204,11 @@ fn serve(_: &[String]) -> Outcome {
     let null = File::options().write(true).open("/dev/null").map_err(fail)?;
     rustix::stdio::dup2_stdout(&null).map_err(|e| fail(e.into()))?;
     let work = Commands { since: Instant::now(), running: Mutex::new(BTreeMap::new()) };
-    server::serve(&place, &lock, work, File::from(tell)).map_err(fail)
+    let served = server::serve(&place, &lock, work, File::from(tell)).map_err(fail);
+    // Before the lock: who takes it next finds the devices free.
+    pools::close();
+    drop(lock);
+    served
 }
 
 /// What the service does for its callers.

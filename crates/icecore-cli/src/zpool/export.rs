@@ -3,7 +3,7 @@
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::pools;
-use crate::session::{self, For, Why};
+use crate::session::{self, For, NotOpen, Why};
 use crate::state;
 use icecore_env::Access;
 
@@ -35,19 +35,21 @@ pub fn export(name: &str) -> Outcome {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
     if !record.readonly {
-        if pools::serving() {
-            return pools::export(&record)
-                .map_err(|f| Fail::new(format!("cannot export '{name}': {}", f.message)))
-                .and_then(|()| state::forget(name));
-        }
-        let (pool, _) = session::open_alone(&record, Access::Exclusive, For::Write).map_err(|n| {
+        let refused = |n: NotOpen| {
             let hint = match n.why {
                 Why::Busy => String::new(),
                 _ => format!("\nif they are gone for good, 'zpool export -f {name}' forgets the pool"),
             };
             Fail::new(format!("cannot export '{name}': {}{hint}", n.fail.message))
-        })?;
-        pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
+        };
+        if pools::serving() {
+            pools::get(&record).map_err(refused)?;
+            let fail = |f: Fail| Fail::new(format!("cannot export '{name}': {}", f.message));
+            pools::export(&record).map_err(fail)?;
+        } else {
+            let (pool, _) = session::open_alone(&record, Access::Exclusive, For::Write).map_err(refused)?;
+            pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
+        }
     }
     state::forget(name)
 }

@@ -19,6 +19,15 @@ fn with_data() -> Desk {
     desk
 }
 
+/// The stream of one snapshot, longer than a pipe holds.
+fn long_stream(desk: &Desk) -> Vec<u8> {
+    let bytes = desk.bytes(&format!("zfs send -w {LONG}"));
+    assert!(bytes.len() > 3 << 20);
+    bytes
+}
+
+const LONG: &str = "tank/data/encrypted/photos@root";
+
 #[test]
 fn it_comes_with_the_first_pool_and_goes_with_the_last() {
     let desk = Desk::new();
@@ -78,7 +87,7 @@ fn many_commands_at_once_on_one_pool() {
 #[test]
 fn what_is_in_use_is_busy() {
     let desk = with_data();
-    let bytes = stream("main@root.raw-R.zfs");
+    let bytes = long_stream(&desk);
     let mut receive = desk.spawn("zfs receive -s tank/new", Stdio::piped());
     let mut stdin = receive.stdin.take().unwrap();
     stdin.write_all(&bytes[..bytes.len() / 3]).unwrap();
@@ -89,11 +98,11 @@ fn what_is_in_use_is_busy() {
     desk.refused("zfs rename tank/new tank/other", 1, &["dataset is busy"]);
     desk.refused("zpool export tank", 1, &["cannot export 'tank': pool is busy"]);
     // A send whose reader is slow does not either.
-    let mut send = desk.spawn("zfs send -w tank/data@root", Stdio::null());
+    let mut send = desk.spawn(&format!("zfs send -w {LONG}"), Stdio::null());
     let mut first = [0; 1000];
     send.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    desk.refused("zfs destroy tank/data@root", 1, &["dataset is busy"]);
-    desk.refused("zfs rename tank/data@root tank/data@other", 1, &["dataset is busy"]);
+    desk.refused(&format!("zfs destroy {LONG}"), 1, &["dataset is busy"]);
+    desk.refused(&format!("zfs rename {LONG} @other"), 1, &["dataset is busy"]);
     desk.ok("zfs create tank/third");
     // Callers who are killed leave nothing stuck, and nothing busy.
     send.kill().unwrap();
@@ -104,7 +113,7 @@ fn what_is_in_use_is_busy() {
     drop(stdin);
     assert_ne!(desk.get("receive_resume_token", "tank/new"), "-");
     desk.ok("zfs receive -A tank/new");
-    desk.ok("zfs rename tank/data@root tank/data@other");
+    desk.ok(&format!("zfs rename {LONG} @other"));
     desk.export_and_judge("tank");
 }
 
@@ -113,7 +122,7 @@ fn killed_in_the_middle_it_comes_again() {
     let desk = with_data();
     desk.feed("zfs create -o encryption=on -o keyformat=passphrase tank/secret", PASSPHRASE);
     assert_eq!(desk.get("keystatus", "tank/secret"), "available");
-    let bytes = stream("main@root.raw-R.zfs");
+    let bytes = long_stream(&desk);
     for resumable in ["-s ", ""] {
         let line = format!("zfs receive {resumable}tank/new");
         let mut receive = desk.spawn(&line, Stdio::piped());
@@ -130,6 +139,7 @@ fn killed_in_the_middle_it_comes_again() {
         // The next command starts it again; keys were in the memory of the one that died.
         assert_eq!(desk.get("keystatus", "tank/secret"), "unavailable");
         assert_ne!(desk.service(), Some(pid));
+        assert_eq!(desk.get("receive_resume_token", "tank/new") == "-", resumable.is_empty());
         if resumable.is_empty() {
             // What a plain receive left is removed by the next.
             desk.feed("zfs receive tank/new", &bytes);
