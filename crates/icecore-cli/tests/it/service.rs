@@ -109,7 +109,7 @@ fn what_is_in_use_is_busy() {
     send.wait().unwrap();
     receive.kill().unwrap();
     receive.wait().unwrap();
-    wait_for("both to end", || !desk.ok("icecore service status").contains("running:"));
+    wait_for("both to end", || !desk.ok("icecore service status").contains("\nrunning:"));
     drop(stdin);
     assert_ne!(desk.get("receive_resume_token", "tank/new"), "-");
     desk.ok("zfs receive -A tank/new");
