@@ -9,10 +9,11 @@
 //! 2. While a thread holds a pool's lock its words wait in memory: whoever reads them may be slow.
 //! 3. A caller who is gone is noticed by every read, write and [`cancelled`]; none of them waits for it.
 
+use crate::pools::Owned;
 use icecore_service::stdio::{Input, Line, Output};
 use indicatif::{ProgressDrawTarget, TermLike};
 use rustix::termios::isatty;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -43,8 +44,8 @@ struct Words {
 
 thread_local! {
     static CALLER: RefCell<Option<Arc<Caller>>> = const { RefCell::new(None) };
-    /// Locks of pools that this thread holds.
-    static HELD: Cell<usize> = const { Cell::new(0) };
+    /// Pools that this thread holds.
+    static HELD: RefCell<Vec<Arc<Owned>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Caller {
@@ -74,7 +75,7 @@ impl Caller {
             Some((e, bytes)) if *e == err => bytes.extend_from_slice(text.as_bytes()),
             _ => words.waiting.push((err, text.as_bytes().to_vec())),
         }
-        if HELD.get() == 0 {
+        if !holds_any() {
             self.speak(&mut words);
         }
     }
@@ -91,7 +92,7 @@ impl Caller {
     }
     /// Says what waited.
     pub fn flush(&self) {
-        if HELD.get() == 0 {
+        if !holds_any() {
             self.speak(&mut self.words.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -115,37 +116,41 @@ pub fn inherit<T>(caller: Option<Arc<Caller>>, f: impl FnOnce() -> T) -> T {
 }
 
 /// A thread's hold on a pool's lock, as far as its words are concerned.
-#[derive(Debug)]
-pub struct Held(());
+pub struct Held(Arc<Owned>);
 
 impl Held {
     /// From now on words wait.
-    pub fn new() -> Self {
-        HELD.set(HELD.get() + 1);
-        Self(())
+    pub fn new(pool: &Arc<Owned>) -> Self {
+        HELD.with_borrow_mut(|held| held.push(Arc::clone(pool)));
+        Self(Arc::clone(pool))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.set(HELD.get().saturating_sub(1));
+        HELD.with_borrow_mut(|held| {
+            let at = held.iter().position(|pool| Arc::ptr_eq(pool, &self.0));
+            at.map(|at| held.swap_remove(at))
+        });
         if let Some(caller) = current() {
             caller.flush();
         }
     }
 }
 
+/// Whether this thread holds a pool.
+pub fn holds_any() -> bool {
+    HELD.with_borrow(|held| !held.is_empty())
+}
+
+/// Whether others wait for a pool that this thread holds.
+pub fn holds_wanted() -> bool {
+    HELD.with_borrow(|held| held.iter().any(|pool| pool.wanted()))
+}
+
 /// Whether the caller is gone, so that nobody waits for what the command does.
 pub fn cancelled() -> bool {
     CALLER.with_borrow(|c| c.as_ref().is_some_and(|c| c.line.is_dead()))
-}
-
-/// A variable of the caller's environment.
-pub fn var(name: &str) -> Option<String> {
-    match current() {
-        Some(c) => c.env.get(name).cloned(),
-        None => std::env::var(name).ok(),
-    }
 }
 
 /// Standard input.
@@ -165,6 +170,11 @@ pub fn stdout() -> io::Result<Output> {
         }
         None => Ok(Output::new(io::stdout().as_fd().try_clone_to_owned()?.into(), None)),
     }
+}
+
+/// What tells that the caller is gone, for waits that are not for the caller's own streams.
+pub fn line() -> Option<Line> {
+    current().map(|c| c.line.clone())
 }
 
 /// The terminal to ask on.

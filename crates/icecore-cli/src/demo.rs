@@ -147,6 +147,11 @@ impl Demo {
 
     /// Streams every snapshot of both pools and compares what the blocks hold: (snapshots, blocks, bytes).
     fn compare(&self) -> Outcome<(usize, u64, u64)> {
+        // The pools' owner lets them go; this process looks for itself.
+        let stopped = self.command("service", &["stop"]).stdout(Stdio::null()).status();
+        if !stopped.is_ok_and(|s| s.success()) {
+            return Err(Fail::new("the service could not be stopped"));
+        }
         let state = self.dir.join("state");
         let open = |name: &str| session::open_in(&state, name, For::Read);
         let (main, backup) = (open("main")?, open("backup")?);

@@ -37,6 +37,11 @@ pub fn mount(args: &[String]) -> Outcome {
     let how = How { location: None, ask: Ask::Input, otherwise: "" };
     unlock(&mut pool, name, how).map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
     let what = if typed.has('r') { What::Tree(name.clone()) } else { What::Dataset(name.clone()) };
+    let Some(pool) = pool.into_own() else {
+        return Err(cannot(
+            &"the pool is imported for writing (mounts are of pools imported with -o readonly=on)",
+        ));
+    };
     let mounted = icecore_fuse::mount(Shared::new(pool), &what, &dir, &Options::default());
     let mounted = mounted.map_err(|e| cannot(&e))?;
     if typed.has('B') {

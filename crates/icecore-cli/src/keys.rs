@@ -1,8 +1,8 @@
 //! Keys on their way from people and files to the engine, and into the pool a command has open.
 //!
 //! Decides where a key is read from, in which form (`get_key_material` and `validate_key`,
-//! libzfs_crypto.c), and which roots a command must unlock. There is no service that keeps keys: a key
-//! lasts for the command that read it.
+//! libzfs_crypto.c), and which roots a command must unlock. A key that a command reads lasts as long as the command;
+//! only `zfs load-key` and `zfs create` leave one in the service.
 //!
 //! Invariants:
 //! 1. A key never stands on a command line or in the environment, only its place does.
@@ -12,6 +12,7 @@
 
 use crate::caller;
 use crate::fail::{Fail, Outcome};
+use crate::session::Open;
 use icecore_dsl::crypt::{KEYFORMAT_HEX, KEYFORMAT_PASSPHRASE, KEYFORMAT_RAW};
 use icecore_dsl::keystore::{
     ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN, wrapping_key,
@@ -288,23 +289,44 @@ pub fn root_of(pool: &Pool, dataset: &str) -> Outcome<Option<String>> {
     }
 }
 
-/// Loads the key that `dataset` needs, for this command; nothing where it needs none or has it.
-pub fn unlock(pool: &mut Pool, dataset: &str, how: How<'_>) -> Outcome {
+/// Loads the key that `dataset` needs, for as long as this command has the pool; nothing where it needs none or has it.
+pub fn unlock(pool: &mut Open, dataset: &str, how: How<'_>) -> Outcome {
     let Some(root) = root_of(pool, dataset)? else { return Ok(()) };
-    let head = pool.dsl.lookup_head(pool.io(), &root)?;
-    if pool.dsl.key_loaded(pool.io(), head.dir)? {
-        return Ok(());
+    let dir = pool.dsl.lookup_head(pool.io(), &root)?.dir;
+    let fresh = !pool.dsl.key_loaded(pool.io(), dir)?;
+    if fresh {
+        let material = right_key(pool, &root, how)?;
+        match load(pool, &root, &material) {
+            // Somebody else was faster.
+            Ok(()) | Err(DslError::Key(KeyError::Loaded)) => {}
+            Err(e) => return Err(wrong(&root, &e)),
+        }
     }
-    let material = right_key(pool, &root, how)?;
-    let (io, dsl) = pool.parts();
-    for (objset, keys) in dsl.load_key(io, &root, &material).map_err(|e| wrong(&root, &e))? {
-        io.add_key(objset, keys);
+    let loan = pool.owned().and_then(|owned| owned.lend(dir, fresh));
+    pool.loans.extend(loan);
+    // What was made since the key was loaded has its data keys still in the pool only.
+    let path = dataset.split(['@', '#']).next().unwrap_or(dataset);
+    let dir = pool.dsl.lookup_head(pool.io(), path)?.dir;
+    if !pool.without_keys(dir)?.is_empty() {
+        pool.in_memory(|pool| pool.lend_keys(dir))??;
     }
     Ok(())
 }
 
+/// Loads a key.
+pub fn load(pool: &mut Open, root: &str, material: &Material) -> Result<(), DslError> {
+    let loaded = pool.in_memory(|pool| {
+        let (io, dsl) = pool.parts();
+        for (objset, keys) in dsl.load_key(io, root, material)? {
+            io.add_key(objset, keys);
+        }
+        Ok(())
+    });
+    loaded.unwrap_or_else(|f| Err(DslError::Busy(f.message)))
+}
+
 /// Reads the key of the encryption root `root` and sees that it is right.
-pub fn right_key(pool: &Pool, root: &str, how: How<'_>) -> Outcome<Material> {
+pub fn right_key(pool: &mut Open, root: &str, how: How<'_>) -> Outcome<Material> {
     let (io, dsl) = (pool.io(), &pool.dsl);
     let head = dsl.lookup_head(io, root)?;
     let own = dsl.prop_text(io, head, "keylocation")?;
@@ -315,14 +337,15 @@ pub fn right_key(pool: &Pool, root: &str, how: How<'_>) -> Outcome<Material> {
     let asked = location == Location::Prompt && !matches!(terminal(how.ask), None | Some(Err(_)));
     let mut attempt = 1;
     loop {
-        let material = read(&question, &location, how.ask).map_err(|f| Fail {
+        let read = pool.away(|| read(&question, &location, how.ask))?;
+        let material = read.map_err(|f| Fail {
             message: format!(
                 "encryption key not loaded\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
                 f.message, how.otherwise
             ),
             ..f
         })?;
-        match dsl.check_key(io, root, &material) {
+        match pool.dsl.check_key(pool.io(), root, &material) {
             Ok(_) => return Ok(material),
             Err(DslError::Key(KeyError::Wrong | KeyError::Form(_))) if asked && attempt < ATTEMPTS_MAX => {
                 eprintln!("Incorrect key provided for '{root}'.");

@@ -5,10 +5,11 @@ mod out;
 
 mod args;
 mod bar;
-#[expect(dead_code, reason = "the service that has callers comes with the next commit")]
+mod borrow;
 mod caller;
 mod commands;
 mod demo;
+mod engine;
 mod fail;
 mod files;
 mod fuse;
@@ -16,6 +17,8 @@ mod human;
 mod inspect;
 mod keys;
 mod pipe;
+mod pools;
+mod service;
 mod session;
 mod state;
 mod stream;
@@ -25,6 +28,7 @@ mod zfs;
 mod zpool;
 
 use fail::{Fail, Outcome, USAGE};
+use icecore_service::wire::Tool;
 use std::process::ExitCode;
 
 const USAGE_TEXT: &str = "usage: icecore COMMAND ...
@@ -40,6 +44,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore mount [-fr] POOL[/FS[@SNAP]] DIR
                           files in a pool, mounted for reading; -r with the file systems below,
                           -f served by this process. Ends with: icecore unmount DIR
+  icecore service ...     status, stop: the process that owns the imported pools
   icecore version
 
 Called through a link named zfs or zpool it behaves as that command.
@@ -50,10 +55,14 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
     let called = name.rsplit('/').next().unwrap_or("");
-    let outcome = match called {
-        "zfs" => zfs::run(&args),
-        "zpool" => zpool::run(&args),
-        _ => icecore(&args),
+    let tool = match called {
+        "zfs" => Tool::Zfs,
+        "zpool" => Tool::Zpool,
+        _ => Tool::Icecore,
+    };
+    let outcome = match service::wanted(tool, &args) {
+        Some(place) => service::call(&place, tool, &args),
+        None => dispatch(tool, &args),
     };
     out::flush();
     match outcome {
@@ -64,6 +73,15 @@ fn main() -> ExitCode {
             }
             ExitCode::from(u8::try_from(status).unwrap_or(1))
         }
+    }
+}
+
+/// Carries a command line out, in this process.
+fn dispatch(tool: Tool, args: &[String]) -> Outcome {
+    match tool {
+        Tool::Zfs => zfs::run(args),
+        Tool::Zpool => zpool::run(args),
+        Tool::Icecore => icecore(args),
     }
 }
 
@@ -85,6 +103,7 @@ fn icecore(args: &[String]) -> Outcome {
         "demo" => demo::run(rest),
         "mount" => fuse::mount(rest),
         "unmount" | "umount" => fuse::unmount(rest),
+        "service" => service::run(rest),
         "version" | "--version" | "-V" => version(rest),
         "help" | "--help" | "-h" => match rest.first().map(String::as_str) {
             Some("sync") => usage(sync::HELP),

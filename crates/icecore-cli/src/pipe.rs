@@ -5,13 +5,11 @@
 
 use crate::caller;
 use icecore_service::stdio::{Input, Output};
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::os::fd::AsFd;
 
 /// What a pipe is widened to: what a user without privileges may ask for by default (fs.pipe-max-size, pipe(7)).
 const WIDTH: usize = 1 << 20;
-/// Buffer for records; payloads are mostly larger and pass it by.
-const RECORDS: usize = 16 << 10;
 
 /// Lets a pipe hold more, so that the two programs at its ends take turns less often (as
 /// `libzfs_set_pipe_max` does). Anything else, and a pipe that may not grow, stays as it is.
@@ -30,15 +28,10 @@ pub fn output() -> io::Result<Output> {
 }
 
 /// Standard input for a stream.
-pub fn input() -> io::Result<BufReader<Input>> {
+pub fn input() -> io::Result<Input> {
     let input = caller::stdin()?;
     widen(&input);
-    Ok(records(input))
-}
-
-/// A buffer fit for a stream that is read.
-pub fn records<R: Read>(input: R) -> BufReader<R> {
-    BufReader::with_capacity(RECORDS, input)
+    Ok(input)
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! Opening a pool for one command: from the state folder to a [`Pool`].
 //!
-//! Readers take a shared lock on the devices, writers an exclusive one; so commands on one pool follow
-//! each other, and two writers never meet.
+//! In the service a command borrows the pool that is open there, to read it beside others or to change it alone. In a
+//! process of its own it opens the devices: readers take a shared lock on them, writers an exclusive one; so commands on
+//! one pool follow each other, and two writers never meet.
 
 use crate::fail::{Fail, Outcome};
+use crate::pools;
 use crate::state::{self, Imported};
+
+pub use crate::borrow::{Has, Open};
+pub use crate::engine::Engine;
 use icecore_env::{Access, Device, DeviceError, Env, FileDevice, What};
 use icecore_format::Txg;
 use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
@@ -60,22 +65,21 @@ fn cannot_open(e: &DeviceError) -> Fail {
     }
     Fail::new(format!(
         "{} is in use by another command (or another program holds it)\n\
-         A command that changes a pool holds it alone, for a pool has one writer; commands that only read share it.\n\
-         Wait for the other command. 'zfs send A | zfs receive B' therefore needs A and B on different pools.",
+         A process that changes a pool holds its devices alone, for a pool has one writer.",
         e.device
     ))
 }
 
 /// Opens the imported pool that `name` (a pool, dataset, snapshot or bookmark) lies in.
-pub fn open(name: &str, what_for: For) -> Outcome<Pool> {
+pub fn open(name: &str, what_for: For) -> Outcome<Open> {
     let pool = pool_of(name);
     let Some(record) = state::find(pool)? else { return Err(no_pool(name)) };
     open_record(&record, what_for)
         .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })
 }
 
-/// [`open`], with the state folder named.
-pub fn open_in(state_dir: &Path, name: &str, what_for: For) -> Outcome<Pool> {
+/// [`open`], with the state folder named: alone, whoever else has it.
+pub fn open_in(state_dir: &Path, name: &str, what_for: For) -> Outcome<Open> {
     match state::all_in(state_dir)?.into_iter().find(|p| p.name == pool_of(name)) {
         Some(record) => open_record(&record, what_for),
         None => Err(no_pool(name)),
@@ -111,7 +115,7 @@ pub struct NotOpen {
 }
 
 /// Opens an imported pool.
-pub fn open_record(record: &Imported, what_for: For) -> Outcome<Pool> {
+pub fn open_record(record: &Imported, what_for: For) -> Outcome<Open> {
     try_open(record, what_for).map_err(|n| n.fail)
 }
 
@@ -121,7 +125,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// [`try_open`] for reading, by a command that shows pools: while another command changes the pool it waits a while.
-pub fn try_look(record: &Imported) -> Result<Pool, NotOpen> {
+pub fn try_look(record: &Imported) -> Result<Open, NotOpen> {
     let start = Instant::now();
     let mut told = false;
     loop {
@@ -142,12 +146,31 @@ pub fn try_look(record: &Imported) -> Result<Pool, NotOpen> {
 }
 
 /// [`open_record`], telling apart why not.
-pub fn try_open(record: &Imported, what_for: For) -> Result<Pool, NotOpen> {
-    let not = |why, fail| Err(NotOpen { why, fail });
+pub fn try_open(record: &Imported, what_for: For) -> Result<Open, NotOpen> {
     if what_for == For::Write && record.readonly {
-        return not(Why::Other, Fail::new("pool is read-only: it was imported with readonly=on"));
+        let fail = Fail::new("pool is read-only: it was imported with readonly=on");
+        return Err(NotOpen { why: Why::Other, fail });
+    }
+    // What is imported for reading only stays nobody's: others may read it too.
+    if pools::serving() && !record.readonly {
+        let owned = pools::get(record)?;
+        return Open::of(owned, what_for).map_err(|fail| NotOpen { why: Why::Other, fail });
     }
     let access = if what_for == For::Read { Access::ReadOnly } else { Access::Exclusive };
+    let pool = open_alone(record, access, what_for)?;
+    Ok(Open { has: Has::Own(Box::new(pool)), loans: Vec::new() })
+}
+
+/// The pool as it was last committed, opened once more for reading beside its owner: what it reads comes from the devices,
+/// and nothing is written to them. Good as long as nobody changes the pool.
+pub fn view(record: &Imported) -> Outcome<Open> {
+    let pool = open_alone(record, Access::Probe, For::Read).map_err(|n| n.fail)?;
+    Ok(Open { has: Has::Own(Box::new(pool)), loans: Vec::new() })
+}
+
+/// Opens the pool's devices, and the pool on them.
+pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Pool, NotOpen> {
+    let not = |why, fail| Err(NotOpen { why, fail });
     let mut devices = Vec::new();
     let mut missing = Vec::new();
     for path in &record.devices {
@@ -162,7 +185,14 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Pool, NotOpen> {
         let fail = Fail::new(format!("its devices cannot be opened: {}", missing.join("; ")));
         return not(Why::Missing, fail);
     }
-    let spec = OpenSpec {
+    let spec = open_spec(record, devices, what_for);
+    let why = if missing.is_empty() { Why::Other } else { Why::Missing };
+    Pool::open(Env::os(), spec).map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
+}
+
+/// How an imported pool is opened on these devices.
+pub fn open_spec(record: &Imported, devices: Vec<Arc<dyn Device>>, what_for: For) -> OpenSpec {
+    OpenSpec {
         devices,
         pool: Some(record.guid.to_string()),
         mode: if what_for == For::Write { Mode::Write } else { Mode::ReadOnly },
@@ -170,9 +200,7 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Pool, NotOpen> {
         force: record.readonly && what_for == For::Read,
         host: host(),
         max_txg: record.max_txg.map(Txg),
-    };
-    let why = if missing.is_empty() { Why::Other } else { Why::Missing };
-    Pool::open(Env::os(), spec).map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
+    }
 }
 
 fn pool_fail(e: &PoolError, missing: &[String]) -> Fail {
@@ -180,49 +208,5 @@ fn pool_fail(e: &PoolError, missing: &[String]) -> Fail {
         Fail::new(e.to_string())
     } else {
         Fail::new(format!("{e} ({})", missing.join("; ")))
-    }
-}
-
-/// An open pool that can be opened again as it was after its last commit: what receive needs.
-pub struct Engine {
-    pool: Option<Pool>,
-    record: Imported,
-}
-
-impl Engine {
-    /// Opens the imported pool that `name` lies in for writing.
-    pub fn open(name: &str) -> Outcome<Self> {
-        let pool = open(name, For::Write)?;
-        let record = state::find(pool_of(name))?.ok_or_else(|| no_pool(name))?;
-        Ok(Self { pool: Some(pool), record })
-    }
-    /// The pool.
-    ///
-    /// # Panics
-    /// Never: it is only taken out while being opened again, and a failure to do so ends the command.
-    pub fn pool(&mut self) -> &mut Pool {
-        self.pool.as_mut().expect("open but for the moment of reopening")
-    }
-}
-
-impl icecore_stream::receive::Engine for Engine {
-    fn parts(&mut self) -> (&mut dyn icecore_dmu::BlockWriter, &mut icecore_dsl::Dsl) {
-        let (io, dsl) = self.pool().parts();
-        (io, dsl)
-    }
-    fn commit(&mut self) -> Result<(), String> {
-        self.pool().commit().map(|_| ()).map_err(|e| e.to_string())
-    }
-    fn abandon(&mut self) -> Result<(), String> {
-        // The lock goes with the devices: they must be closed before they can be opened again.
-        self.pool = None;
-        self.pool = Some(open_record(&self.record, For::Write).map_err(|f| f.message)?);
-        Ok(())
-    }
-    fn now_ns(&mut self) -> u64 {
-        self.pool().io().env().clock.monotonic_ns()
-    }
-    fn add_keys(&mut self, objset: u64, keys: std::sync::Arc<icecore_transform::crypt::MasterKeys>) {
-        self.pool().io_mut().add_key(objset, keys);
     }
 }

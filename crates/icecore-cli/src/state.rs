@@ -28,7 +28,8 @@ pub struct Imported {
     pub max_txg: Option<u64>,
 }
 
-fn folder() -> Outcome<PathBuf> {
+/// The state folder.
+pub fn folder() -> Outcome<PathBuf> {
     if let Some(dir) = std::env::var_os("ICECORE_STATE_DIR") {
         return Ok(dir.into());
     }

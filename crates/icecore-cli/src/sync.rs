@@ -2,34 +2,37 @@
 //!
 //! Snapshot, find the base by GUID dataset by dataset, refuse before the first byte what cannot work, send
 //! (raw where encrypted), receive resumably, read back what was written, say what was proven. It destroys
-//! and rolls back nothing. A run that was cut is simply run again. Each pool is opened once: the source by
-//! the sender's thread and by the planner, both reading; the destination for writing, and once more to be
-//! read back; before all that both are looked at once, so that a refusal does nothing at all.
+//! and rolls back nothing. A run that was cut is simply run again. The source is read by the sender's thread and by
+//! the planner, the destination is opened for writing, and once more to be read back; before all that both are looked
+//! at once, so that a refusal does nothing at all.
 
 mod status;
 
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::caller;
+use crate::engine::{Ahead, Reading};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::pipe;
-use crate::session::{self, Engine, For};
+use crate::session::{self, Engine, For, Open};
 use crate::state;
 use crate::zfs::{Kind, cannot, explain_receive, explain_send, token_of};
 use icecore_backup::{Mark, Plan, Step, Task, Tree, plan};
 use icecore_dsl::{DslError, name};
 use icecore_pool::Pool;
+use icecore_service::stdio::Input;
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Progress, ReceiveSpec, SharedRoot, inherit_root, receive};
 use icecore_stream::send::{
-    PackageSpec, SendFlags, SendSpec, estimate, resolve, resolve_token, send_one, send_package,
+    PackageSpec, SendFlags, SendSpec, estimate, prepare, resolve, resolve_token, send_one, send_prepared,
 };
 use icecore_stream::token::ResumeToken;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use status::Meter;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -138,10 +141,13 @@ fn round(o: &Options) -> Outcome {
     let there = {
         // What cannot work is refused before anything is done, the snapshot included: the plan is made as if
         // that were there.
+        let there = {
+            let destination = session::open(&o.destination, For::Read)?;
+            can_receive(o, &destination)?;
+            destination_tree(o, &destination)?
+        };
         let source = session::open(&o.source, For::Read)?;
-        let destination = session::open(&o.destination, For::Read)?;
-        let (mut here, there) = trees(o, &source, &destination)?;
-        can_receive(o, &destination)?;
+        let mut here = source_tree(o, &source)?;
         let snap = fresh.then(|| snapshot_name(o, &here, &there)).transpose()?;
         if let Some(snap) = &snap {
             here = here.with_snapshot(snap);
@@ -159,7 +165,6 @@ fn round(o: &Options) -> Outcome {
     if fresh {
         snapshot(o, &there)?;
     }
-    let source = session::open(&o.source, For::Read)?;
     let mut tally = Tally::default();
     let mut written = Vec::new();
     {
@@ -168,11 +173,13 @@ fn round(o: &Options) -> Outcome {
             let (sender, jobs) = mpsc::channel();
             let caller = caller::current();
             scope.spawn(move || caller::inherit(caller, || serve(&o.source, &jobs)));
-            let mut run =
-                Run { o, source: &source, destination: &mut destination, sender, tally: &mut tally };
+            let mut run = Run { o, destination: &mut destination, sender, tally: &mut tally };
             run.all(&mut written)
         })?;
-        let (here, there) = trees(o, &source, destination.pool())?;
+        let there = destination_tree(o, destination.pool())?;
+        destination.let_go();
+        let source = session::open(&o.source, For::Read)?;
+        let here = source_tree(o, &source)?;
         if !plan(&here, &there).is_up_to_date() {
             return Err(Fail::new("the destination is still behind the source after the run; run it again"));
         }
@@ -298,13 +305,18 @@ fn snapshot(o: &Options, there: &Tree) -> Outcome {
     Ok(())
 }
 
-/// What both sides have.
-fn trees(o: &Options, source: &Pool, destination: &Pool) -> Outcome<(Tree, Tree)> {
+/// What the source has.
+fn source_tree(o: &Options, source: &Pool) -> Outcome<Tree> {
     let here = Tree::read(&source.dsl, source.io(), &o.source)?;
     if here.datasets.is_empty() {
         return Err(Fail::new(format!("cannot open '{}': dataset does not exist", o.source)));
     }
-    Ok((here, Tree::read(&destination.dsl, destination.io(), &o.destination)?))
+    Ok(here)
+}
+
+/// What the destination has.
+fn destination_tree(o: &Options, destination: &Pool) -> Outcome<Tree> {
+    Ok(Tree::read(&destination.dsl, destination.io(), &o.destination)?)
 }
 
 /// A plan, what it was made from, and how much it is.
@@ -410,10 +422,9 @@ fn show_task(o: &Options, task: &Task, bytes: u64) {
     }
 }
 
-/// A run with both pools open.
+/// A run. Of the two pools at most one is held at a time.
 struct Run<'a> {
     o: &'a Options,
-    source: &'a Pool,
     destination: &'a mut Engine,
     sender: mpsc::Sender<Job>,
     tally: &'a mut Tally,
@@ -434,8 +445,12 @@ enum Stream {
 impl Run<'_> {
     /// Carries the plan out; `written` gets what there is to read back.
     fn all(&mut self, written: &mut Vec<Task>) -> Outcome {
-        let (here, there) = trees(self.o, self.source, self.destination.pool())?;
-        let survey = Survey::make(self.o, self.source, &here, there);
+        let there = destination_tree(self.o, self.destination.pool())?;
+        self.destination.let_go();
+        let survey = {
+            let source = session::open(&self.o.source, For::Read)?;
+            Survey::make(self.o, &source, &source_tree(self.o, &source)?, there)
+        };
         survey.show(self.o);
         // Only where somebody changed the destination since the first look.
         refuse(&survey.plan, "nothing was sent")?;
@@ -532,7 +547,9 @@ impl Run<'_> {
             force: matches!(step, Step::Full { .. }) && there.get(&task.path).is_some(),
             ..ReceiveSpec::default()
         };
-        let mut input = pipe::records(reader);
+        let ahead = Ahead::new(Input::new(OwnedFd::from(reader).into(), caller::line()), Vec::new());
+        self.destination.listen(&ahead);
+        let mut input = Reading(ahead);
         let received = receive(self.destination, &mut input, &spec, payload_sum, &mut |p| {
             if let Progress::Bytes(n) = p {
                 meter.at(n);
@@ -548,6 +565,7 @@ impl Run<'_> {
             Step::Full { .. } | Step::Resume { .. } => Kind::Full,
         };
         // A sender that is not finished must see that nobody reads any more.
+        self.destination.deaf();
         drop(input);
         let received = match received {
             Ok(done) => {
@@ -556,6 +574,7 @@ impl Run<'_> {
             }
             Err(e) => Err(explain_receive(dst, &e, token_of(self.destination, dst).as_deref(), kind)),
         };
+        self.destination.let_go();
         // The receiver knows better what went wrong, unless it only saw the sender end.
         match (sent.recv().unwrap_or_else(|_| Err(gone())), received) {
             (Ok(()), r) => r,
@@ -569,47 +588,51 @@ impl Run<'_> {
     /// opens all.
     fn adopt_root(&mut self, task: &Task) -> Outcome {
         let dst = full_name(&self.o.destination, &task.path);
-        let (io, dsl) = (self.source.io(), &self.source.dsl);
-        let head = dsl.lookup_head(io, &full_name(&self.o.source, &task.path))?;
-        let shared = match dsl.encryption_root(io, head.dir)?.filter(|root| *root != head.dir) {
-            Some(root) => dsl.key_object(io, root)?.zip(dsl.key_object(io, head.dir)?),
-            None => None,
+        let shared = {
+            let source = session::open(&self.o.source, For::Read)?;
+            let (io, dsl) = (source.io(), &source.dsl);
+            let head = dsl.lookup_head(io, &full_name(&self.o.source, &task.path))?;
+            match dsl.encryption_root(io, head.dir)?.filter(|root| *root != head.dir) {
+                Some(root) => dsl.key_object(io, root)?.zip(dsl.key_object(io, head.dir)?),
+                None => None,
+            }
         };
         if let Some((root, dataset)) = shared {
             let sent = SharedRoot { root, dataset };
             inherit_root(self.destination, &dst, Some(&sent))
                 .map_err(|e| Fail::new(format!("cannot inherit key for '{dst}': {e}")))?;
+            self.destination.let_go();
         }
         Ok(())
     }
 }
 
-/// The sender: opens the source once and sends what it is told to, until nobody is left to tell it.
+/// The sender: sends what it is told to, until nobody is left to tell it.
 fn serve(source: &str, jobs: &mpsc::Receiver<Job>) {
-    let mut pool: Option<Pool> = None;
     for Job { stream, mut out, done } in jobs {
-        let sent = match &mut pool {
-            Some(pool) => send(pool, &stream, &mut out),
-            none => session::open(source, For::Read).and_then(|p| send(none.insert(p), &stream, &mut out)),
-        };
+        let sent = session::open(source, For::Read).and_then(|p| send(p, &stream, &mut out));
         // The pipe's end is the receiver's end of input: it comes before the answer.
         drop(out);
         let _ = done.send(sent);
     }
 }
 
-fn send(pool: &Pool, stream: &Stream, out: &mut dyn Write) -> Outcome {
+fn send(pool: Open, stream: &Stream, out: &mut dyn Write) -> Outcome {
     let (io, dsl) = (pool.io(), &pool.dsl);
     match stream {
         Stream::Resume(token) => {
             let token = ResumeToken::parse(token).map_err(|e| Fail::new(e.to_string()))?;
             let (spec, source) =
                 resolve_token(io, dsl, &token).map_err(|e| explain_send(&token.toname, &e))?;
-            send_one(io, &source, spec.flags, spec.packing, out, &mut |_| {})
+            let store = pool.into_store(std::iter::once(source.to.obj));
+            send_one(&store, &source, spec.flags, spec.packing, out, &mut |_| {})
                 .map_err(|e| explain_send(&spec.to, &e))?;
         }
         Stream::New(spec) => {
-            send_package(io, dsl, spec, out, &mut |_| {}).map_err(|e| explain_send(&spec.send.to, &e))?;
+            let fail = |e| explain_send(&spec.send.to, &e);
+            let prepared = prepare(io, dsl, spec).map_err(fail)?;
+            let store = pool.into_store(prepared.objects());
+            send_prepared(&store, &prepared, out, &mut |_| {}).map_err(fail)?;
         }
     }
     Ok(())
@@ -625,6 +648,7 @@ fn read_back(o: &Options, written: &[Task]) -> Outcome<u64> {
         }
     }
     let pool = session::open_record(&record, For::Read)?;
+    pool.io().forget_blocks();
     let mut bytes = 0;
     for task in written {
         bytes += read_task(&pool, &full_name(&o.destination, &task.path), task)?;

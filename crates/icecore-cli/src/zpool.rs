@@ -1,5 +1,6 @@
 //! The `zpool` command.
 
+mod clear;
 mod create;
 mod export;
 mod get;
@@ -18,6 +19,7 @@ pub use export::export;
 
 const COMMANDS: &[Command] = &[
     (&["create"], create::run, create::USAGE),
+    (&["clear"], clear::run, clear::USAGE),
     (&["labelclear"], labelclear::run, labelclear::USAGE),
     (&["list"], list::run, list::USAGE),
     (&["status"], status::run, status::USAGE),

@@ -150,15 +150,39 @@ impl Dsl {
         if !self.wrapping.contains_key(&root) {
             return Err(DslError::Key(KeyError::NotLoaded(name.into())));
         }
+        self.unload_root(io, root)
+    }
+
+    /// [`Dsl::unload_key`] of the root whose directory is `root`. Nothing to forget where its key is not loaded.
+    pub fn unload_root(&mut self, io: &dyn BlockStore, root: u64) -> Result<Vec<u64>> {
         let all = self.objsets_below(io, root)?;
+        if let Some(used) = all.iter().find(|o| self.busy().is(**o)) {
+            return Err(DslError::Busy(format!("dataset object {used} is in use")));
+        }
         if all.iter().any(|o| self.open.get(o).is_some_and(icecore_dmu::Objset::is_dirty)) {
-            return Err(DslError::Busy(format!("{name} has unwritten changes")));
+            return Err(DslError::Busy("it has unwritten changes".into()));
         }
         for o in &all {
             self.forget(*o);
         }
         self.wrapping.remove(&root);
         Ok(all)
+    }
+
+    /// Takes over the wrapping keys and the datasets in use of `old`, the same pool before it was opened again: those
+    /// keys that still open their roots. Gives the data keys for the block store.
+    pub fn take_over(&mut self, io: &dyn BlockStore, old: &mut Self) -> Result<Vec<ObjsetKeys>> {
+        self.busy = old.busy.clone();
+        let mut out = Vec::new();
+        for (root, key) in std::mem::take(&mut old.wrapping) {
+            if self.encryption_root(io, root).ok().flatten() == Some(root)
+                && self.unwrap_dir(io, root, &key).is_ok()
+            {
+                self.wrapping.insert(root, key);
+                out.extend(self.keys_below(io, root)?);
+            }
+        }
+        Ok(out)
     }
 
     /// Whether the key of a dataset is loaded; true for those that are not encrypted.
@@ -195,7 +219,8 @@ impl Dsl {
         Ok(out)
     }
 
-    fn objsets_of(&self, io: &dyn BlockStore, dir: u64) -> Result<Vec<u64>> {
+    /// The dataset objects of a directory: its head and all snapshots of that.
+    pub fn objsets_of(&self, io: &dyn BlockStore, dir: u64) -> Result<Vec<u64>> {
         let head = self.dir(io, dir)?.head_dataset_obj;
         if head == 0 {
             return Ok(Vec::new());

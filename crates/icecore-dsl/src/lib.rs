@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bookmark;
+pub mod busy;
 pub mod create;
 pub mod crypt;
 mod deadlist;
@@ -39,6 +40,7 @@ pub mod volume;
 pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
+pub use busy::{Busy, Hold};
 pub use create::{NewContents, NewCrypt};
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
@@ -114,6 +116,8 @@ pub struct Dsl {
     resume: BTreeMap<u64, resume::Point>,
     /// Wrapping keys by directory object of their encryption root.
     wrapping: BTreeMap<u64, WrappingKey>,
+    /// Datasets that something uses beyond one transaction.
+    busy: busy::Busy,
     /// Features blocks of a dataset made active since the last sync.
     activate: BTreeMap<u64, Vec<Feature>>,
     /// Feature changes since open that the pool must copy into its labels.
@@ -162,6 +166,7 @@ impl Dsl {
             open: BTreeMap::new(),
             resume: BTreeMap::new(),
             wrapping: BTreeMap::new(),
+            busy: busy::Busy::default(),
             activate: BTreeMap::new(),
             mos_features_changed: false,
         }

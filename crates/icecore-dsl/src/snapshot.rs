@@ -172,6 +172,7 @@ impl Dsl {
         let head = self.lookup_head(io, path)?;
         let map = self.dataset(io, head.obj)?.snapnames_zapobj;
         let obj = self.zap_u64(io, map, from)?.ok_or_else(|| DslError::NotFound(format!("{path}@{from}")))?;
+        self.check_idle(obj)?;
         if self.zap_u64(io, map, to)?.is_some() {
             return Err(DslError::Exists(format!("{path}@{to}")));
         }

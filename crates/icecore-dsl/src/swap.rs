@@ -142,6 +142,7 @@ impl Dsl {
     /// (`dsl_dataset_rollback_sync`). Newer snapshots and bookmarks are the caller's to destroy first.
     pub fn rollback(&mut self, io: &mut dyn BlockWriter, path: &str, to: Option<&str>) -> Result<()> {
         let head = self.lookup_head(io, path)?;
+        self.check_idle(head.obj)?;
         let ds = self.dataset(io, head.obj)?;
         if ds.prev_snap_obj == 0 || ds.prev_snap_obj == self.origin_snap {
             return Err(DslError::NotFound(format!("a snapshot of {path}")));
@@ -200,6 +201,7 @@ impl Dsl {
         if self.lookup_dir(io, to).is_ok() {
             return Err(DslError::Exists(to.into()));
         }
+        self.check_idle_below(io, from)?;
         let dir = self.lookup_dir(io, from)?;
         let (old_parent, new_parent) = (self.lookup_dir(io, from_parent)?, self.lookup_dir(io, to_parent)?);
         let root = self.encryption_root(io, dir)?;

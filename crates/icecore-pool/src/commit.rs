@@ -110,6 +110,11 @@ impl Pool {
     /// Leaves the pool so that any system can import it: commits, then marks it exported on all labels. A
     /// pool opened read-only, or already exported and unchanged, is simply let go.
     pub fn export(mut self) -> Result<Txg> {
+        self.mark_exported()
+    }
+
+    /// [`Pool::export`] of a pool that somebody else owns. It must not be used any more afterwards.
+    pub fn mark_exported(&mut self) -> Result<Txg> {
         if !self.io.writable {
             return Ok(self.synced());
         }

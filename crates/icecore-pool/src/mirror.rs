@@ -56,7 +56,7 @@ impl Pool {
         }
         config.offline = Some(1);
         self.missing.insert(leaf);
-        self.reopen(tree, &BTreeSet::new())?;
+        self.rewire(tree, &BTreeSet::new())?;
         self.commit().map(|_| ())
     }
 
@@ -92,7 +92,7 @@ impl Pool {
         let done = match done {
             Ok(done) => done,
             Err(e) => {
-                self.reopen(before, &BTreeSet::new())?;
+                self.rewire(before, &BTreeSet::new())?;
                 return Err(e);
             }
         };
@@ -147,7 +147,7 @@ impl Pool {
             Ok(done) => done,
             Err(e) => {
                 self.devices.remove(&guid);
-                self.reopen(before, &BTreeSet::new())?;
+                self.rewire(before, &BTreeSet::new())?;
                 return Err(e);
             }
         };
@@ -157,7 +157,7 @@ impl Pool {
             side.vdev_zap_leaf = zap;
         }
         let gone = if instead { Some(self.take_out(&mut tree, old)?) } else { None };
-        self.reopen(tree, &BTreeSet::new())?;
+        self.rewire(tree, &BTreeSet::new())?;
         self.remember_resilver(began, &done)?;
         self.took_it(guid)?;
         if let Some(device) = gone.flatten() {
@@ -183,7 +183,7 @@ impl Pool {
         }
         self.other_side(leaf)?;
         let device = self.take_out(&mut tree, leaf)?;
-        self.reopen(tree, &BTreeSet::new())?;
+        self.rewire(tree, &BTreeSet::new())?;
         self.commit()?;
         if let Some(device) = device {
             let _ = label::clear(&*device);
@@ -245,7 +245,7 @@ impl Pool {
     }
 
     /// Opens the vdevs anew by `tree`, without the devices that miss something, but for those in `stale`.
-    fn reopen(&mut self, tree: VdevConfig, stale: &BTreeSet<Guid>) -> Result<()> {
+    fn rewire(&mut self, tree: VdevConfig, stale: &BTreeSet<Guid>) -> Result<()> {
         self.io.flush()?;
         let here: BTreeMap<Guid, Arc<dyn Device>> = self
             .devices
@@ -267,7 +267,7 @@ impl Pool {
         missed: &RangeTree,
         watch: Watch<'_>,
     ) -> Result<Scrubbed> {
-        self.reopen(tree, &BTreeSet::from([leaf]))?;
+        self.rewire(tree, &BTreeSet::from([leaf]))?;
         let since = missed.iter().next().map_or(u64::MAX, |(start, _)| start.saturating_sub(1));
         let wanted = |birth: Txg| missed.contains(birth.0, 1);
         let mut stopped = false;

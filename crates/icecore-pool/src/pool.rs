@@ -121,10 +121,47 @@ impl Pool {
     pub fn caches(&self) -> Result<Vec<VdevConfig>> {
         crate::open::aux_devices(&self.dsl.mos, &self.io, "l2cache")
     }
+    /// The devices it is on, as far as they were found.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Arc<dyn Device>> {
+        self.devices.values().cloned().collect()
+    }
     /// Passes the last commit took to converge.
     #[must_use]
     pub fn last_passes(&self) -> u32 {
         self.passes
+    }
+    /// Opens the pool again as its last commit left it: what was changed since is forgotten. Keys stay loaded, and datasets
+    /// in use stay so. After an error the pool is as before, and of no more use.
+    pub fn reopen(&mut self, spec: crate::OpenSpec) -> Result<()> {
+        // What is still on its way to the devices must not land in the new pool's space later.
+        self.io.settled();
+        let mut new = Self::open(self.io.env.clone(), spec)?;
+        new.announce = self.announce;
+        for (objset, keys) in new.dsl.take_over(&new.io, &mut self.dsl)? {
+            new.io.add_key(objset, keys);
+        }
+        *self = new;
+        Ok(())
+    }
+    /// Lets nothing be written any more: the pool could not be taken back to its last commit.
+    pub fn suspend(&mut self, why: &str) {
+        self.io.suspend(why.to_string());
+    }
+    /// Gives the block store the data keys of the directory `dir` for its head and snapshots, if its root's key is loaded:
+    /// for those made since that was.
+    pub fn lend_keys(&mut self, dir: u64) -> Result<()> {
+        if let Some(keys) = self.dsl.master_keys(&self.io, dir)? {
+            for obj in self.without_keys(dir)? {
+                self.io.add_key(obj, std::sync::Arc::clone(&keys));
+            }
+        }
+        Ok(())
+    }
+    /// The dataset objects of a directory whose data keys the block store lacks.
+    pub fn without_keys(&self, dir: u64) -> Result<Vec<u64>> {
+        let all = self.dsl.objsets_of(&self.io, dir)?;
+        Ok(all.into_iter().filter(|obj| self.io.key(*obj).is_none()).collect())
     }
     /// Lets the next commit tell all labels that this host has the pool in use, even if nothing else changed:
     /// what `zpool import` does, so that other systems refuse it.

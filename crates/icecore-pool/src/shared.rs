@@ -11,6 +11,7 @@ use crate::Pool;
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// The pool, for reading. Many at once.
 pub type ReadGuard = ArcRwLockReadGuard<RawRwLock, Pool>;
@@ -40,6 +41,22 @@ impl Shared {
     pub fn write(&self) -> WriteGuard {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let guard = self.pool.write_arc();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        guard
+    }
+    /// The pool for reading, or `None` if that takes longer than `limit`: for a thread that holds another pool already.
+    #[must_use]
+    pub fn read_within(&self, limit: Duration) -> Option<ReadGuard> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let guard = self.pool.try_read_arc_for(limit);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        guard
+    }
+    /// The pool for changing it, or `None` if that takes longer than `limit`.
+    #[must_use]
+    pub fn write_within(&self, limit: Duration) -> Option<WriteGuard> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let guard = self.pool.try_write_arc_for(limit);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         guard
     }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// What `poll` promises that a pipe takes without blocking (`PIPE_BUF`, pipe(7)).
 const SURE: usize = 4096;
 
+/// How long one wait for room lasts before it is begun anew, in milliseconds.
+const STEP_MS: u64 = 60_000;
+
 /// The caller's end of the conversation: hung up when the caller is gone.
 #[derive(Clone, Debug)]
 pub struct Line(Arc<OwnedFd>);
@@ -135,8 +138,17 @@ impl Output {
         };
         Self { to, how, line }
     }
-    fn room(&self) -> io::Result<()> {
-        wait(self.to.as_fd(), PollFlags::OUT, self.line.as_ref(), None).map(drop)
+    /// Waits until something can be written, in steps of so many milliseconds as long as `patient` says so.
+    pub fn room(&self, step: u64, patient: &mut dyn FnMut() -> bool) -> io::Result<()> {
+        if self.line.is_none() {
+            return Ok(());
+        }
+        while !wait(self.to.as_fd(), PollFlags::OUT, self.line.as_ref(), Some(step))? {
+            if !patient() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,14 +175,14 @@ impl Write for Output {
                 self.to.write(bytes)
             }
             How::NonBlocking => loop {
-                self.room()?;
+                self.room(STEP_MS, &mut || true)?;
                 match self.to.write(bytes) {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                     other => return other,
                 }
             },
             How::Pieces => {
-                self.room()?;
+                self.room(STEP_MS, &mut || true)?;
                 self.to.write(&bytes[..bytes.len().min(SURE)])
             }
         }

@@ -31,7 +31,7 @@ use apply::{Applier, ApplyError};
 use begin::{Ask, Place, Receiving};
 use icecore_dmu::{BlockStore, BlockWriter, WriteError};
 use icecore_dsl::resume::{Point, RECV_CLONE};
-use icecore_dsl::{DatasetRef, Dsl, DslError, Feature};
+use icecore_dsl::{Dsl, DslError, Feature, Hold};
 use icecore_format::NvList;
 use icecore_format::fletcher::{Fletcher4, HashFn};
 use icecore_format::objset::ObjsetType;
@@ -68,6 +68,18 @@ pub trait Engine {
     /// A dataset was made whose blocks are to be encrypted with these keys: the block store needs them.
     /// Only called where the key of its encryption root is loaded.
     fn add_keys(&mut self, objset: u64, keys: Arc<MasterKeys>);
+    /// A buffer for about `len` bytes of a block to come, if one is at hand.
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        self.parts().0.buffer(len)
+    }
+    /// Whether others should have the pool now: they wait, and this receive has had it long enough or has nothing to
+    /// do until more of its stream comes. Asked between records.
+    fn should_rest(&mut self) -> bool {
+        false
+    }
+    /// Lets others have the pool, everything being committed, until [`Engine::parts`] is called again. It may have been
+    /// opened again meanwhile.
+    fn rest(&mut self) {}
 }
 
 /// How the name of a received dataset follows from the one it was sent from.
@@ -187,6 +199,7 @@ pub fn receive(
         arrived: roots::Arrived::default(),
         made: Vec::new(),
         uncommitted: false,
+        holds: Vec::new(),
     };
     match run.all() {
         Ok(()) => Ok(run.done),
@@ -259,6 +272,8 @@ pub(crate) struct Run<'a> {
     made: Vec<String>,
     /// The open txg holds changes that are not part of a stream.
     uncommitted: bool,
+    /// What the stream at hand goes into, kept from others between its transactions.
+    holds: Vec<Hold>,
 }
 
 impl Run<'_> {
@@ -295,8 +310,18 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Lets others have the pool if they should, where no stream is being applied.
+    fn rest(&mut self) -> Result<()> {
+        if self.holds.is_empty() && self.engine.should_rest() {
+            self.commit()?;
+            self.engine.rest();
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<Option<(Entry, Vec<u8>)>> {
-        let mut payload = self.engine.parts().0.buffer(self.guess);
+        self.rest()?;
+        let mut payload = self.engine.buffer(self.guess);
         if payload.is_empty() {
             payload.reserve_exact(self.guess);
         }
@@ -468,8 +493,11 @@ impl Run<'_> {
             }
         };
         let mut committed = matches!(place, Place::Resume { .. });
+        let (_, dsl) = self.engine.parts();
+        let used = [Some(receiving.ds), receiving.over].into_iter().flatten();
+        self.holds = used.map(|r| dsl.busy().hold(r.obj)).collect();
         let result = self
-            .records(ask.begin, &receiving, limits, ask.resumable || committed, &mut committed)
+            .records(ask, &receiving, limits, ask.resumable || committed, &mut committed)
             .and_then(|()| self.complete(ask, &receiving, context));
         let Err(failure) = result else { return Ok(()) };
         self.clean_up(ask, &receiving, &failure, committed, matches!(place, Place::Resume { .. }))?;
@@ -502,25 +530,26 @@ impl Run<'_> {
     /// Applies all records up to END.
     fn records(
         &mut self,
-        begin: &Begin,
+        ask: &Ask<'_>,
         r: &Receiving,
         limits: rules::Limits,
         resumable: bool,
         committed: &mut bool,
     ) -> Result<()> {
+        let begin = ask.begin;
         let mut applier = Applier::new(begin, self.reader.order(), limits);
-        let result = self.apply_all(&mut applier, r, begin.payload_len.0.into(), resumable, committed);
+        let result = self.apply_all(&mut applier, ask, r, resumable, committed);
         // What was applied before an error counts: it is where a resumed stream goes on.
         if let Err(e) = &result
             && !is_write(e)
         {
-            self.flush(&mut applier, r.ds)?;
+            self.flush(&mut applier, ask, r)?;
         }
         result?;
-        self.flush(&mut applier, r.ds)?;
+        self.flush(&mut applier, ask, r)?;
         if begin.fromguid == 0 && r.from.is_some() {
             let (io, dsl) = self.engine.parts();
-            let os = opened(dsl, r.ds)?;
+            let os = reopened(dsl, io, ask, r)?;
             applier.free_the_rest(io, os).map_err(plain_error)?;
         }
         Ok(())
@@ -529,18 +558,26 @@ impl Run<'_> {
     fn apply_all(
         &mut self,
         applier: &mut Applier,
+        ask: &Ask<'_>,
         r: &Receiving,
-        list_len: u64,
         resumable: bool,
         committed: &mut bool,
     ) -> Result<()> {
         // OpenZFS counts from after the BEGIN record: its list is in, its 312 bytes are not.
-        let start = self.reader.offset().saturating_sub(list_len);
+        let start = self.reader.offset().saturating_sub(ask.begin.payload_len.0.into());
         let mut pending: Option<(Entry, Vec<u8>)> = None;
         let mut since_commit = 0;
         let data_max = if self.spec.commit_bytes == 0 { DATA_MAX } else { self.spec.commit_bytes };
         let mut last_commit = if resumable { self.engine.now_ns() } else { 0 };
         loop {
+            if self.engine.should_rest() {
+                self.flush(applier, ask, r)?;
+                self.commit()?;
+                *committed = true;
+                self.engine.rest();
+                since_commit = 0;
+                last_commit = if resumable { self.engine.now_ns() } else { 0 };
+            }
             let Some((entry, payload)) = self.next()? else {
                 return Err(ReceiveError::BadStream("the stream ends without END".into()));
             };
@@ -549,7 +586,7 @@ impl Run<'_> {
             if let Some((entry, payload)) = proven {
                 let bytes = r.bytes + entry.offset.saturating_sub(start) + 312;
                 let (io, dsl) = self.engine.parts();
-                let os = opened(dsl, r.ds)?;
+                let os = reopened(dsl, io, ask, r)?;
                 applier.apply(io, os, &entry, payload, bytes).map_err(|e| match e {
                     ApplyError::Refused(refusal) => record_error(&entry, refusal),
                     ApplyError::Write(e) => ReceiveError::Write(e),
@@ -560,7 +597,7 @@ impl Run<'_> {
                 // What is dropped by a kill must be little in time too, where the sender is slow.
                 let late = resumable && self.engine.now_ns().saturating_sub(last_commit) >= RESUME_NS;
                 if since_commit >= data_max || crowded || late {
-                    self.flush(applier, r.ds)?;
+                    self.flush(applier, ask, r)?;
                     self.commit()?;
                     *committed = true;
                     since_commit = 0;
@@ -575,9 +612,11 @@ impl Run<'_> {
     }
 
     /// Writes what waits and notes how far the receive has come.
-    fn flush(&mut self, applier: &mut Applier, ds: DatasetRef) -> Result<()> {
+    fn flush(&mut self, applier: &mut Applier, ask: &Ask<'_>, r: &Receiving) -> Result<()> {
         let (io, dsl) = self.engine.parts();
-        applier.flush(io, opened(dsl, ds)?).map_err(plain_error)?;
+        let ds = r.ds;
+        let os = reopened(dsl, io, ask, r)?;
+        applier.flush(io, os).map_err(plain_error)?;
         let point = applier.point();
         if point.object != 0 {
             let apply::Point { object, offset, bytes } = point;
@@ -599,6 +638,11 @@ impl Run<'_> {
     fn complete(&mut self, ask: &Ask<'_>, r: &Receiving, context: Option<Context<'_>>) -> Result<()> {
         let spec = self.spec;
         let (io, dsl) = self.engine.parts();
+        // Others may have had the pool since the first checks.
+        if let Some(head) = r.over {
+            begin::check_unchanged(dsl, io, ask, head, r.from)?;
+        }
+        self.holds.clear();
         let done = finish::finish(dsl, io, r, ask.path, ask.snap, ask.begin)?;
         let mut warnings = props::apply_finished(dsl, io, ask, r.over.is_some(), context, spec)?;
         self.commit()?;
@@ -631,6 +675,8 @@ impl Run<'_> {
         resumed: bool,
     ) -> Result<()> {
         let resumable = self.spec.resumable || resumed;
+        self.engine.parts();
+        self.holds.clear();
         if resumable && !is_write(failure) && !matches!(failure, ReceiveError::Dsl(_)) {
             return self.commit();
         }
@@ -659,8 +705,17 @@ fn is_write(e: &ReceiveError) -> bool {
         )
 }
 
-fn opened(dsl: &mut Dsl, ds: DatasetRef) -> Result<&mut icecore_dmu::Objset> {
-    dsl.opened(ds.obj).ok_or_else(|| {
+/// The objset that the records go to. Whoever had the pool meanwhile may have opened it again.
+fn reopened<'d>(
+    dsl: &'d mut Dsl,
+    io: &mut dyn BlockWriter,
+    ask: &Ask<'_>,
+    r: &Receiving,
+) -> Result<&'d mut icecore_dmu::Objset> {
+    if dsl.opened(r.ds.obj).is_none() {
+        begin::open_objset(dsl, io, ask, r.ds, r.key.as_ref())?;
+    }
+    dsl.opened(r.ds.obj).ok_or_else(|| {
         ReceiveError::Write(WriteError::Invalid("the dataset received into is not open".into()))
     })
 }

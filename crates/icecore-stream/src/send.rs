@@ -18,7 +18,7 @@ mod traverse;
 
 pub use error::SendError;
 pub use estimate::{PlannedStream, Sizes, estimate, estimate_package, exact_size};
-pub use package::{PackageSpec, send_package};
+pub use package::{PackageSpec, Prepared, prepare, send_package, send_prepared};
 pub use source::{Ancestor, DatasetFeatures, PoolFeatures, Source, SourceSnapshot, resolve, resolve_token};
 
 use crate::package::begin_key;

@@ -3,11 +3,12 @@
 use crate::caller;
 use crate::fail::{Fail, Outcome};
 use icecore_service::stdio::Output;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::time::{Duration, Instant};
 
 /// Standard output.
 pub struct Out {
-    to: BufWriter<Output>,
+    to: BufWriter<Patient>,
     terminal: bool,
 }
 
@@ -16,7 +17,7 @@ impl Out {
     pub fn new() -> Outcome<Self> {
         let stdout = caller::stdout().map_err(failed)?;
         let terminal = caller::stdout_is_terminal();
-        Ok(Self { to: BufWriter::with_capacity(1 << 16, stdout), terminal })
+        Ok(Self { to: BufWriter::with_capacity(1 << 16, Patient(stdout)), terminal })
     }
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> Outcome {
@@ -42,10 +43,34 @@ impl Out {
     }
 }
 
+/// How long a reader of the output may keep others from the pool that is read.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Standard output, while a pool is held.
+struct Patient(Output);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wanted_since = None;
+        self.0.room(100, &mut || {
+            if !caller::holds_wanted() {
+                wanted_since = None;
+                return true;
+            }
+            wanted_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+        })?;
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A reader that has gone away has had enough: no message, but no success either.
-fn failed(e: std::io::Error) -> Fail {
+fn failed(e: io::Error) -> Fail {
     match e.kind() {
         ErrorKind::BrokenPipe => Fail::said(141),
+        ErrorKind::TimedOut => Fail::new("standard output is not read, and others wait for the pool"),
         _ => Fail::new(format!("standard output: {e}")),
     }
 }

@@ -4,15 +4,15 @@
 
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How, unlock};
-use crate::session::{self, For};
-use icecore_pool::{Io, Pool};
+use crate::session::{self, For, Open};
+use icecore_pool::Io;
 use icecore_zpl::{Dataset, Filesystem, Follow, Resolved, Volume};
 use std::collections::BTreeMap;
 
 /// Pools opened by this command, by name.
 #[derive(Default)]
 pub struct Pools {
-    open: BTreeMap<String, Pool>,
+    open: BTreeMap<String, Open>,
 }
 
 /// A place as typed, found.
@@ -76,7 +76,7 @@ impl Pools {
     /// What the place's blocks are read from.
     pub fn io(&self, place: &Place) -> Outcome<&Io> {
         let pool = self.open.get(&place.pool);
-        pool.map(Pool::io).ok_or_else(|| Fail::new(format!("pool '{}' is not open", place.pool)))
+        pool.map(|p| p.io()).ok_or_else(|| Fail::new(format!("pool '{}' is not open", place.pool)))
     }
 }
 

@@ -5,7 +5,7 @@ use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, CryptoProps, How, root_of, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
@@ -164,7 +164,7 @@ fn reserve(new: &mut New<'_>, size: u64, block: u64, sparse: bool) {
 }
 
 /// Makes the missing datasets above `name` (`-p`).
-pub fn parents(pool: &mut Pool, name: &str, how: How<'_>) -> Outcome {
+pub fn parents(pool: &mut Open, name: &str, how: How<'_>) -> Outcome {
     let mut path = session::pool_of(name).to_string();
     for part in name.split('/').skip(1).take(name.matches('/').count().saturating_sub(1)) {
         path = format!("{path}/{part}");
@@ -173,12 +173,14 @@ pub fn parents(pool: &mut Pool, name: &str, how: How<'_>) -> Outcome {
                 New { contents: NewContents::Filesystem, props: Vec::new(), crypto: CryptoProps::default() };
             create(pool, &path, &new, how)
                 .map_err(|f| Fail { message: format!("cannot create '{path}': {}", f.message), ..f })?;
+            // Each for itself, as OpenZFS does it (`create_parents`, libzfs_dataset.c): a key may be asked for next.
+            pool.commit()?;
         }
     }
     Ok(())
 }
 
-fn create(pool: &mut Pool, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
+fn create(pool: &mut Open, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
     // Asking for a key comes after all that can be refused without it.
     let parent = name.rsplit_once('/').map_or(name, |(p, _)| p);
     if pool.dsl.lookup_head(pool.io(), name).is_ok() {
@@ -195,7 +197,7 @@ fn create(pool: &mut Pool, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
     let suite = suite(pool, parent, inherited.as_deref(), crypto)?;
     let own = crypto.keyformat.is_some() || crypto.keylocation.is_some();
     let key = match suite {
-        Some(suite) if own => Some(crypto.new_key(Some(name), suite)?),
+        Some(suite) if own => Some(pool.away(|| crypto.new_key(Some(name), suite))??),
         _ => None,
     };
     let crypt = match (suite, &key) {

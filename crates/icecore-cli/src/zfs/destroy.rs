@@ -7,7 +7,7 @@ use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use icecore_dsl::resume::RECV_CLONE;
 use icecore_dsl::{Dsl, DslError};
 use icecore_pool::{Io, Pool};
@@ -98,7 +98,7 @@ fn clones_of(pool: &Pool, snaps: &[String], typed: &Typed) -> Outcome<Vec<String
 }
 
 /// A file system or volume, with `-r` and all below it, with `-R` all clones of that too.
-fn head(mut pool: Pool, name: &str, typed: &Typed) -> Outcome {
+fn head(mut pool: Open, name: &str, typed: &Typed) -> Outcome {
     let fail = |why: String| Fail::new(format!("cannot destroy '{name}': {why}"));
     let (io, dsl) = (pool.io(), &pool.dsl);
     if typed.has('d') {

@@ -1,12 +1,13 @@
 //! `zfs load-key`, `zfs unload-key`, `zfs change-key`.
 //!
-//! No service keeps keys between commands yet, so a key can be checked and changed, but not stay loaded.
+//! Keys stay loaded in the service, for pools that it owns; without it they can be checked and changed.
 
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, CryptoProps, How, right_key, root_of, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use crate::state;
+use icecore_dsl::{DslError, KeyError};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
 
@@ -14,7 +15,7 @@ pub const LOAD_USAGE: &str = "load-key [-rn] [-L <keylocation>] <-a | filesystem
 pub const UNLOAD_USAGE: &str = "unload-key [-r] <-a | filesystem|volume>";
 pub const CHANGE_USAGE: &str = "change-key [-l] [--keylocation <keylocation>] [-o keyformat=<value>]\n\t    [-o keylocation=<value>] [-o pbkdf2iters=<value>]\n\t    <filesystem|volume>\n\tchange-key -i [-l] [--keylocation <keylocation>] <filesystem|volume>";
 
-const NO_SERVICE: &str = "no process keeps keys between commands here, so nothing can stay loaded\n'zfs load-key -n' checks a key; commands that need one read it from keylocation=file:///PATH,\nfrom --keylocation file:///PATH, or ask for it";
+const NOT_KEPT: &str = "no process keeps its keys, so nothing can stay loaded: that takes a pool that is imported\nfor writing, and the service\n'zfs load-key -n' checks a key; commands that need one read it from keylocation=file:///PATH,\nfrom --keylocation file:///PATH, or ask for it";
 
 pub fn load(args: &[String]) -> Outcome {
     let known = [flag('a', ""), flag('r', ""), flag('n', ""), value('L', "keylocation")];
@@ -24,39 +25,109 @@ pub fn load(args: &[String]) -> Outcome {
     if recursive && typed.value('L').is_some_and(|l| l != "prompt") {
         return Err(Fail::usage("alternate keylocation may only be 'prompt' with -r or -a", LOAD_USAGE));
     }
-    if !typed.has('n') {
-        let which = names.join("', '");
-        return Err(Fail::new(format!("Key load error: cannot load the key of '{which}': {NO_SERVICE}")));
-    }
     let how = How { location: typed.value('L'), ask: Ask::Input, otherwise: "" };
-    let (mut tried, mut failed) = (0, Vec::new());
+    let mut count = Count::default();
     for name in &names {
-        let pool = session::open(name, For::Read)?;
-        for root in roots(&pool, name, recursive)? {
-            tried += 1;
-            if let Err(f) = right_key(&pool, &root, how) {
-                failed.push(format!("Key load error: {}", f.message));
+        let mut pool = session::open(name, For::Read)?;
+        for root in roots(&pool, name, recursive, "Key load error")? {
+            // Of many, those that are loaded already are passed over (`load_key_callback`, zfs_main.c).
+            if recursive && !typed.has('n') && is_kept(&pool, &root)? {
+                continue;
             }
+            count.add(load_one(&mut pool, &root, how, typed.has('n')), "Key load error");
         }
     }
-    println!("{} / {tried} key(s) successfully verified", tried - failed.len());
-    if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+    let verb = if typed.has('n') { "verified" } else { "loaded" };
+    let tell = typed.has('n') || recursive && count.tried > 0;
+    count.end(verb, tell)
+}
+
+/// Checks the key of one root and, unless that was all, loads it to stay.
+fn load_one(pool: &mut Open, root: &str, how: How<'_>, check_only: bool) -> Outcome {
+    if !check_only {
+        if pool.owned().is_none() {
+            return Err(Fail::new(format!("cannot load the key of '{root}': {NOT_KEPT}")));
+        }
+        if is_kept(pool, root)? {
+            return Err(Fail::new(format!("Key already loaded for '{root}'.")));
+        }
+    }
+    let material = right_key(pool, root, how)?;
+    if check_only {
+        return Ok(());
+    }
+    match crate::keys::load(pool, root, &material) {
+        Ok(()) => Ok(()),
+        Err(DslError::Key(KeyError::Loaded)) => {
+            let dir = pool.dsl.lookup_head(pool.io(), root)?.dir;
+            // A command has it for itself: from now on it stays.
+            match pool.owned().is_some_and(|owned| owned.keep(dir)) {
+                true => Ok(()),
+                false => Err(Fail::new(format!("Key already loaded for '{root}'."))),
+            }
+        }
+        Err(e) => Err(Fail::new(e.to_string())),
+    }
+}
+
+/// Whether the key of a root is loaded, and to stay.
+fn is_kept(pool: &Open, root: &str) -> Outcome<bool> {
+    let dir = pool.dsl.lookup_head(pool.io(), root)?.dir;
+    Ok(pool.dsl.key_loaded(pool.io(), dir)? && !pool.owned().is_some_and(|owned| owned.is_lent(dir)))
 }
 
 pub fn unload(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('a', ""), flag('r', "")], UNLOAD_USAGE)?;
     let recursive = typed.has('r') || typed.has('a');
-    let mut loaded = Vec::new();
+    let mut count = Count::default();
     for name in names(&typed, UNLOAD_USAGE)? {
-        let pool = session::open(&name, For::Read)?;
-        loaded.extend(roots(&pool, &name, recursive)?);
-    }
-    // With -r and -a what is not loaded is passed over; alone it is an error, as in OpenZFS.
-    match loaded.first() {
-        Some(root) if !recursive => {
-            Err(Fail::new(format!("Key unload error: Key already unloaded for '{root}'.")))
+        let mut pool = session::open(&name, For::Read)?;
+        for root in roots(&pool, &name, recursive, "Key unload error")? {
+            // With -r and -a what is not loaded is passed over; alone it is an error, as in OpenZFS.
+            if is_kept(&pool, &root)? {
+                count.add(unload_one(&mut pool, &root), "Key unload error");
+            } else if !recursive {
+                count.add(Err(Fail::new(format!("Key already unloaded for '{root}'."))), "Key unload error");
+            }
         }
-        _ => Ok(()),
+    }
+    let tell = recursive && count.tried > 0;
+    count.end("unloaded", tell)
+}
+
+fn unload_one(pool: &mut Open, root: &str) -> Outcome {
+    let unloaded = pool.in_memory(|pool| {
+        let (io, dsl) = pool.parts();
+        for objset in dsl.unload_key(io, root)? {
+            io.remove_key(objset);
+        }
+        Ok(())
+    })?;
+    unloaded.map_err(|e: DslError| match e {
+        DslError::Busy(_) => Fail::new(format!("'{root}' is busy.")),
+        e => Fail::new(e.to_string()),
+    })
+}
+
+/// How many keys were tried, and what went wrong.
+#[derive(Default)]
+struct Count {
+    tried: usize,
+    failed: Vec<String>,
+}
+
+impl Count {
+    fn add(&mut self, outcome: Outcome, error: &str) {
+        self.tried += 1;
+        if let Err(f) = outcome {
+            self.failed.push(format!("{error}: {}", f.message));
+        }
+    }
+    fn end(self, verb: &str, tell: bool) -> Outcome {
+        if tell {
+            println!("{} / {} key(s) successfully {verb}", self.tried - self.failed.len(), self.tried);
+        }
+        if self.failed.is_empty() { Ok(()) } else { Err(Fail::new(self.failed.join("\n"))) }
     }
 }
 
@@ -70,7 +141,7 @@ fn names(typed: &Typed, usage: &str) -> Outcome<Vec<String>> {
 }
 
 /// The encryption root `name`, or with `recursive` all roots from it down.
-fn roots(pool: &Pool, name: &str, recursive: bool) -> Outcome<Vec<String>> {
+fn roots(pool: &Pool, name: &str, recursive: bool, error: &str) -> Outcome<Vec<String>> {
     if recursive {
         let below = pool.dsl.descendants(pool.io(), name).map_err(|e| super::cannot("open", name, &e))?;
         let mut out = Vec::new();
@@ -82,9 +153,10 @@ fn roots(pool: &Pool, name: &str, recursive: bool) -> Outcome<Vec<String>> {
         return Ok(out);
     }
     match root_of(pool, name)? {
-        None => Err(Fail::new(format!("Key load error: '{name}' is not encrypted."))),
+        None => Err(Fail::new(format!("{error}: '{name}' is not encrypted."))),
         Some(root) if root != name => Err(Fail::new(format!(
-            "Key load error: Keys must be loaded for encryption root of '{name}' ({root})."
+            "{error}: Keys must be {} for encryption root of '{name}' ({root}).",
+            if error.contains("unload") { "unloaded" } else { "loaded" }
         ))),
         Some(root) => Ok(vec![root]),
     }
@@ -121,6 +193,10 @@ pub fn change(args: &[String]) -> Outcome {
     let Some(root) = root_of(&pool, name)? else { return Err(fail("Dataset not encrypted.".into())) };
     let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
     unlock(&mut pool, name, how).map_err(|f| fail(f.message))?;
+    if typed.has('l') {
+        let dir = pool.dsl.lookup_head(pool.io(), &root)?.dir;
+        pool.owned().map(|owned| owned.keep(dir));
+    }
     if typed.has('i') {
         inherit(&mut pool, name, &root).map_err(|f| fail(f.message))?;
     } else {
@@ -135,7 +211,7 @@ pub fn change(args: &[String]) -> Outcome {
 }
 
 /// A new key; what the command line leaves open stays as it is at an encryption root.
-fn rewrap(pool: &mut Pool, name: &str, is_root: bool, mut crypto: CryptoProps) -> Outcome {
+fn rewrap(pool: &mut Open, name: &str, is_root: bool, mut crypto: CryptoProps) -> Outcome {
     if is_root {
         let head = pool.dsl.lookup_head(pool.io(), name)?;
         if crypto.keyformat.is_none() {
@@ -146,12 +222,12 @@ fn rewrap(pool: &mut Pool, name: &str, is_root: bool, mut crypto: CryptoProps) -
         }
     }
     // The suite is of the data and stays; the engine takes it from there.
-    let new = crypto.new_key(Some(name), Suite::Aes256Gcm)?;
+    let new = pool.away(|| crypto.new_key(Some(name), Suite::Aes256Gcm))??;
     let (io, dsl) = pool.parts();
     Ok(dsl.change_key(io, name, new)?)
 }
 
-fn inherit(pool: &mut Pool, name: &str, root: &str) -> Outcome {
+fn inherit(pool: &mut Open, name: &str, root: &str) -> Outcome {
     if root != name {
         return Err(Fail::new("Key inheritting can only be performed on encryption roots."));
     }

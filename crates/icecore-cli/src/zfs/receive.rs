@@ -2,6 +2,7 @@
 
 use crate::args::{Typed, flag, value};
 use crate::caller;
+use crate::engine::{Ahead, Reading};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::pipe;
@@ -12,7 +13,7 @@ use icecore_format::stream::{MAGIC, RECORD_SIZE};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
 use std::collections::BTreeSet;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -68,7 +69,9 @@ pub fn run(args: &[String]) -> Outcome {
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
     let mut engine = Engine::open(target)?;
-    run_receive(&mut engine, &mut Cursor::new(head).chain(stdin), &spec, typed.has('v'))
+    let ahead = Ahead::new(stdin, head);
+    engine.listen(&ahead);
+    run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'))
 }
 
 /// The first record, if it can be one: BEGIN has a number in its second word that tells its byte order.

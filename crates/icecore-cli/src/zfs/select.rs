@@ -3,7 +3,7 @@
 use super::cannot;
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For, Why};
+use crate::session::{self, For, Open, Why};
 use crate::state;
 use icecore_dsl::{DatasetRef, Found, Kind};
 use icecore_pool::Pool;
@@ -101,11 +101,13 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
         (names, *query)
     };
     let mut failed = Vec::new();
-    let mut open: Option<Pool> = None;
+    let mut open: Option<Open> = None;
     for name in names {
-        let pool = match open.take() {
-            Some(pool) if pool.name() == session::pool_of(name) => pool,
-            _ => match pool_for(name) {
+        // Never two at once: who holds one does not wait for another.
+        let same = open.take().filter(|pool| pool.name() == session::pool_of(name));
+        let pool = match same {
+            Some(pool) => pool,
+            None => match pool_for(name) {
                 Ok(pool) => pool,
                 // Of all pools, those that are not there are left out, as by `zfs_iter_root` (libzfs_config.c).
                 Err((Why::Missing, f)) if !named => {
@@ -128,7 +130,7 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
 }
 
 /// The pool that `name` lies in, or why it cannot be had.
-fn pool_for(name: &str) -> Result<Pool, (Why, Fail)> {
+fn pool_for(name: &str) -> Result<Open, (Why, Fail)> {
     let record = match state::find(session::pool_of(name)) {
         Ok(Some(record)) => record,
         Ok(None) => return Err((Why::Other, session::no_pool(name))),

@@ -6,12 +6,12 @@ use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{Ask, How, unlock};
 use crate::pipe;
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use icecore_dmu::ReadError;
 use icecore_pool::Pool;
 use icecore_stream::send::{
-    PackageSpec, SendError, SendFlags, SendSpec, estimate, estimate_package, resolve_token, send_one,
-    send_package,
+    PackageSpec, SendError, SendFlags, SendSpec, estimate, estimate_package, prepare, resolve_token,
+    send_one, send_prepared,
 };
 use icecore_stream::token::ResumeToken;
 use std::io::Write;
@@ -72,8 +72,10 @@ pub fn run(args: &[String]) -> Outcome {
     give_keys(&mut pool, &spec, &typed)?;
     let mut meter = Meter::new(to, typed.has('v'), typed.has('P'));
     let mut out = output(to)?;
-    let sent = send_package(pool.io(), &pool.dsl, &spec, &mut out, &mut |n| meter.at(n))
-        .map_err(|e| explain(to, &e))?;
+    let prepared = prepare(pool.io(), &pool.dsl, &spec).map_err(|e| explain(to, &e))?;
+    let store = pool.into_store(prepared.objects());
+    let sent =
+        send_prepared(&store, &prepared, &mut out, &mut |n| meter.at(n)).map_err(|e| explain(to, &e))?;
     out.flush().map_err(|e| explain(to, &SendError::Io(e)))?;
     sent.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if sent.warnings.is_empty() { Ok(()) } else { Err(Fail::said(FAILED)) }
@@ -116,7 +118,7 @@ fn excluded(typed: &Typed) -> impl Iterator<Item = String> + '_ {
 }
 
 /// Keys for what leaves decrypted. A raw stream needs none.
-fn give_keys(pool: &mut Pool, spec: &PackageSpec, typed: &Typed) -> Outcome {
+fn give_keys(pool: &mut Open, spec: &PackageSpec, typed: &Typed) -> Outcome {
     if spec.send.flags.raw {
         return Ok(());
     }
@@ -223,7 +225,8 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
     }
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
     let mut out = output(&spec.to)?;
-    send_one(pool.io(), &source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))
+    let store = pool.into_store(std::iter::once(source.to.obj));
+    send_one(&store, &source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))
         .map_err(|e| fail(&e))?;
     Ok(())
 }

@@ -2,8 +2,10 @@
 
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For, Why};
+use crate::pools;
+use crate::session::{self, For, NotOpen, Why};
 use crate::state;
+use icecore_env::Access;
 
 pub const USAGE: &str = "export [-af] <pool> ...";
 
@@ -33,14 +35,21 @@ pub fn export(name: &str) -> Outcome {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
     if !record.readonly {
-        let pool = session::try_open(&record, For::Write).map_err(|n| {
+        let refused = |n: NotOpen| {
             let hint = match n.why {
                 Why::Busy => String::new(),
                 _ => format!("\nif they are gone for good, 'zpool export -f {name}' forgets the pool"),
             };
             Fail::new(format!("cannot export '{name}': {}{hint}", n.fail.message))
-        })?;
-        pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
+        };
+        if pools::serving() {
+            pools::get(&record).map_err(refused)?;
+            let fail = |f: Fail| Fail::new(format!("cannot export '{name}': {}", f.message));
+            pools::export(&record).map_err(fail)?;
+        } else {
+            let pool = session::open_alone(&record, Access::Exclusive, For::Write).map_err(refused)?;
+            pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
+        }
     }
     state::forget(name)
 }
@@ -59,6 +68,7 @@ fn abandon(name: &str) -> Outcome {
         Err(n) if n.why == Why::Busy => Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message))),
         Err(n) => {
             state::forget(name)?;
+            pools::forget(name);
             eprintln!("'{name}' is forgotten here, but could not be exported: {}", n.fail.message);
             if !record.readonly {
                 eprintln!(

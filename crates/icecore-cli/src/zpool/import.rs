@@ -108,6 +108,10 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
     let (name, guid) = (f.name.clone(), f.guid.0);
     let fail = |why: String| Fail::new(format!("cannot import '{name}': {why}"));
     if let Some(known) = state::find(&name)? {
+        // Its devices had failed, and are back.
+        if known.guid == guid && crate::pools::clear(&known).map_err(|f| fail(f.message))? {
+            return Ok(());
+        }
         return Err(fail(if known.guid == guid {
             "a pool with that name is already imported here".into()
         } else {

@@ -7,7 +7,7 @@ use super::create::{Member, full_path};
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_env::{Access, FileDevice};
 use icecore_format::{Guid, Txg};
@@ -22,7 +22,7 @@ pub const OFFLINE_USAGE: &str = "offline <pool> <device> ...";
 pub const ONLINE_USAGE: &str = "online <pool> <device> ...";
 
 /// The imported pool `name`, open for writing.
-fn open(name: &str) -> Outcome<(Imported, Pool)> {
+fn open(name: &str) -> Outcome<(Imported, Open)> {
     let Some(record) = state::find(name)? else {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
@@ -163,13 +163,13 @@ fn remember(mut record: Imported, new: Option<PathBuf>) -> Outcome {
     let guid = record.guid;
     // What cannot be read now may be back tomorrow.
     record.devices.retain(|path| {
-        let Ok(devices) = session::open_devices(path, Access::ReadOnly) else { return true };
+        let Ok(devices) = session::open_devices(path, Access::Probe) else { return true };
         devices.iter().any(|d| {
             Labels::read(&**d).best(Txg(u64::MAX)).is_some_and(|config| config.pool_guid == Some(guid))
         })
     });
     if let Some(path) = new
-        && FileDevice::open(&path, Access::ReadOnly).is_ok()
+        && FileDevice::open(&path, Access::Probe).is_ok()
         && !record.devices.contains(&path)
     {
         record.devices.push(path);

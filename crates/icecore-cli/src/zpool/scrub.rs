@@ -4,10 +4,11 @@
 
 use crate::args::{Opt, Typed, flag, value};
 use crate::bar;
+use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_format::ObjectId;
 use icecore_pool::Pool;
@@ -68,7 +69,7 @@ fn ask(typed: &Typed) -> Ask {
 }
 
 /// The pool as far as it can be opened: for writing, for repairs only, or for reading.
-fn open(record: &Imported, ask: Ask) -> Outcome<(Pool, For)> {
+fn open(record: &Imported, ask: Ask) -> Outcome<(Open, For)> {
     let how = match ask {
         Ask::Look => For::Read,
         Ask::Usual if record.readonly => For::Read,
@@ -84,6 +85,11 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let name = &record.name;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
     let (mut pool, how) = open(record, ask).map_err(|f| fail(&f.message))?;
+    // To look only, what is open for writing is opened once more; meanwhile nobody changes it.
+    let _unchanged;
+    if how == For::Read && pool.owned().is_some() {
+        _unchanged = std::mem::replace(&mut pool, session::view(record).map_err(|f| fail(&f.message))?);
+    }
     if how == For::Read && ask == Ask::Usual {
         eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
     }
@@ -93,7 +99,7 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     bar.set_message(name.to_owned());
     let mut found = scrub(&mut pool, &mut |p| {
         bar::show(&bar, p.bytes, p.total);
-        true
+        !caller::cancelled()
     })
     .map_err(|e| fail(&e))?;
     bar.finish_and_clear();
@@ -137,7 +143,7 @@ fn fetch(pool: &mut Pool, found: &mut Scrubbed, from: &str) -> Outcome<u64> {
 
 /// Loads the keys of datasets with damage, so that their files can be named. One that does not open is no failure: its
 /// files are named by number.
-fn give_keys(pool: &mut Pool, found: &Scrubbed, location: &str) {
+fn give_keys(pool: &mut Open, found: &Scrubbed, location: &str) {
     let objsets: BTreeSet<u64> = found.damage.iter().map(|d| d.at.objset).filter(|o| *o != 0).collect();
     for objset in objsets {
         let name = dataset_name(pool, objset);

@@ -58,6 +58,14 @@ fn status(record: &Imported, only_trouble: bool) -> Option<String> {
         Ok(pool) => pool,
         Err(n) => return Some(unopened(record, &n)),
     };
+    // A pool that is being written goes on without the devices that it lacks: whether they are gone or behind, a look at
+    // them tells.
+    let seen = if pool.owned().is_some() && !pool.io().vdevs().absent().is_empty() {
+        session::view(record).ok()
+    } else {
+        None
+    };
+    let pool = seen.as_ref().unwrap_or(&pool);
     let vdevs = pool.io().vdevs();
     let health = health(vdevs);
     if only_trouble && health == Health::Online {

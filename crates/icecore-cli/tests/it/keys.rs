@@ -100,8 +100,10 @@ fn encrypted_datasets_of_every_form() {
         assert_eq!(desk.get("keylocation", name), location);
         assert_eq!(desk.get("pbkdf2iters", name), iters);
         assert_eq!(desk.get("encryptionroot", name), name);
-        assert_eq!(desk.get("keystatus", name), "unavailable");
+        assert_eq!(desk.get("keystatus", name), "available");
     }
+    assert_eq!(desk.ok("zfs unload-key -a"), "3 / 3 key(s) successfully unloaded\n");
+    assert_eq!(desk.get("keystatus", "vault/raw"), "unavailable");
     // A child takes its parent's key, read from where the parent says, or from elsewhere.
     desk.ok("zfs create vault/raw/child");
     desk.ok("zfs create -p vault/hex/a/b");
@@ -209,12 +211,15 @@ fn keys_are_changed() {
     desk.ok(&format!("zfs create -o encryption=on -o keyformat=raw -o keylocation={raw} tank/e"));
     desk.ok("zfs create tank/e/child");
     desk.ok("zfs snapshot -r tank/e@s");
+    desk.ok("zfs unload-key tank/e");
     // From the file to a passphrase; the old key is found in its file, the new one is on the line.
     desk.feed(
         "zfs change-key -l -o keyformat=passphrase -o keylocation=prompt -o pbkdf2iters=100000 tank/e",
         b"the second key\n",
     );
     assert_eq!(desk.get("keyformat", "tank/e/child"), "passphrase");
+    assert_eq!(desk.get("keystatus", "tank/e/child"), "available");
+    desk.ok("zfs unload-key tank/e");
     desk.refused(&format!("zfs load-key -n -L {raw} tank/e"), 1, &["Incorrect key"]);
     // Old on the first line, new on the second; what is not said stays.
     desk.feed(

@@ -10,6 +10,7 @@ mod props;
 mod receive;
 mod scrub;
 mod send;
+mod service;
 mod space;
 mod story;
 mod streams;

@@ -182,6 +182,13 @@ impl Desk {
         r.text()
     }
 
+    /// The service's process; `None` if there is none.
+    pub fn service(&self) -> Option<u32> {
+        let said = self.ok("icecore service status");
+        let (_, rest) = said.split_once("process ")?;
+        Some(rest.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Exports the pool and lets `zdb` judge it.
     pub fn export_and_judge(&self, pool: &str) {
         self.ok(&format!("zpool export {pool}"));
@@ -200,7 +207,8 @@ impl Desk {
 
     /// Everything a user can see of a pool: for what must not change.
     pub fn seen(&self, pool: &str) -> String {
-        let props = "name,type,guid,createtxg,used,available,referenced,logicalused,written,origin";
+        // Not `available`: what was freed lately comes back to it some transactions later.
+        let props = "name,type,guid,createtxg,used,referenced,logicalused,written,origin";
         let space = self.ok(&format!("zpool list -Hp -o name,size,allocated,free,guid {pool}"));
         space + &self.ok(&format!("zfs list -Hp -r -t all -o {props} {pool}"))
     }
@@ -229,4 +237,13 @@ pub fn zdb_sends(dir: &Path, pool: &str, objset: &str, flags: &str) -> Option<Ve
     let mut c = Command::new("zdb");
     c.env("PATH", path).arg("-e").arg("-p").arg(dir).arg("-B").arg(format!("{pool}/{objset}"));
     Some(c.args((!flags.is_empty()).then_some(flags)).output().unwrap().stdout)
+}
+
+/// Waits until something is so; not for ever.
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }

@@ -1,7 +1,7 @@
 //! `icecore sync`: what is done, said and refused, and a run that is killed anywhere.
 
 use crate::support::{Desk, stream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// Every snapshot of `main` by its guid, and where it has to be.
 fn guids(desk: &Desk, root: &str) -> Vec<String> {
@@ -346,8 +346,8 @@ fn written(pid: u32) -> u64 {
     counter.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Killed without a chance to tidy up, at several bytes, and run again until it is done: each time the pool is
-/// whole, what was complete stays, and in the end nothing lacks.
+/// The service is killed without a chance to tidy up, or the command is, at several bytes, and it is run again until it
+/// is done: each time the pool is whole, what was complete stays, and in the end nothing lacks.
 #[test]
 fn killed_anywhere_and_started_again() {
     let desk = Desk::with_main();
@@ -355,14 +355,28 @@ fn killed_anywhere_and_started_again() {
     let line = "icecore sync main backup/main";
     let mut killed = 0;
     let mut complete = 0;
-    for kib in [200, 700, 1500, 2500, 4000, 5500, 7000, 9000] {
+    for (kib, service) in
+        [200, 700, 1500, 2500, 4000, 5500, 7000, 9000].into_iter().zip([true, false].into_iter().cycle())
+    {
+        let at_work = desk.service().or_else(|| {
+            desk.names("-r backup");
+            desk.service()
+        });
+        let at_work = at_work.unwrap();
+        let before = written(at_work);
         let mut child = desk.spawn(line, Stdio::null());
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
             }
-            if written(child.id()) >= kib << 10 {
-                child.kill().unwrap();
+            if written(at_work).saturating_sub(before) >= kib << 10 {
+                if service {
+                    assert!(
+                        Command::new("kill").args(["-9", &at_work.to_string()]).status().unwrap().success()
+                    );
+                } else {
+                    child.kill().unwrap();
+                }
                 break None;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -373,7 +387,11 @@ fn killed_anywhere_and_started_again() {
         } else {
             killed += 1;
         }
-        // Locks die with their holder: the next command reads a pool that is whole.
+        // Locks die with their holder: the next command reads a pool that is whole. And it waits for one whose caller
+        // has died to notice that.
+        crate::support::wait_for("the command to end", || {
+            !desk.ok("icecore service status").contains("running: icecore sync")
+        });
         let snaps = desk.names("-t snapshot -r backup").len();
         assert!(snaps >= complete, "a snapshot that was complete is gone");
         complete = snaps;

@@ -35,10 +35,12 @@ fn a_mirror_and_what_is_said_of_it() {
     desk.ok("zfs create twin/x");
     // One side alone: the pool is there, degraded, and can be written.
     std::fs::rename(&b, desk.path("b.away")).unwrap();
+    desk.ok("icecore service stop"); // which has it open still
     let status = desk.ok("zpool status -x twin");
     assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
     desk.ok("zfs snapshot twin/x@half");
     std::fs::rename(desk.path("b.away"), &b).unwrap();
+    desk.ok("icecore service stop");
     // Back, but behind: that is no healthy pool.
     let status = desk.ok("zpool status -x twin");
     for words in [

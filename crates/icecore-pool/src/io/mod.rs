@@ -154,6 +154,13 @@ impl Io {
         }
     }
 
+    /// Forgets every block that is kept in memory: what is read next comes from the devices.
+    pub fn forget_blocks(&self) {
+        if let Ok(mut cache) = self.cache.lock() {
+            *cache = Cache::new(CACHE_BYTES);
+        }
+    }
+
     /// Why nothing can be written any more, if so.
     #[must_use]
     pub fn suspended(&self) -> Option<&str> {
@@ -196,7 +203,7 @@ impl Io {
         Err(self.suspend(error.to_string()))
     }
     /// The devices, with nothing on its way to them behind the caller's back.
-    fn settled(&self) -> &VdevSet {
+    pub(crate) fn settled(&self) -> &VdevSet {
         self.behind.settle();
         &self.vdevs
     }

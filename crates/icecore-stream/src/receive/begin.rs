@@ -462,13 +462,13 @@ fn check_resume(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<Place> 
     }
     let from = prev.filter(|_| ask.begin.fromguid != 0);
     if let Some(head) = over {
-        check_resume_over(dsl, io, ask, head, from)?;
+        check_unchanged(dsl, io, ask, head, from)?;
     }
     Ok(Place::Resume { ds, over, from })
 }
 
-/// The dataset that a resumed receive is to change may have changed since the receive was interrupted.
-fn check_resume_over(
+/// The dataset that a receive is to change may have changed while others had the pool, or since an earlier part of it.
+pub(crate) fn check_unchanged(
     dsl: &Dsl,
     io: &dyn BlockStore,
     ask: &Ask<'_>,

@@ -16,7 +16,7 @@ use icecore_dsl::prop::{Value, is_user, table};
 use icecore_dsl::{DatasetRef, Dsl, DslError};
 use icecore_format::ObjectId;
 use icecore_format::nvlist::NvList;
-use icecore_format::stream::{Begin, COMPOUND, End, PayloadLen, StreamWriter, ToName, feature};
+use icecore_format::stream::{Begin, COMPOUND, End, PayloadLen, ToName, feature};
 use icecore_format::{stream::MAX_BEGIN_PAYLOAD, zap::Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -58,27 +58,60 @@ pub fn send_package(
     out: &mut dyn Write,
     progress: Progress<'_>,
 ) -> Result<Sent, SendError> {
-    let mut writer = stream_writer(out);
-    let mut sent = Sent::default();
-    if spec.replicate || spec.intermediates {
-        let plan = Plan::new(io, dsl, spec)?;
-        plan.write_head(&mut writer)?;
-        sent.warnings.clone_from(&plan.warnings);
-        for job in &plan.jobs {
-            let source = plan.source(job)?;
-            sent.features =
-                send_stream(io, &source, spec.send.flags, spec.send.packing, &mut writer, progress)?;
-            sent.snapshots += 1;
-        }
-    } else {
-        let source = resolve(io, dsl, &spec.send)?;
-        if spec.has_head() {
-            Plan::head_only(io, dsl, spec)?.write_head(&mut writer)?;
-        }
-        sent.features = send_stream(io, &source, spec.send.flags, spec.send.packing, &mut writer, progress)?;
-        sent.snapshots = 1;
+    send_prepared(io, &prepare(io, dsl, spec)?, out, progress)
+}
+
+/// All that a send takes from the names and properties of datasets; what is left to read are the snapshots' own blocks,
+/// which nothing changes.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The package's BEGIN with its list; `None` for a bare stream.
+    head: Option<(Begin, Vec<u8>)>,
+    sources: Vec<super::Source>,
+    send: SendSpec,
+    warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// The dataset objects that are going to be read.
+    pub fn objects(&self) -> impl Iterator<Item = u64> {
+        self.sources.iter().map(|s| s.to.obj)
     }
-    if spec.has_head() {
+}
+
+/// The first half of [`send_package`].
+pub fn prepare(io: &dyn BlockStore, dsl: &Dsl, spec: &PackageSpec) -> Result<Prepared, SendError> {
+    let send = spec.send.clone();
+    if spec.replicate || spec.intermediates {
+        let mut plan = Plan::new(io, dsl, spec)?;
+        let sources = plan.jobs.iter().map(|job| plan.source(job)).collect::<Result<_, _>>()?;
+        let warnings = std::mem::take(&mut plan.warnings);
+        return Ok(Prepared { head: Some(plan.head()?), sources, send, warnings });
+    }
+    let sources = vec![resolve(io, dsl, &spec.send)?];
+    let head = if spec.has_head() { Some(Plan::head_only(io, dsl, spec)?.head()?) } else { None };
+    Ok(Prepared { head, sources, send, warnings: Vec::new() })
+}
+
+/// The second half of [`send_package`].
+pub fn send_prepared(
+    io: &dyn BlockStore,
+    prepared: &Prepared,
+    out: &mut dyn Write,
+    progress: Progress<'_>,
+) -> Result<Sent, SendError> {
+    let mut writer = stream_writer(out);
+    let mut sent = Sent { warnings: prepared.warnings.clone(), ..Sent::default() };
+    if let Some((begin, payload)) = &prepared.head {
+        writer.write(&begin.clone().into(), payload)?;
+        writer.write(&End::default().into(), &[])?;
+    }
+    let (flags, packing) = (prepared.send.flags, prepared.send.packing);
+    for source in &prepared.sources {
+        sent.features = send_stream(io, source, flags, packing, &mut writer, progress)?;
+        sent.snapshots += 1;
+    }
+    if prepared.head.is_some() {
         writer.write(&End::default().into(), &[])?;
     }
     writer.flush()?;
@@ -549,8 +582,8 @@ impl<'a> Plan<'a> {
         Ok(source)
     }
 
-    /// BEGIN with the list, and its END (`send_prelim_records`).
-    fn write_head<W: Write>(&self, out: &mut StreamWriter<W>) -> Result<(), SendError> {
+    /// BEGIN with the list, before its END (`send_prelim_records`).
+    fn head(&self) -> Result<(Begin, Vec<u8>), SendError> {
         let mut payload = Vec::new();
         if !self.fss.is_empty() {
             let mut head = NvList::new();
@@ -578,8 +611,7 @@ impl<'a> Plan<'a> {
         let name = &self.spec.send.to;
         begin.toname = ToName::new(name).ok_or_else(|| SendError::Name(name.clone()))?;
         begin.payload_len = PayloadLen(u32::try_from(payload.len()).map_err(|_| SendError::ListTooLarge)?);
-        out.write(&begin.into(), &payload)?;
-        Ok(out.write(&End::default().into(), &[])?)
+        Ok((begin, payload))
     }
 }
 

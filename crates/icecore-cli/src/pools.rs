@@ -1,0 +1,295 @@
+//! The pools that the service holds open, for all its callers.
+//!
+//! In a process of its own there are none: each command opens the pool alone, and `session` does that.
+//!
+//! Invariants:
+//! 1. A pool imported for writing is opened by the first command that needs it and stays open until it is exported, or
+//!    fails.
+//! 2. Whoever changed a pool and did not commit leaves it, by dropping its guard, as its last commit left it.
+//! 3. A pool whose devices failed is let go at once: its commands fail without touching the devices, until `zpool clear`
+//!    or `zpool import` opens it again.
+//! 4. Locks are taken in this order: a slot, a pool, a table of loans. A thread that holds one pool waits for another only
+//!    for a limited time.
+
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For, NotOpen, Why};
+use crate::state::Imported;
+use icecore_dsl::Hold;
+use icecore_env::Access;
+use icecore_pool::shared::{ReadGuard, WriteGuard};
+use icecore_pool::{Pool, PoolError, Shared};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a command that holds one pool waits for another.
+const SECOND_POOL_WAIT: Duration = Duration::from_secs(10);
+
+static SERVING: AtomicBool = AtomicBool::new(false);
+static POOLS: Mutex<BTreeMap<String, Arc<Mutex<Slot>>>> = Mutex::new(BTreeMap::new());
+
+/// What there is of an imported pool.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Closed,
+    Open(Arc<Owned>),
+    /// Why.
+    Failed(String),
+}
+
+/// A pool that this process owns.
+pub struct Owned {
+    record: Imported,
+    shared: Arc<Shared>,
+    /// Sends and receives under way.
+    streams: AtomicUsize,
+    /// Why nobody may use it any more, once that is so.
+    over: Mutex<Option<Over>>,
+    /// Keys loaded for as long as commands run, by root directory: how many.
+    loans: Mutex<BTreeMap<u64, usize>>,
+}
+
+#[derive(Clone)]
+enum Over {
+    Exported,
+    Failed(String),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on this process owns the pools it opens.
+pub fn serve() {
+    SERVING.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process is the service.
+pub fn serving() -> bool {
+    SERVING.load(Ordering::Relaxed)
+}
+
+fn slot(name: &str) -> Arc<Mutex<Slot>> {
+    Arc::clone(lock(&POOLS).entry(name.to_string()).or_default())
+}
+
+/// The pool of `record`, opened if it is not yet.
+pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
+    let slot = slot(&record.name);
+    let mut slot = lock(&slot);
+    match &*slot {
+        Slot::Open(owned) if owned.record.guid == record.guid => return Ok(Arc::clone(owned)),
+        Slot::Failed(why) => return Err(suspended(&record.name, why)),
+        _ => {}
+    }
+    let pool = session::open_alone(record, Access::Exclusive, For::Write)?;
+    let owned = Arc::new(Owned {
+        record: record.clone(),
+        shared: Shared::new(pool),
+        streams: AtomicUsize::new(0),
+        over: Mutex::new(None),
+        loans: Mutex::new(BTreeMap::new()),
+    });
+    *slot = Slot::Open(Arc::clone(&owned));
+    Ok(owned)
+}
+
+fn suspended(name: &str, why: &str) -> NotOpen {
+    let fail = Fail::new(format!(
+        "pool I/O is currently suspended\n({why})\nattach the device again, then run 'zpool clear {name}'"
+    ));
+    NotOpen { why: Why::Missing, fail }
+}
+
+/// Opens a pool again whose devices had failed. False where there was nothing to do.
+pub fn clear(record: &Imported) -> Outcome<bool> {
+    {
+        let slot = slot(&record.name);
+        let mut slot = lock(&slot);
+        if !matches!(*slot, Slot::Failed(_)) {
+            return Ok(false);
+        }
+        *slot = Slot::Closed;
+    }
+    match get(record) {
+        Ok(_) => Ok(true),
+        Err(n) => {
+            *lock(&slot(&record.name)) = Slot::Failed(n.fail.message.clone());
+            Err(n.fail)
+        }
+    }
+}
+
+/// Marks a pool exported on its devices and lets it go.
+pub fn export(record: &Imported) -> Outcome {
+    let owned = get(record).map_err(|n| n.fail)?;
+    if owned.streams.load(Ordering::SeqCst) > 0 {
+        return Err(Fail::new("pool is busy"));
+    }
+    let mut guard = owned.write()?;
+    // Under the lock nobody begins: who waits for it finds the pool gone.
+    if owned.streams.load(Ordering::SeqCst) > 0 || !guard.dsl.busy().all().is_empty() {
+        return Err(Fail::new("pool is busy"));
+    }
+    guard.mark_exported().map_err(|e| {
+        owned.fail(&e.to_string());
+        Fail::new(e.to_string())
+    })?;
+    *lock(&owned.over) = Some(Over::Exported);
+    drop(guard);
+    forget(&record.name);
+    Ok(())
+}
+
+/// Lets a pool go without a word to its devices.
+pub fn forget(name: &str) {
+    lock(&POOLS).remove(name);
+}
+
+/// Lets all pools go: their devices are closed when this returns.
+pub fn close() {
+    lock(&POOLS).clear();
+}
+
+/// The pools that are open, and those that failed with the reason.
+pub fn all() -> Vec<(String, Option<String>)> {
+    let slots: Vec<_> = lock(&POOLS).iter().map(|(n, s)| (n.clone(), Arc::clone(s))).collect();
+    let of = |(name, slot): (String, Arc<Mutex<Slot>>)| match &*lock(&slot) {
+        Slot::Open(_) => Some((name, None)),
+        Slot::Failed(why) => Some((name, Some(why.clone()))),
+        Slot::Closed => None,
+    };
+    slots.into_iter().filter_map(of).collect()
+}
+
+impl Owned {
+    /// The pool for reading.
+    pub fn read(&self) -> Outcome<ReadGuard> {
+        let guard = if crate::caller::holds_any() {
+            self.shared.read_within(SECOND_POOL_WAIT).ok_or_else(|| self.taken())?
+        } else {
+            self.shared.read()
+        };
+        self.check()?;
+        Ok(guard)
+    }
+    /// The pool for changing it.
+    pub fn write(&self) -> Outcome<WriteGuard> {
+        let guard = if crate::caller::holds_any() {
+            self.shared.write_within(SECOND_POOL_WAIT).ok_or_else(|| self.taken())?
+        } else {
+            self.shared.write()
+        };
+        self.check()?;
+        Ok(guard)
+    }
+    fn taken(&self) -> Fail {
+        Fail::new(format!("pool '{}' is busy: another command has it", self.record.name))
+    }
+    fn check(&self) -> Outcome {
+        match lock(&self.over).clone() {
+            None => Ok(()),
+            Some(Over::Exported) => Err(session::no_pool(&self.record.name)),
+            Some(Over::Failed(why)) => Err(suspended(&self.record.name, &why).fail),
+        }
+    }
+    /// What others may share with it: mounts.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+    /// Whether somebody waits for the pool.
+    pub fn wanted(&self) -> bool {
+        self.shared.wanted()
+    }
+    /// What a guard leaves behind: nothing that is not committed.
+    pub fn settle(&self, pool: &mut Pool) {
+        if let Some(why) = pool.io().suspended() {
+            let why = why.to_string();
+            self.fail(&why);
+        } else if pool.is_dirty() {
+            // The reason is kept with the pool; whoever comes next is told.
+            let _ = self.reopen(pool);
+        }
+    }
+    /// Takes the pool back to its last commit.
+    pub fn reopen(&self, pool: &mut Pool) -> Result<(), PoolError> {
+        let spec = session::open_spec(&self.record, pool.devices(), For::Write);
+        pool.reopen(spec).inspect_err(|e| {
+            pool.suspend(&e.to_string());
+            self.fail(&e.to_string());
+        })
+    }
+    fn fail(&self, why: &str) {
+        let first = lock(&self.over).replace(Over::Failed(why.to_string())).is_none();
+        if first {
+            *lock(&slot(&self.record.name)) = Slot::Failed(why.to_string());
+        }
+    }
+    /// Something long begins: the pool is not exported before it ends.
+    pub fn begin(self: &Arc<Self>) -> Stream {
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        Stream(Arc::clone(self))
+    }
+    /// The key of the root directory `root` was loaded for one command (`fresh`), or is used by another.
+    pub fn lend(self: &Arc<Self>, root: u64, fresh: bool) -> Option<Loan> {
+        let mut loans = lock(&self.loans);
+        if !fresh && !loans.contains_key(&root) {
+            return None; // Loaded to stay.
+        }
+        *loans.entry(root).or_default() += 1;
+        Some(Loan { owned: Arc::clone(self), root })
+    }
+    /// The key of `root` stays loaded. True if it was loaded for a command only.
+    pub fn keep(&self, root: u64) -> bool {
+        lock(&self.loans).remove(&root).is_some()
+    }
+    /// Whether the key of `root` is loaded for commands only.
+    pub fn is_lent(&self, root: u64) -> bool {
+        lock(&self.loans).contains_key(&root)
+    }
+}
+
+/// A send or receive under way.
+pub struct Stream(Arc<Owned>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A key that is loaded as long as this lives. Must be dropped without the pool's lock.
+pub struct Loan {
+    owned: Arc<Owned>,
+    root: u64,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let Ok(mut pool) = self.owned.write() else { return };
+        let mut loans = lock(&self.owned.loans);
+        let Some(n) = loans.get_mut(&self.root) else { return };
+        *n -= 1;
+        if *n > 0 {
+            return;
+        }
+        loans.remove(&self.root);
+        let (io, dsl) = pool.parts();
+        for objset in dsl.unload_root(io, self.root).unwrap_or_default() {
+            io.remove_key(objset);
+        }
+    }
+}
+
+/// Datasets in use, keys and the pool itself, kept for a stream.
+#[derive(Default)]
+pub struct Kept {
+    /// Dropped first: a key in use is not unloaded.
+    pub holds: Vec<Hold>,
+    /// Keys that the stream needs.
+    pub loans: Vec<Loan>,
+    /// The pool is not exported.
+    pub stream: Option<Stream>,
+}
