@@ -1,6 +1,7 @@
 //! Taking names away, and the files that have none left (`zfs_remove`, `zfs_rmdir`, zfs_vnops_os.c; `zfs_rmnode`).
 //!
-//! A file that nobody has a name for is freed at once: whoever has it open reads through a pool that was committed.
+//! A file without a name is freed at once: nothing here keeps files open, so the queue of those that are unlinked but
+//! still in use (`DELETE_QUEUE` of the master node) stays empty.
 
 use super::Writer;
 use super::node::Node;

@@ -209,7 +209,7 @@ fn step(b: &mut Bench, m: &mut Model, dice: &mut Dice, n: u64) {
             m.files.push(Vec::new());
         }
         5 => {
-            let target = "t".repeat(1 + dice.roll(if n % 3 == 0 { 3000 } else { 60 }) as usize);
+            let target = "t".repeat(1 + dice.roll(if n.is_multiple_of(3) { 3000 } else { 60 }) as usize);
             let made = b.create(id(m, &dir), &fresh, What::Symlink(target.clone().into_bytes())).unwrap();
             m.names.insert(path, (Is::Link(target), made));
         }
