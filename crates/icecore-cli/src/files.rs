@@ -1,5 +1,5 @@
-//! Files of file systems in a pool: `icecore ls`, `cat`, `cp`, `find` and `du`. Nothing is mounted, nothing is written
-//! to the pool.
+//! Files of file systems in a pool: `icecore ls`, `cat`, `cp`, `find` and `du`, and into one `mkdir`, `rm`, `cp` and
+//! `import-tree`. Nothing is mounted.
 
 mod cat;
 mod cp;
@@ -9,6 +9,7 @@ mod find;
 mod ls;
 mod out;
 mod place;
+mod put;
 
 use crate::commands::Command;
 
@@ -19,6 +20,9 @@ pub const COMMANDS: &[Command] = &[
     (&["cp"], cp::run, cp::USAGE),
     (&["find"], find::run, find::USAGE),
     (&["du"], du::run, du::USAGE),
+    (&["mkdir"], put::mkdir, put::MKDIR_USAGE),
+    (&["rm"], put::rm, put::RM_USAGE),
+    (&["import-tree"], put::import_tree, put::IMPORT_USAGE),
 ];
 
 /// Runs `COMMAND ARGS` if it is one of these.

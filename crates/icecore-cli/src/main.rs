@@ -41,6 +41,8 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
   icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]
                           files in a pool, without mounting it
+  icecore mkdir|rm|cp|import-tree ... POOL/FS:PATH
+                          files into a dataset of a pool
   icecore mount [-fr] POOL[/FS[@SNAP]] DIR
                           files in a pool, mounted for reading; -r with the file systems below,
                           -f served by this process. Ends with: icecore unmount DIR

@@ -279,3 +279,87 @@ fn mounted_by_command() {
     bench.ok(&["unmount", &at]);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
+
+/// What a folder holds: kind, mode, size of files, links, time, target and contents of each path.
+fn listed(folder: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = path.symlink_metadata().unwrap();
+            let name = path.strip_prefix(folder).unwrap().display().to_string();
+            let text = match meta.file_type() {
+                t if t.is_dir() => {
+                    folders.push(path.clone());
+                    String::new()
+                }
+                t if t.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
+                _ => format!("{} {} {}", meta.nlink(), meta.len(), sha256_of(&fs::read(&path).unwrap())),
+            };
+            let time = if meta.is_symlink() { 0 } else { meta.mtime() };
+            out.push(format!("{name} {:o} {time} {text}", meta.mode()));
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn into_a_dataset() {
+    let bench = Bench::empty("into");
+    let image = bench.dir.join("pool/disk.img");
+    fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    bench.ok(&["zpool", "create", "-f", "tank", &image.display().to_string()]);
+    bench.ok(&["zfs", "create", "-o", "compression=lz4", "tank/home"]);
+    let from = bench.dir.join("from");
+    fs::create_dir_all(from.join("deep/er")).unwrap();
+    for n in 0..300_u32 {
+        fs::write(
+            from.join(format!("deep/a file of a rather long name, as people have them {n}")),
+            n.to_string(),
+        )
+        .unwrap();
+    }
+    let big: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    fs::write(from.join("deep/er/big"), &big).unwrap();
+    fs::write(from.join("one"), "first").unwrap();
+    fs::hard_link(from.join("one"), from.join("deep/two")).unwrap();
+    symlink("deep/er/big", from.join("link")).unwrap();
+    fs::set_permissions(from.join("deep"), fs::Permissions::from_mode(0o750)).unwrap();
+    let source = from.display().to_string();
+    bench.ok(&["import-tree", &source, "tank/home"]);
+    let compare = |name: &str| {
+        let out = bench.out().join(name);
+        bench.ok(&["cp", "-rp", "tank/home", &out.display().to_string()]);
+        assert_eq!(listed(&out), listed(&from));
+    };
+    compare("first");
+    // Again: only what changed is written.
+    bench.ok(&["zfs", "snapshot", "tank/home@one"]);
+    fs::write(from.join("one"), "second, and longer").unwrap();
+    fs::write(from.join("new"), "").unwrap();
+    bench.ok(&["import-tree", &source, "tank/home"]);
+    compare("second");
+    let written: u64 =
+        bench.text(&["zfs", "get", "-Hp", "-o", "value", "written", "tank/home"]).trim().parse().unwrap();
+    assert!(written < 1 << 20, "{written} bytes for one changed file");
+    // Single commands.
+    bench.ok(&["mkdir", "-p", "tank/home:x/y/z"]);
+    bench.ok(&["cp", &from.join("one").display().to_string(), "tank/home:x/y/copy"]);
+    assert_eq!(bench.text(&["cat", "tank/home:x/y/copy"]), "second, and longer");
+    let (status, why) = bench.fails("", &["mkdir", "tank/home:x"]);
+    assert_eq!((status, why.as_str()), (1, "icecore mkdir: tank/home:x: x: file exists\n"));
+    let (_, why) = bench.fails("", &["rm", "tank/home:x"]);
+    assert_eq!(why, "icecore rm: tank/home:x: is a directory (-r removes directories)\n");
+    assert!(bench.fails("", &["rm", "tank/home@one:one"]).1.contains("snapshots cannot be changed"));
+    bench.ok(&["rm", "-r", "tank/home:x"]);
+    compare("third");
+    assert_eq!(bench.text(&["cat", "tank/home@one:one"]), "first");
+    bench.ok(&["rm", "-r", "tank/home:deep", "tank/home:link"]);
+    assert_eq!(bench.text(&["ls", "tank/home"]), "new\none\n");
+    bench.ok(&["zpool", "export", "tank"]);
+    if zdb::zdb_available() {
+        zdb::zdb_clean(&bench.dir.join("pool"), "tank").unwrap();
+    }
+}

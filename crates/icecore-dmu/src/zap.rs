@@ -249,6 +249,17 @@ pub fn add(
     put(os, io, obj, name.as_bytes(), value, false)
 }
 
+/// [`add`] for names that are not UTF-8.
+pub fn add_bytes(
+    os: &mut Objset,
+    io: &mut dyn BlockWriter,
+    obj: ObjectId,
+    name: &[u8],
+    value: &ZapValue,
+) -> Result<(), WriteError> {
+    put(os, io, obj, name, value, false)
+}
+
 fn put(
     os: &mut Objset,
     io: &mut dyn BlockWriter,
@@ -292,16 +303,26 @@ pub fn remove(
     obj: ObjectId,
     name: &str,
 ) -> Result<bool, WriteError> {
+    remove_bytes(os, io, obj, name.as_bytes())
+}
+
+/// [`remove`] for names that are not UTF-8.
+pub fn remove_bytes(
+    os: &mut Objset,
+    io: &mut dyn BlockWriter,
+    obj: ObjectId,
+    name: &[u8],
+) -> Result<bool, WriteError> {
     let dn = os.dnode(io, obj)?;
     match kind_of(os, io, obj, &dn)? {
         Kind::Micro(mut block) => {
-            let found = micro::remove(&mut block, name.as_bytes());
+            let found = micro::remove(&mut block, name);
             if found {
                 os.write(io, obj, 0, &block)?;
             }
             Ok(found)
         }
-        Kind::Fat(mut head) => fat::remove(os, io, obj, &mut head, name.as_bytes()),
+        Kind::Fat(mut head) => fat::remove(os, io, obj, &mut head, name),
     }
 }
 

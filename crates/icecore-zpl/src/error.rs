@@ -1,6 +1,6 @@
 //! What can go wrong with files, split by what a caller can do about it.
 
-use icecore_dmu::ReadError;
+use icecore_dmu::{ReadError, WriteError};
 use icecore_dsl::DslError;
 use icecore_format::{Corrupt, ObjectId};
 use std::fmt;
@@ -23,6 +23,16 @@ pub enum ZplError {
     LeadsOut(String),
     /// A name no file can have: empty, `.`, `..`, or with `/` or NUL in it.
     UnsafeName(String),
+    /// A name of more bytes than a directory takes.
+    NameTooLong(String),
+    /// Something of that name is there already.
+    Exists(String),
+    /// A directory with names in it.
+    NotEmpty(String),
+    /// A directory into itself, a name for a directory besides its own.
+    NotPossible(String),
+    /// A write failed: the open txg must be abandoned.
+    Write(WriteError),
     /// The dataset's key is not loaded; its name, or its number where the name is not known.
     KeyNotLoaded(String),
     /// More than we are willing to hold in memory.
@@ -62,6 +72,11 @@ impl From<ReadError> for ZplError {
         }
     }
 }
+impl From<WriteError> for ZplError {
+    fn from(e: WriteError) -> Self {
+        Self::Write(e)
+    }
+}
 impl From<DslError> for ZplError {
     fn from(e: DslError) -> Self {
         match e {
@@ -81,6 +96,11 @@ impl fmt::Display for ZplError {
             Self::TooManyLinks(path) => write!(f, "{path}: too many levels of symbolic links"),
             Self::LeadsOut(link) => write!(f, "{link}: the symbolic link leads out of the dataset"),
             Self::UnsafeName(name) => write!(f, "{name}: not a name a file can have"),
+            Self::NameTooLong(name) => write!(f, "{name}: file name too long"),
+            Self::Exists(path) => write!(f, "{path}: file exists"),
+            Self::NotEmpty(path) => write!(f, "{path}: directory not empty"),
+            Self::NotPossible(why) => write!(f, "{why}"),
+            Self::Write(e) => write!(f, "{e}"),
             Self::KeyNotLoaded(name) => write!(f, "{name}: the encryption key is not loaded"),
             Self::TooLarge(why) => write!(f, "{why}"),
             Self::Unsupported(why) => write!(f, "not supported: {why}"),

@@ -242,7 +242,7 @@ impl Filesystem {
 }
 
 /// The entries of the master node that are one number. Quotas and the like are passed over.
-fn read_master(os: &Objset, io: &dyn BlockStore) -> Result<BTreeMap<String, u64>> {
+pub(crate) fn read_master(os: &Objset, io: &dyn BlockStore) -> Result<BTreeMap<String, u64>> {
     const WANTED: [&str; 7] =
         ["VERSION", "ROOT", "SA_ATTRS", "FUID", "casesensitivity", "normalization", "utf8only"];
     let mut all = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Files: directories, attributes and contents of the file systems and volumes in a pool (OpenZFS's ZPL, and zvols).
 //!
 //! A [`Filesystem`] is one objset seen as files. Its methods take the [`icecore_dmu::BlockStore`] they read from, as
-//! those of the layers below do, so that the same object can serve a pool that is being written. Nothing is written
-//! here yet.
+//! those of the layers below do, so that the same object can serve a pool that is being written. What changes files is
+//! in [`write`].
 //!
 //! Invariants:
 //! 1. Everything read is foreign. No name, length, count or object number is used before it is checked; nothing
@@ -31,6 +31,7 @@ mod sa;
 mod symlink;
 mod walk;
 mod whereis;
+pub mod write;
 mod xattr;
 mod znode;
 

@@ -19,6 +19,8 @@ const MAGIC: u32 = 0x002f_505a;
 const HEAD: usize = 6;
 /// A layout number has 10 bits.
 const LAYOUTS_MAX: u16 = 1024;
+/// 0 and 1 are taken by the old znode and by empty buffers.
+const LAYOUT_FIRST: u16 = 2;
 /// More attributes than any file system registers (OpenZFS knows 23).
 const ATTRS_MAX: usize = 1024;
 /// Bytes of a `znode_phys_t`; a short symbolic link's target follows.
@@ -78,6 +80,13 @@ struct Registered {
 pub(crate) struct Registry {
     attrs: Vec<Option<Registered>>,
     layouts: BTreeMap<u16, Vec<u16>>,
+}
+
+/// An attribute by its number in the dataset, with its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Placed {
+    pub number: u16,
+    pub bytes: Vec<u8>,
 }
 
 /// Attributes found in one buffer, by what we know them as.
@@ -160,6 +169,62 @@ impl Registry {
         }
         self.layouts.insert(number, attrs);
         Ok(())
+    }
+
+    /// The dataset's number of an attribute.
+    pub(crate) fn number(&self, attr: Attr) -> Option<u16> {
+        let at = self.attrs.iter().position(|r| r.is_some_and(|r| r.known == Some(attr)))?;
+        u16::try_from(at).ok()
+    }
+
+    /// All attributes of a buffer in our byte order, in their order.
+    pub(crate) fn placed(&self, bytes: &[u8]) -> Result<Vec<Placed>, Corrupt> {
+        let own = |(number, at, len): (u16, usize, usize)| {
+            bytes.get(at..at + len).map(|b| Placed { number, bytes: b.to_vec() })
+        };
+        Ok(self.places(bytes)?.into_iter().filter_map(own).collect())
+    }
+
+    fn varies(&self, p: &Placed) -> bool {
+        self.attr(p.number).is_some_and(|r| r.len == 0)
+    }
+
+    /// Bytes of a buffer of these attributes.
+    pub(crate) fn buffer_len(&self, attrs: &[Placed]) -> usize {
+        let varying = attrs.iter().filter(|p| self.varies(p)).count();
+        let head = (HEAD + 2 * varying).next_multiple_of(8);
+        attrs.iter().fold(head, |at, p| at + p.bytes.len().next_multiple_of(8))
+    }
+
+    /// The layout of exactly these attributes.
+    pub(crate) fn layout_of(&self, numbers: &[u16]) -> Option<u16> {
+        self.layouts.iter().find(|(n, l)| **n >= LAYOUT_FIRST && l.as_slice() == numbers).map(|(n, _)| *n)
+    }
+    /// A number for one more layout.
+    pub(crate) fn next_layout(&self) -> Option<u16> {
+        let last = self.layouts.keys().next_back().copied().unwrap_or(0);
+        Some((last + 1).max(LAYOUT_FIRST)).filter(|n| *n < LAYOUTS_MAX)
+    }
+    /// Remembers a layout that was written to the dataset's table.
+    pub(crate) fn keep_layout(&mut self, number: u16, attrs: Vec<u16>) {
+        self.layouts.insert(number, attrs);
+    }
+
+    /// A buffer of these attributes under a layout that says just them (`sa_build_layouts`, sa.c).
+    pub(crate) fn build(&self, layout: u16, attrs: &[Placed]) -> Vec<u8> {
+        let varying: Vec<&Placed> = attrs.iter().filter(|p| self.varies(p)).collect();
+        let head = (HEAD + 2 * varying.len()).next_multiple_of(8);
+        let mut b = MAGIC.to_le_bytes().to_vec();
+        b.extend((layout | ((head / 8) as u16) << 10).to_le_bytes());
+        for p in varying {
+            b.extend(u16::try_from(p.bytes.len()).unwrap_or(u16::MAX).to_le_bytes());
+        }
+        b.resize(head, 0);
+        for p in attrs {
+            b.extend_from_slice(&p.bytes);
+            b.resize(b.len().next_multiple_of(8), 0);
+        }
+        b
     }
 
     fn attr(&self, number: u16) -> Option<Registered> {

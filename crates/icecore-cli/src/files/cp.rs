@@ -1,4 +1,4 @@
-//! `icecore cp`: files out of a dataset into a folder of this machine.
+//! `icecore cp`: files out of a dataset into a folder of this machine (the other way: `put`).
 //!
 //! Holes stay holes, symbolic and hard links stay links. With `-p` also owner, all of the mode, times and extended
 //! attributes, as far as the system lets us: what it refuses is said once a kind, at the end.
@@ -15,7 +15,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-pub const USAGE: &str = "cp [-rp] POOL/FS[@SNAP][:PATH]|POOL/VOLUME[@SNAP] ... DEST";
+pub const USAGE: &str =
+    "cp [-rp] POOL/FS[@SNAP][:PATH]|POOL/VOLUME[@SNAP] ... DEST | cp [-r] FILE ... POOL/FS:PATH";
 
 /// Bytes of small files that are read at once.
 const AHEAD_BYTES: u64 = 16 << 20;
@@ -28,6 +29,9 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let recursive = typed.has('r') || typed.has('R') || typed.has('a');
     let preserve = typed.has('p') || typed.has('a');
+    if let Some((dataset, path)) = super::put::split(dest) {
+        return super::put::cp(sources, dataset, path, recursive);
+    }
     let target = Target::find(dest, sources.len())?;
     raise_file_limit();
     let mut pools = Pools::default();

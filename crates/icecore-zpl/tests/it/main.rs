@@ -4,4 +4,5 @@
 
 mod cold;
 mod made;
+mod write;
 mod zoo;

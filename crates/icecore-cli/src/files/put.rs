@@ -1,0 +1,501 @@
+//! Files into a dataset: `icecore mkdir`, `rm`, `import-tree`, and `cp` with a dataset as its destination.
+//!
+//! Invariant: what is committed is whole: a command that ends half-way (killed, an unreadable file, no space) leaves a
+//! tree in which every file that has its time of change has its contents too; the next run goes on from there.
+
+use super::place::complain;
+use crate::args::{Typed, flag};
+use crate::fail::{Fail, Outcome};
+use crate::keys::{Ask, How, unlock};
+use crate::session::{self, For};
+use icecore_dsl::Kind;
+use icecore_format::ObjectId;
+use icecore_pool::Pool;
+use icecore_zpl::write::{Change, New, Stat, What, Writer};
+use icecore_zpl::{FileKind, Time};
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+pub const MKDIR_USAGE: &str = "mkdir [-p] POOL/FS:PATH ...";
+pub const RM_USAGE: &str = "rm [-rf] POOL/FS:PATH ...";
+pub const IMPORT_USAGE: &str = "import-tree DIR POOL/FS[:PATH]";
+
+/// Bytes and changes between two commits.
+const COMMIT_BYTES: u64 = 256 << 20;
+const COMMIT_CHANGES: u64 = 20_000;
+/// Bytes read at once.
+const CHUNK: u64 = 8 << 20;
+
+/// A file system open for writing.
+pub struct Target {
+    pool: Pool,
+    dataset: u64,
+    writer: Writer,
+    bytes: u64,
+    changes: u64,
+}
+
+/// The dataset and path of `POOL/FS:PATH`, if it begins with an imported pool's name.
+pub fn split(typed: &str) -> Option<(&str, &str)> {
+    let (dataset, path) = typed.split_once(':')?;
+    let known = crate::state::find(session::pool_of(dataset)).ok().flatten().is_some();
+    known.then_some((dataset, path))
+}
+
+fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: i64::try_from(since.as_secs()).unwrap_or(0), nanos: since.subsec_nanos() }
+}
+
+fn name_in(path: &str) -> Vec<&str> {
+    path.split('/').filter(|p| !p.is_empty() && *p != ".").collect()
+}
+
+impl Target {
+    pub fn open(dataset: &str) -> Outcome<Self> {
+        let cannot = |why: &dyn std::fmt::Display| Fail::new(format!("cannot open '{dataset}': {why}"));
+        if dataset.contains(['@', '#']) {
+            return Err(cannot(&"snapshots cannot be changed"));
+        }
+        let mut pool = session::open(dataset, For::Write)?;
+        let head = pool.dsl.lookup_head(pool.io(), dataset).map_err(|e| cannot(&e))?;
+        if pool.dsl.kind(pool.io(), head)? != Kind::Filesystem {
+            return Err(cannot(&"a volume has no files"));
+        }
+        if pool.dsl.prop_number(pool.io(), head, "readonly")? != 0 {
+            return Err(cannot(&"the file system is read-only (property readonly)"));
+        }
+        unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
+            .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
+        let mut record = pool.dsl.prop_number(pool.io(), head, "recordsize")?;
+        let (io, dsl) = pool.parts();
+        if let Some(f) = icecore_dsl::block_size_feature(record) {
+            if dsl.feature_enabled(io, f)? {
+                dsl.activate_feature_later(head.obj, f);
+            } else {
+                record = icecore_format::units::OLD_MAX_BLOCK;
+            }
+        }
+        let os = dsl.open_dataset(io, head.obj)?;
+        let writer = Writer::open(io, os, record).map_err(|e| cannot(&e))?;
+        Ok(Self { pool, dataset: head.obj, writer, bytes: 0, changes: 0 })
+    }
+
+    /// Runs one change.
+    fn change<T>(
+        &mut self,
+        f: impl FnOnce(
+            &mut Writer,
+            &mut icecore_dmu::Objset,
+            &mut dyn icecore_dmu::BlockWriter,
+        ) -> icecore_zpl::Result<T>,
+    ) -> Outcome<T> {
+        self.changes += 1;
+        self.look(f)
+    }
+    /// Asks something of the tree as it is by now.
+    fn look<T>(
+        &mut self,
+        f: impl FnOnce(
+            &mut Writer,
+            &mut icecore_dmu::Objset,
+            &mut dyn icecore_dmu::BlockWriter,
+        ) -> icecore_zpl::Result<T>,
+    ) -> Outcome<T> {
+        let (io, dsl) = self.pool.parts();
+        let os = dsl.open_dataset(io, self.dataset)?;
+        Ok(f(&mut self.writer, os, io)?)
+    }
+
+    /// Commits now and then, between whole files.
+    fn breathe(&mut self) -> Outcome {
+        if self.bytes >= COMMIT_BYTES || self.changes >= COMMIT_CHANGES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+    pub fn commit(&mut self) -> Outcome {
+        (self.bytes, self.changes) = (0, 0);
+        self.pool.commit()?;
+        Ok(())
+    }
+
+    fn child(&mut self, dir: ObjectId, name: &[u8]) -> Outcome<Option<ObjectId>> {
+        self.look(|w, os, io| w.lookup(os, io, dir, name))
+    }
+
+    fn stat(&mut self, id: ObjectId) -> Outcome<Stat> {
+        self.look(|w, os, io| w.stat(os, io, id))
+    }
+
+    /// The directory that the parts lead to; links are not followed.
+    fn walk(&mut self, parts: &[&str]) -> Outcome<ObjectId> {
+        let mut at = self.writer.root();
+        for part in parts {
+            if *part == ".." {
+                return Err(Fail::new("'..' has no place in a path to be written"));
+            }
+            let found = self.child(at, part.as_bytes())?;
+            at = found.ok_or_else(|| Fail::new(format!("{part}: no such file or directory")))?;
+            if self.stat(at)?.kind != FileKind::Directory {
+                return Err(Fail::new(format!("{part}: not a directory")));
+            }
+        }
+        Ok(at)
+    }
+
+    fn make_dir(&mut self, dir: ObjectId, name: &[u8], mode: u32) -> Outcome<ObjectId> {
+        let (uid, gid) = ids();
+        let new = New { what: What::Directory, mode, uid, gid, now: now() };
+        self.change(|w, os, io| w.create(os, io, dir, name, &new))
+    }
+
+    /// Removes a name and, if `deep`, what is below it.
+    fn remove(&mut self, dir: ObjectId, name: &[u8], id: ObjectId, deep: bool) -> Outcome {
+        if self.stat(id)?.kind != FileKind::Directory {
+            return self.change(|w, os, io| w.unlink(os, io, dir, name, now()));
+        }
+        if !deep {
+            return Err(Fail::new("is a directory (-r removes directories)"));
+        }
+        // Down to the leaves and up again; a directory is looked at anew after each that is removed below it.
+        let mut open: Vec<(ObjectId, Vec<u8>, ObjectId)> = vec![(dir, name.to_vec(), id)];
+        while let Some((parent, name, id)) = open.last().cloned() {
+            let names = self.look(|_, os, io| Ok(icecore_dmu::zap::iter(os, io, id)?))?;
+            let mut below = None;
+            for e in names {
+                let Some(child) = self.child(id, &e.name)? else { continue };
+                if self.stat(child)?.kind == FileKind::Directory {
+                    below = Some((id, e.name, child));
+                    break;
+                }
+                self.change(|w, os, io| w.unlink(os, io, id, &e.name, now()))?;
+                self.breathe()?;
+            }
+            match below {
+                Some(next) => open.push(next),
+                None => {
+                    self.change(|w, os, io| w.rmdir(os, io, parent, &name, now()))?;
+                    open.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Runs `one` for each operand, complaining and going on; commits what was done in the end.
+fn each(
+    command: &str,
+    operands: &[String],
+    usage: &str,
+    mut one: impl FnMut(&mut Target, &str) -> Outcome,
+) -> Outcome {
+    if operands.is_empty() {
+        return Err(Fail::usage("missing path", usage));
+    }
+    let mut failed = false;
+    for operand in operands {
+        let Some((dataset, path)) = split(operand) else {
+            return Err(Fail::usage(format!("'{operand}' is not POOL/FS:PATH of an imported pool"), usage));
+        };
+        let mut target = Target::open(dataset)?;
+        match one(&mut target, path) {
+            Ok(()) => target.commit()?,
+            Err(f) => {
+                complain(command, operand, &f.message);
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Fail::said(1)) } else { Ok(()) }
+}
+
+pub fn mkdir(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('p', "parents")], MKDIR_USAGE)?;
+    each("mkdir", &typed.operands, MKDIR_USAGE, |target, path| {
+        let parts = name_in(path);
+        let Some((last, above)) = parts.split_last() else { return Err(Fail::new("file exists")) };
+        let mut dir = target.writer.root();
+        if typed.has('p') {
+            for part in &parts {
+                dir = match target.child(dir, part.as_bytes())? {
+                    Some(id) if target.stat(id)?.kind == FileKind::Directory => id,
+                    Some(_) => return Err(Fail::new(format!("{part}: not a directory"))),
+                    None => target.make_dir(dir, part.as_bytes(), 0o755)?,
+                };
+            }
+            return Ok(());
+        }
+        dir = target.walk(above)?;
+        target.make_dir(dir, last.as_bytes(), 0o755).map(drop)
+    })
+}
+
+pub fn rm(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('r', "recursive"), flag('f', "force")], RM_USAGE)?;
+    each("rm", &typed.operands, RM_USAGE, |target, path| {
+        let parts = name_in(path);
+        let Some((last, above)) = parts.split_last() else {
+            return Err(Fail::new("the root of a dataset cannot be removed"));
+        };
+        let dir = target.walk(above)?;
+        match target.child(dir, last.as_bytes())? {
+            Some(id) => target.remove(dir, last.as_bytes(), id, typed.has('r')),
+            None if typed.has('f') => Ok(()),
+            None => Err(Fail::new(format!("{last}: no such file or directory"))),
+        }
+    })
+}
+
+pub fn import_tree(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[], IMPORT_USAGE)?;
+    let [from, to] = typed.operands.as_slice() else {
+        return Err(Fail::usage("a folder and a file system are needed", IMPORT_USAGE));
+    };
+    let (dataset, path) = split(to).unwrap_or((to, ""));
+    let mut target = Target::open(dataset)?;
+    let dir = target.walk(&name_in(path))?;
+    let mut copy = Copy::new(&mut target);
+    copy.folder(Path::new(from), dir)?;
+    copy.finish("import-tree")
+}
+
+/// `icecore cp SOURCE ... POOL/FS:PATH`.
+pub fn cp(sources: &[String], dataset: &str, path: &str, recursive: bool) -> Outcome {
+    let mut target = Target::open(dataset)?;
+    let parts = name_in(path);
+    // Into a directory that is there, or under a new name.
+    let (dir, name) = match (target.walk(&parts), parts.split_last()) {
+        (Ok(dir), _) => (dir, None),
+        (Err(_), Some((last, above))) if sources.len() == 1 && !path.ends_with('/') => {
+            (target.walk(above)?, Some(last.as_bytes().to_vec()))
+        }
+        (Err(f), _) => return Err(f),
+    };
+    let mut copy = Copy::new(&mut target);
+    for source in sources {
+        let source = Path::new(source);
+        let own = source.file_name().map(|n| n.as_bytes().to_vec());
+        let Some(name) = name.clone().or(own) else {
+            return Err(Fail::new(format!("{}: has no name", source.display())));
+        };
+        let meta = if recursive { source.symlink_metadata() } else { source.metadata() };
+        match meta {
+            Ok(meta) if meta.is_dir() && !recursive => {
+                copy.failed(source, &"is a directory (-r copies directories)");
+            }
+            Ok(meta) => copy.entry(source, &meta, dir, &name)?,
+            Err(e) => copy.failed(source, &e),
+        }
+    }
+    copy.finish("cp")
+}
+
+/// Files of this machine on their way into a dataset.
+struct Copy<'a> {
+    target: &'a mut Target,
+    /// Files of several names: device and number here, object there.
+    linked: BTreeMap<(u64, u64), ObjectId>,
+    /// Folders to be entered.
+    folders: Vec<(PathBuf, ObjectId)>,
+    /// Directories with the times they get once all below them is there.
+    times: Vec<(ObjectId, Change)>,
+    failures: u64,
+}
+
+fn time(seconds: i64, nanos: i64) -> Time {
+    Time { seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
+}
+
+fn change_of(meta: &Metadata) -> Change {
+    Change {
+        mode: Some(meta.mode() & 0o7777),
+        uid: Some(meta.uid()),
+        gid: Some(meta.gid()),
+        atime: Some(time(meta.atime(), meta.atime_nsec())),
+        mtime: Some(time(meta.mtime(), meta.mtime_nsec())),
+    }
+}
+
+/// A device number as Linux's kernel has it.
+fn device(rdev: u64) -> u64 {
+    u64::from(rustix::fs::major(rdev)) << 20 | u64::from(rustix::fs::minor(rdev))
+}
+
+impl<'a> Copy<'a> {
+    fn new(target: &'a mut Target) -> Self {
+        Self { target, linked: BTreeMap::new(), folders: Vec::new(), times: Vec::new(), failures: 0 }
+    }
+    fn failed(&mut self, path: &Path, why: &dyn std::fmt::Display) {
+        complain("cp", &path.display().to_string(), why);
+        self.failures += 1;
+    }
+
+    /// Everything in a folder.
+    fn folder(&mut self, folder: &Path, dir: ObjectId) -> Outcome {
+        let meta = std::fs::metadata(folder).map_err(|e| Fail::new(format!("{}: {e}", folder.display())))?;
+        if !meta.is_dir() {
+            return Err(Fail::new(format!("{}: not a directory", folder.display())));
+        }
+        self.times.push((dir, change_of(&meta)));
+        self.folders.push((folder.to_path_buf(), dir));
+        Ok(())
+    }
+
+    fn finish(mut self, command: &str) -> Outcome {
+        while let Some((folder, dir)) = self.folders.pop() {
+            let entries = match std::fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(e) => {
+                    self.failed(&folder, &e);
+                    continue;
+                }
+            };
+            for entry in entries {
+                let entry = entry?;
+                match entry.path().symlink_metadata() {
+                    Ok(meta) => self.entry(&entry.path(), &meta, dir, entry.file_name().as_bytes())?,
+                    Err(e) => self.failed(&entry.path(), &e),
+                }
+            }
+        }
+        for (dir, change) in std::mem::take(&mut self.times) {
+            self.target.change(|w, os, io| w.set_attributes(os, io, dir, &change, now()))?;
+            self.target.breathe()?;
+        }
+        self.target.commit()?;
+        if self.failures > 0 {
+            eprintln!("icecore {command}: {} could not be copied", self.failures);
+            return Err(Fail::said(1));
+        }
+        Ok(())
+    }
+
+    /// One file or folder. What is there already and has the same size and time is kept.
+    fn entry(&mut self, path: &Path, meta: &Metadata, dir: ObjectId, name: &[u8]) -> Outcome {
+        let Some(what) = what(path, meta)? else {
+            self.failed(path, &"neither file, folder, link, device, pipe nor socket");
+            return Ok(());
+        };
+        let key = (meta.dev(), meta.ino());
+        let several = meta.nlink() > 1 && !meta.is_dir();
+        let mut here = self.target.child(dir, name)?;
+        if let Some(id) = here {
+            let z = self.target.stat(id)?;
+            let both_dirs = z.kind == FileKind::Directory && meta.is_dir();
+            if both_dirs {
+                self.times.push((id, change_of(meta)));
+                self.folders.push((path.to_path_buf(), id));
+                return Ok(());
+            }
+            let same = z.kind == FileKind::Regular
+                && meta.is_file()
+                && z.size == meta.len()
+                && z.mtime == time(meta.mtime(), meta.mtime_nsec());
+            let known = self.linked.get(&key).copied();
+            if same && known.is_none_or(|k| k == id) {
+                if several {
+                    self.linked.insert(key, id);
+                }
+                return Ok(());
+            }
+            if z.kind == FileKind::Directory || meta.is_dir() {
+                self.failed(path, &"something of another kind has this name in the dataset");
+                return Ok(());
+            }
+            self.target.change(|w, os, io| w.unlink(os, io, dir, name, now()))?;
+            here = None;
+        }
+        debug_assert!(here.is_none());
+        if let Some(first) = self.linked.get(&key).copied().filter(|_| several) {
+            return self.target.change(|w, os, io| w.link(os, io, first, dir, name, now()));
+        }
+        let mut source = None;
+        if meta.is_file() {
+            // Only what can be read is begun.
+            match open(path) {
+                Ok(file) => source = Some(file),
+                Err(e) => {
+                    self.failed(path, &e);
+                    return Ok(());
+                }
+            }
+        }
+        let new = New { what, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), now: now() };
+        let id = self.target.change(|w, os, io| w.create(os, io, dir, name, &new))?;
+        if several {
+            self.linked.insert(key, id);
+        }
+        if meta.is_dir() {
+            self.times.push((id, change_of(meta)));
+            self.folders.push((path.to_path_buf(), id));
+            return Ok(());
+        }
+        if let Some(file) = source
+            && let Err(f) = self.contents(file, id)
+        {
+            // Without its time the next run takes it for another.
+            self.failed(path, &f.message);
+            return Ok(());
+        }
+        let change = Change { mode: None, ..change_of(meta) };
+        self.target.change(|w, os, io| w.set_attributes(os, io, id, &change, now()))?;
+        self.target.breathe()
+    }
+
+    fn contents(&mut self, mut file: File, id: ObjectId) -> Outcome {
+        let size = self.target.writer.record().max(CHUNK);
+        let mut buf = vec![0; usize::try_from(size).unwrap_or(1 << 20)];
+        let mut at = 0_u64;
+        loop {
+            let mut filled = 0;
+            while let Some(rest) = buf.get_mut(filled..).filter(|r| !r.is_empty()) {
+                match file.read(rest)? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            let data = buf.get(..filled).unwrap_or(&[]);
+            if data.is_empty() {
+                return Ok(());
+            }
+            self.target.change(|w, os, io| w.write(os, io, id, at, data, now()))?;
+            at += filled as u64;
+            self.target.bytes += filled as u64;
+        }
+    }
+}
+
+fn what(path: &Path, meta: &Metadata) -> Outcome<Option<What>> {
+    let kind = meta.file_type();
+    Ok(Some(match () {
+        () if kind.is_file() => What::Regular,
+        () if kind.is_dir() => What::Directory,
+        () if kind.is_symlink() => What::Symlink(std::fs::read_link(path)?.as_os_str().as_bytes().to_vec()),
+        () if kind.is_fifo() => What::Fifo,
+        () if kind.is_socket() => What::Socket,
+        () if kind.is_char_device() => What::CharDevice(device(meta.rdev())),
+        () if kind.is_block_device() => What::BlockDevice(device(meta.rdev())),
+        () => return Ok(None),
+    }))
+}
+
+/// The file itself, not what a link that took its place leads to.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("it is no longer a file")),
+    }
+}
