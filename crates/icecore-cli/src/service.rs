@@ -66,6 +66,7 @@ pub fn wanted(tool: Tool, args: &[String]) -> Option<Place> {
     };
     let begins_one = match (tool, command) {
         (Tool::Icecore, "sync" | "inspect" | "ls" | "cat" | "cp" | "find" | "du") => false,
+        (Tool::Icecore, "mkdir" | "rm" | "import-tree") => false,
         (Tool::Icecore, _) | (_, "help" | "version" | "-V" | "--version" | "-?" | "-h" | "--help") => {
             return None;
         }

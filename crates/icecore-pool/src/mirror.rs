@@ -97,6 +97,9 @@ impl Pool {
             }
         };
         self.missing.remove(&leaf);
+        // It has all now: from here on it is a side like the others.
+        let tree = self.tree()?;
+        self.rewire(tree, &BTreeSet::new())?;
         if let Some(object) = log {
             self.clear_log(ObjectId(object))?;
         }

@@ -7,10 +7,9 @@ use super::place::complain;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How, unlock};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
 use icecore_dsl::Kind;
 use icecore_format::ObjectId;
-use icecore_pool::Pool;
 use icecore_zpl::write::{Change, New, Stat, What, Writer};
 use icecore_zpl::{FileKind, Time};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +32,7 @@ const CHUNK: u64 = 8 << 20;
 
 /// A file system open for writing.
 pub struct Target {
-    pool: Pool,
+    pool: Open,
     dataset: u64,
     writer: Writer,
     bytes: u64,
