@@ -1,6 +1,7 @@
 //! The `zpool` command.
 
 mod create;
+mod errors;
 mod export;
 mod get;
 mod import;

@@ -17,6 +17,7 @@ pub mod create;
 pub mod crypt;
 mod deadlist;
 pub mod destroy;
+mod errlog;
 pub mod error;
 pub mod feature;
 pub mod hold;
@@ -40,6 +41,7 @@ pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
 pub use create::{NewContents, NewCrypt};
+pub use errlog::ErrorLog;
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};
