@@ -2,6 +2,7 @@
 
 mod clear;
 mod create;
+mod errors;
 mod export;
 mod get;
 mod import;

@@ -338,6 +338,7 @@ impl Dsl {
         self.put_dir(io, head.dir, &dd)?;
         self.free_obj(io, ds.snapnames_zapobj)?;
         self.bookmarks_destroy_all(io, head.obj)?;
+        self.errlog_head_destroyed(io, head.obj)?;
         self.free_zapified(io, head.obj)?;
         self.destroy_dir(io, head.dir)?;
         if let Some(origin) = origin {

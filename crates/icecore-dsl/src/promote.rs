@@ -60,6 +60,7 @@ impl Dsl {
         let origin = plan.shared.first().map_or(0, |(obj, _)| *obj);
         let txg = self.dataset(io, origin)?.creation_txg;
         self.bookmarks_move(io, plan.from.obj, clone.obj, txg)?;
+        self.errlog_promoted(io, plan.from.obj, clone.obj, txg)?;
         self.bookmarks_next_changed(
             io,
             clone.obj,

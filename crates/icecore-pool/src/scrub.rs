@@ -9,6 +9,7 @@
 use crate::io::{Examined, Io};
 use crate::pool::Pool;
 use crate::walk::{Unseen, blocks_since};
+use icecore_dsl::ErrorLog;
 use icecore_format::{Blkptr, Bookmark, Txg};
 
 /// Blocks sorted at a time: 160 bytes each.
@@ -207,7 +208,8 @@ impl Pool {
         Ok((scan.func != 0).then_some(scan))
     }
 
-    /// Remembers a finished scrub where OpenZFS keeps it, so that any system's `zpool status` tells of it.
+    /// Remembers a finished scrub where OpenZFS keeps it, so that any system's `zpool status` tells of it; and what it
+    /// found lost in the pool's error log, in place of what that had.
     ///
     /// # Errors
     /// As any write.
@@ -240,6 +242,14 @@ impl Pool {
             words[at] = value;
         }
         let (io, dsl) = self.parts();
+        // A resilver reads a part of the pool only: what it loses joins what is known.
+        let log = if func == SCRUB { ErrorLog::Scrub } else { ErrorLog::Last };
+        for lost in found.damage.iter().filter(|d| d.seen.lost) {
+            dsl.errlog_add(io, log, &lost.at, lost.bp.physical_birth())?;
+        }
+        if func == SCRUB {
+            dsl.errlog_rotate(io)?;
+        }
         dsl.set_directory_words(io, SCAN, &words)?;
         self.commit().map(|_| ())
     }

@@ -2,6 +2,7 @@
 //!
 //! It runs to its end in this command: there is no service yet that could go on in the background.
 
+use super::errors::{HEADING, Names};
 use crate::args::{Opt, Typed, flag, value};
 use crate::bar;
 use crate::caller;
@@ -10,11 +11,9 @@ use crate::human;
 use crate::keys::{self, How, unlock};
 use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
-use icecore_format::ObjectId;
 use icecore_pool::Pool;
 use icecore_pool::heal::{Source, dataset_name, heal};
 use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
-use icecore_zpl::{Dataset, Filesystem, open_object};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -168,12 +167,12 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
         found.lost
     );
     // One line a file: a file may have lost many blocks.
-    let mut names = Names { pool, filesystems: BTreeMap::new(), paths: BTreeMap::new() };
+    let mut names = Names::new(pool);
     // Blocks, and how many of them still have a bad copy.
     let mut mended: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut lost: BTreeMap<String, Vec<&Damage>> = BTreeMap::new();
     for damage in &found.damage {
-        let place = names.place(damage);
+        let place = names.place(&damage.at);
         if damage.seen.lost {
             lost.entry(place).or_default().push(damage);
         } else {
@@ -190,7 +189,7 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
         println!("\t{place}: {blocks} blocks {verb}{unmended}");
     }
     if !lost.is_empty() {
-        println!("errors: Permanent errors have been detected in the following files:\n");
+        println!("{HEADING}\n");
         for (place, blocks) in &lost {
             println!("        {place}");
             for d in blocks.iter().take(4) {
@@ -211,41 +210,5 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
     }
     if found.damaged > DAMAGE_MAX as u64 {
         println!("... and {} more damaged blocks", found.damaged - DAMAGE_MAX as u64);
-    }
-}
-
-/// The files that blocks belong to, in the words of `zpool status -v`: by path where the file system can be read (it
-/// is not encrypted, or its key is loaded), by number where not.
-struct Names<'a> {
-    pool: &'a Pool,
-    filesystems: BTreeMap<u64, Option<Filesystem>>,
-    paths: BTreeMap<(u64, ObjectId), Option<String>>,
-}
-
-impl Names<'_> {
-    fn place(&mut self, damage: &Damage) -> String {
-        let (objset, object) = (damage.at.objset, damage.at.object);
-        let dataset = dataset_name(self.pool, objset);
-        match self.path(objset, object) {
-            Some(path) => format!("{dataset}:{path}"),
-            None => format!("{dataset}:<{:#x}>", object.0),
-        }
-    }
-
-    fn path(&mut self, objset: u64, object: ObjectId) -> Option<String> {
-        if objset == 0 || object.0 == 0 {
-            return None;
-        }
-        let (io, dsl) = (self.pool.io(), &self.pool.dsl);
-        let fs = self.filesystems.entry(objset).or_insert_with(|| match open_object(io, dsl, objset) {
-            Ok(Dataset::Filesystem(fs)) => Some(*fs),
-            _ => None,
-        });
-        let fs = fs.as_ref()?;
-        let found = self.paths.entry((objset, object)).or_insert_with(|| {
-            let path = fs.path_of(io, object).ok()?;
-            Some(String::from_utf8_lossy(&path).escape_debug().to_string())
-        });
-        found.clone()
     }
 }

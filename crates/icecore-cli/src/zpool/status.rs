@@ -1,5 +1,6 @@
 //! `zpool status`.
 
+use super::errors;
 use super::import::display_name;
 use super::import_list::state;
 use crate::args::{Typed, flag};
@@ -25,7 +26,7 @@ pub fn run(args: &[String]) -> Outcome {
         records.iter().filter(|r| !named || typed.operands.contains(&r.name)).collect();
     let mut shown = Vec::new();
     for record in &asked {
-        match status(record, typed.has('x')) {
+        match status(record, typed.has('x'), typed.has('v')) {
             Some(text) => shown.push(text),
             None if named => shown.push(format!("pool '{}' is healthy\n", record.name)),
             None => {}
@@ -53,7 +54,7 @@ fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
 }
 
 /// One pool; `None` if it is healthy and only trouble was asked for.
-fn status(record: &Imported, only_trouble: bool) -> Option<String> {
+fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String> {
     let pool = match session::try_open(record, For::Read) {
         Ok(pool) => pool,
         Err(n) => return Some(unopened(record, &n)),
@@ -68,11 +69,12 @@ fn status(record: &Imported, only_trouble: bool) -> Option<String> {
     let pool = seen.as_ref().unwrap_or(&pool);
     let vdevs = pool.io().vdevs();
     let health = health(vdevs);
-    if only_trouble && health == Health::Online {
+    let lost = pool.dsl.errlog_count(pool.io()).unwrap_or(0);
+    if only_trouble && health == Health::Online && lost == 0 {
         return None;
     }
     let mut out = format!("  pool: {}\n state: {health}\n", record.name);
-    out.push_str(trouble(vdevs));
+    out.push_str(if lost > 0 { errors::STATUS } else { trouble(vdevs) });
     if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
         let _ = writeln!(out, "  scan: {line}");
     }
@@ -87,7 +89,8 @@ fn status(record: &Imported, only_trouble: bool) -> Option<String> {
         let line = format!("{:width$}  {:<8} {:>5} {:>5} {:>5}  {}", r.name, r.state, 0, 0, 0, r.note);
         let _ = writeln!(out, "\t{}", line.trim_end());
     }
-    out.push_str("\nerrors: No known data errors\n");
+    out.push('\n');
+    out.push_str(&errors::lines(&pool, lost, verbose));
     Some(out)
 }
 

@@ -46,12 +46,29 @@ fn rot_is_named_and_the_backup_gives_it_back() {
     assert!(look.text().contains("main/plain@root:/"), "{}", look.text());
     assert_eq!(fs::read(&image).unwrap(), before, "-n wrote something");
 
+    // What is lost stays known, in every snapshot that has it, and is told until a scrub finds it whole.
+    assert!(desk.ok("zpool status -v main").contains("errors: No known data errors"));
+    let found = desk.run("zpool scrub main");
+    assert_eq!(found.status, 1);
+    let status = desk.ok("zpool status -x main");
+    assert!(status.contains(" data errors, use '-v' for a list\n"), "{status}");
+    assert!(status.contains("   see: https://openzfs.github.io/openzfs-docs/msg/ZFS-8000-8A\n"), "{status}");
+    let list = desk.ok("zpool status -v main");
+    let listed = list.split("in the following files:\n\n").nth(1).unwrap();
+    for place in found.text().lines().filter(|l| l.starts_with("        main/plain@") && l.contains(":/")) {
+        assert!(listed.lines().any(|l| l == place), "{place}\n{listed}");
+    }
+    for snap in ["main/plain@root:/", "main/plain@newsnapshot:/", "main/plain:/"] {
+        assert!(listed.contains(&format!("        {snap}")), "{listed}");
+    }
+
     let healed = desk.ok("zpool scrub --from backup main");
     assert!(healed.contains("blocks were fetched from backup"), "{healed}");
     let again = desk.ok("zpool scrub main");
     assert!(again.contains("repaired 0B, 0 errors"), "{again}");
     assert_eq!(desk.bytes("icecore cat main/plain@newsnapshot:/notes.txt"), notes);
     let status = desk.ok("zpool status main");
+    assert!(status.contains("errors: No known data errors"), "{status}");
     assert!(status.contains("scan: scrub repaired 0B in") && status.contains("with 0 errors on"), "{status}");
     assert!(desk.ok("icecore inspect blocks main").contains("no leaks"));
     desk.export_and_judge("main");

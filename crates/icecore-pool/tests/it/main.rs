@@ -6,6 +6,7 @@ mod create;
 mod cuts;
 mod damage;
 mod datasets;
+mod errlog;
 mod layouts;
 mod mirror;
 mod moved;
