@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod cold;
+mod diff;
 mod made;
 mod zoo;
