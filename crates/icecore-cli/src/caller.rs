@@ -203,6 +203,14 @@ pub fn stderr_is_terminal() -> bool {
     current().map_or_else(|| isatty(io::stderr()), |c| isatty(&c.stderr))
 }
 
+/// A variable of the caller's environment, if it is one of those that commands look at.
+pub fn var(name: &str) -> Option<String> {
+    match current() {
+        Some(caller) => caller.env.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    }
+}
+
 /// The caller's time zone.
 pub fn time_zone() -> jiff::tz::TimeZone {
     use jiff::tz::TimeZone;

@@ -7,7 +7,7 @@ mod dest;
 mod du;
 mod find;
 mod ls;
-mod out;
+pub mod out;
 mod place;
 mod put;
 

@@ -4,6 +4,7 @@ mod bookmark;
 mod clone;
 mod create;
 mod destroy;
+mod diff;
 mod get;
 mod hold;
 mod key;
@@ -37,6 +38,7 @@ const COMMANDS: &[Command] = &[
     (&["bookmark"], bookmark::run, bookmark::USAGE),
     (&["list"], list::run, list::USAGE),
     (&["get"], get::run, get::USAGE),
+    (&["diff"], diff::run, diff::USAGE),
     (&["set"], set::run, set::USAGE),
     (&["inherit"], set::inherit, set::INHERIT_USAGE),
     (&["send"], send::run, send::USAGE),

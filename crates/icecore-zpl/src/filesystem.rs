@@ -43,6 +43,8 @@ pub struct Filesystem {
     folding: Folding,
     utf8_only: bool,
     fuid_table: Option<ObjectId>,
+    delete_queue: Option<ObjectId>,
+    shares: Option<ObjectId>,
     dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
 }
 
@@ -57,12 +59,12 @@ impl Filesystem {
         }
         let master = read_master(&os, io)?;
         let number = |name: &str| master.get(name).copied();
+        let object = |name: &str| number(name).filter(|n| *n != 0).map(ObjectId);
         let version = number("VERSION").unwrap_or(1);
         if !(1..=VERSION_MAX).contains(&version) {
             return Err(ZplError::Unsupported(format!("file system version {version}")));
         }
-        let root = number("ROOT").filter(|r| *r != 0).map(ObjectId);
-        let root = root.ok_or_else(|| ZplError::corrupt("master node", MASTER_NODE, "no ROOT"))?;
+        let root = object("ROOT").ok_or_else(|| ZplError::corrupt("master node", MASTER_NODE, "no ROOT"))?;
         let registry = match number("SA_ATTRS").filter(|sa| version >= VERSION_SA && *sa != 0) {
             Some(sa) => Registry::read(&os, io, ObjectId(sa))?,
             None => Registry::default(),
@@ -85,7 +87,9 @@ impl Filesystem {
             case,
             folding,
             utf8_only: number("utf8only").unwrap_or(0) != 0,
-            fuid_table: number("FUID").filter(|f| *f != 0).map(ObjectId),
+            fuid_table: object("FUID"),
+            delete_queue: object("DELETE_QUEUE"),
+            shares: object("SHARES"),
             dnode_blocks: Mutex::default(),
             os,
         })
@@ -121,6 +125,14 @@ impl Filesystem {
     }
     pub(crate) fn fuid_table(&self) -> Option<ObjectId> {
         self.fuid_table
+    }
+    /// The ZAP of files that were deleted while open (`ZFS_UNLINKED_SET`).
+    pub(crate) fn delete_queue(&self) -> Option<ObjectId> {
+        self.delete_queue
+    }
+    /// The hidden directory of shares (`ZFS_SHARES_DIR`).
+    pub(crate) fn shares(&self) -> Option<ObjectId> {
+        self.shares
     }
 
     /// The attributes of object `id`; [`ZplError::Corrupt`] if it is no file.
@@ -243,8 +255,17 @@ impl Filesystem {
 
 /// The entries of the master node that are one number. Quotas and the like are passed over.
 pub(crate) fn read_master(os: &Objset, io: &dyn BlockStore) -> Result<BTreeMap<String, u64>> {
-    const WANTED: [&str; 7] =
-        ["VERSION", "ROOT", "SA_ATTRS", "FUID", "casesensitivity", "normalization", "utf8only"];
+    const WANTED: [&str; 9] = [
+        "VERSION",
+        "ROOT",
+        "SA_ATTRS",
+        "FUID",
+        "DELETE_QUEUE",
+        "SHARES",
+        "casesensitivity",
+        "normalization",
+        "utf8only",
+    ];
     let mut all = BTreeMap::new();
     let mut cursor = zap::Cursor::new(os, io, MASTER_NODE, os.dnode(io, MASTER_NODE)?)?;
     while let Some(entries) = cursor.next_leaf(os, io)? {

@@ -21,11 +21,13 @@
 pub mod acl;
 mod content;
 mod dataset;
+mod diff;
 mod dir;
 mod error;
 mod filesystem;
 mod fuid;
 mod name;
+mod newer;
 mod path;
 mod sa;
 mod symlink;
@@ -37,6 +39,7 @@ mod znode;
 
 pub use content::{Content, Extent};
 pub use dataset::{Dataset, Volume, open, open_object};
+pub use diff::{Change, Difference, Finding, diff};
 pub use dir::{DirCursor, DirEntry};
 pub use error::{Result, ZplError};
 pub use filesystem::{Case, Filesystem};

@@ -90,7 +90,7 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
         let _ = writeln!(out, "\t{}", line.trim_end());
     }
     out.push('\n');
-    out.push_str(&errors::lines(&pool, lost, verbose));
+    out.push_str(&errors::lines(pool, lost, verbose));
     Some(out)
 }
 

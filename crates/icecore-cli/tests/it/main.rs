@@ -3,6 +3,7 @@
 //! `zdb`'s verdict on every pool that was written.
 
 mod datasets;
+mod diff;
 mod inspect;
 mod keys;
 mod mirrors;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cold;
+mod diff;
 mod made;
 mod write;
 mod zoo;
