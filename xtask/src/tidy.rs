@@ -20,7 +20,7 @@ const LINES_MAX: usize = 1500;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Crates outside the engine: they may use the clock and threads of the machine.
-const OUTSIDE: &[&str] = &["icecore-env", "icecore-cli", "icecore-check", "xtask"];
+const OUTSIDE: &[&str] = &["icecore-env", "icecore-service", "icecore-cli", "icecore-check", "xtask"];
 
 pub fn run() -> Outcome {
     let files = output(program("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
