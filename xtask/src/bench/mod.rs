@@ -264,7 +264,8 @@ impl Bench {
 
     fn command(&self) -> Command {
         let mut command = program(&self.icecore);
-        command.env("ICECORE_STATE_DIR", self.dir.join("state"));
+        // Time and memory are the engine's: it works in the process that is measured, not in a service.
+        command.env("ICECORE_STATE_DIR", self.dir.join("state")).env("ICECORE_SERVICE", "off");
         command
     }
 }
