@@ -17,7 +17,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]          all tests; ARGS go to cargo test
   tidy                 the repository's own rules
   ci                   all that must hold: format, clippy, tidy, test, interop --short
-  interop [--short]    prove both directions against real OpenZFS in a virtual machine
+  interop [--short|--day]   prove both directions against real OpenZFS in a virtual machine; --day: files only
+                       (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["interop"] => interop::run(interop::Length::Full),
         ["interop", "--short"] => interop::run(interop::Length::Short),
+        ["interop", "--day"] => interop::run(interop::Length::Day),
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "read"] => bench::read(),
