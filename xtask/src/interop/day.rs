@@ -69,14 +69,22 @@ impl Stage {
         self.icecore(&["zpool", "replace", "day", &b, &c])?;
         fs::remove_file(&b).map_err(|e| format!("{b}: {e}"))?;
 
-        self.day_shell("ls -U source/many | grep '3[.]txt$' > many.gone; change_tree source; tree source > two.tree")?;
+        self.day_shell(
+            "ls -U source/many | grep '3[.]txt$' > many.gone; change_tree source; tree source > two.tree",
+        )?;
         let gone = fs::read_to_string(self.dir.join("many.gone")).map_err(|e| e.to_string())?;
         for name in ["enc", "plain", "clone"] {
             let names: Vec<String> = gone.lines().map(|file| format!("day/{name}:many/{file}")).collect();
             let names = names.iter().map(String::as_str);
             self.icecore_quietly(&["rm"].into_iter().chain(names).collect::<Vec<_>>())?;
         }
-        self.icecore(&["rm", "-r", "day/clone:deep/level1/level2", "day/clone:odd/two", "day/clone:odd/link"])?;
+        self.icecore(&[
+            "rm",
+            "-r",
+            "day/clone:deep/level1/level2",
+            "day/clone:odd/two",
+            "day/clone:odd/link",
+        ])?;
         for name in ["enc", "plain", "clone", "back"] {
             self.icecore(&["import-tree", &source, &format!("day/{name}")])?;
         }
