@@ -36,7 +36,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore zpool ...       as zpool: create, import, export, list, status, get, labelclear
   icecore zfs ...         as zfs: list, get, set, snapshot, send, receive, destroy, ...
   icecore sync SRC DST    back up a dataset tree: snapshot, send raw, receive, read back
-  icecore demo [DIR]      the backup story on file-backed drives, in a few seconds
+  icecore demo [DIR]      the whole story on file-backed drives, in under a minute
   icecore stream ...      verify and dump stream files, without a pool
   icecore inspect ...     labels, uberblocks, configuration, blocks and leaks of a pool
   icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]

@@ -140,7 +140,7 @@ mod tests {
         // A socket that nobody listens at is no service, and in nobody's way.
         assert!(place.connect().unwrap().is_none() && !place.is_taken().unwrap());
         let lock = place.lock().unwrap().unwrap();
-        place.listen(&lock).unwrap();
+        let _listener = place.listen(&lock).unwrap();
         assert!(place.connect().unwrap().is_some());
     }
 }

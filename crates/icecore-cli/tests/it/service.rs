@@ -263,9 +263,9 @@ fn output_nobody_reads_and_folders_of_the_callers() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     desk.ok("zpool export near");
     // The reader of a list has gone: quietly status 1, and the service is none the worse.
-    let mut list = desk.spawn("zfs list -r -t all tank", Stdio::null());
-    drop(list.stdout.take());
-    let ended = list.wait_with_output().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = desk.command("zfs list -r -t all tank").stdout(writer).output().unwrap();
     assert_eq!((ended.status.code(), ended.stderr.len()), (Some(1), 0));
     assert!(desk.service().is_some());
 }

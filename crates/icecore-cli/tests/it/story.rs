@@ -70,16 +70,32 @@ fn the_demo_says_what_it_proved() {
     let dir = desk.path("demo");
     let said = desk.ok(&format!("icecore demo {}", dir.display()));
     for words in [
-        "$ zfs send -w -R main@root | zfs receive -F backup",
-        "the same on both",
-        "Proven:",
-        "without the key",
+        "$ zfs send -w -R main@root | zfs receive -F backup-a/main ",
+        "$ zfs send -w -R main@root | zfs receive -F backup-b/main ",
+        "ok only @monday is left",
+        "ok found and healed",
+        "ok nothing is left to heal",
+        "ok refused: destination has been modified",
+        "ok 6 files, 2.81M: every byte the same",
+        "ok no key is loaded",
+        "ok 21 snapshots, 1087 blocks",
+        "Proven",
     ] {
         assert!(said.contains(words), "{said}\nand not: {words}");
     }
-    // Its drives stay, and OpenZFS believes them.
-    if icecore_check::zdb::zdb_available() {
-        assert_eq!(icecore_check::zdb::zdb_clean(&dir, "backup"), Ok(()));
+    assert!(!said.contains('\x1b'), "colours, and this is no terminal");
+    // Its drives stay, OpenZFS believes them, and no service is left.
+    for (folder, pool) in [("main", "main"), ("a", "backup-a"), ("home", "home"), ("copy", "copy")] {
+        if icecore_check::zdb::zdb_available() {
+            assert_eq!(icecore_check::zdb::zdb_clean(&dir.join(folder), pool), Ok(()));
+        }
     }
+    assert!(
+        std::fs::read(dir.join("restored/photo.raw")).unwrap()
+            == std::fs::read(dir.join("folder/photo.raw")).unwrap()
+    );
+    let status =
+        desk.command("icecore service status").env("ICECORE_STATE_DIR", dir.join("state")).output().unwrap();
+    assert!(!String::from_utf8_lossy(&status.stdout).contains("process "), "{status:?}");
     desk.refused(&format!("icecore demo {}", dir.display()), 1, &["holds drives of an earlier demo"]);
 }
