@@ -76,7 +76,7 @@ impl Demo {
         let start = Instant::now();
         println!("D={}", self.dir.display());
         self.title("A pool on a mirror of two drives, and an encrypted dataset with a folder in it");
-        for drive in ["main/left", "main/right", "a/disk", "b/disk", "home/disk"] {
+        for drive in ["main/left", "main/right", "a/disk", "b/disk", "rescue/disk"] {
             let path = self.dir.join(format!("{drive}.img"));
             fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
             File::create(&path)?.set_len(DRIVE_BYTES)?;
@@ -134,10 +134,10 @@ impl Demo {
         self.title("The machine is lost: a new pool from the backup");
         self.ok("zfs unload-key -a")?;
         self.ok("zpool export main")?;
-        self.ok("zpool create -m none home $D/home/disk.img")?;
-        self.ok("zfs send -w -R backup-a/main@tuesday | zfs receive -F home/main")?;
-        self.ok("zfs load-key home/main/encrypted < $D/passphrase")?;
-        self.ok("icecore cp -rp home/main/encrypted@tuesday: $D/restored")?;
+        self.ok("zpool create -m none rescue $D/rescue/disk.img")?;
+        self.ok("zfs send -w -R backup-a/main@tuesday | zfs receive -F rescue/main")?;
+        self.ok("zfs load-key rescue/main/encrypted < $D/passphrase")?;
+        self.ok("icecore cp -rp rescue/main/encrypted@tuesday: $D/restored")?;
         let (count, bytes) = files::same(&self.dir.join("folder"), &self.dir.join("restored"))?;
         self.check(
             count > 0,
@@ -145,9 +145,9 @@ impl Demo {
             "",
         )?;
         self.ok("zfs unload-key -a")?;
-        let keys = self.ok("zfs get -H -r -o value keystatus home backup-a backup-b")?;
+        let keys = self.ok("zfs get -H -r -o value keystatus rescue backup-a backup-b")?;
         self.check(!keys.lines().any(|k| k == "available"), "no key is loaded", &keys)?;
-        for pool in ["home", "backup-a", "backup-b"] {
+        for pool in ["rescue", "backup-a", "backup-b"] {
             self.ok(&format!("zpool export {pool}"))?;
         }
 
@@ -272,7 +272,7 @@ impl Demo {
     fn judge(&self) -> Outcome<String> {
         let path = format!("{}:/usr/sbin:/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
         for (dir, pool) in
-            [("main", "main"), ("a", "backup-a"), ("b", "backup-b"), ("home", "home"), ("copy", "copy")]
+            [("main", "main"), ("a", "backup-a"), ("b", "backup-b"), ("rescue", "rescue"), ("copy", "copy")]
         {
             let mut zdb = Command::new("zdb");
             zdb.env("PATH", &path).args(["-e", "-p"]).arg(self.dir.join(dir)).args(["-bcc", pool]);

@@ -85,7 +85,7 @@ fn the_demo_says_what_it_proved() {
     }
     assert!(!said.contains('\x1b'), "colours, and this is no terminal");
     // Its drives stay, OpenZFS believes them, and no service is left.
-    for (folder, pool) in [("main", "main"), ("a", "backup-a"), ("home", "home"), ("copy", "copy")] {
+    for (folder, pool) in [("main", "main"), ("a", "backup-a"), ("rescue", "rescue"), ("copy", "copy")] {
         if icecore_check::zdb::zdb_available() {
             assert_eq!(icecore_check::zdb::zdb_clean(&dir.join(folder), pool), Ok(()));
         }
