@@ -1,5 +1,6 @@
 //! Workloads, models and checkers run on simulated disks, and the ways to real OpenZFS that tests share.
 
+pub mod accounts;
 pub mod files;
 pub mod fixture;
 pub mod manifest;
