@@ -1,5 +1,5 @@
 # Sourced on this machine by xtask's act "day" and in the guest: the folder that goes into datasets, and what tells two
-# such trees apart. Needs rnd and text of tests-data/recipes/lib.sh.
+# such trees apart. Needs rnd and text of tests-data/recipes/lib.sh; what the guest checks needs guest.sh.
 
 # tree DIR: one line an entry: type mode uid gid size links mtime path -> target; then the sums. A directory's size and
 # links are left out, since each file system counts them its own way (see counts).
@@ -33,4 +33,40 @@ line"
 change_tree() {
   rm -r "$1/deep/level1/level2" "$1/odd/two" "$1"/many/*3.txt; mkdir -p "$1/new/er"; cp "$1/big/text" "$1/new/copy"
   echo more >> "$1/owners/5"; truncate -s 100000 "$1/big/text"; rm "$1/odd/link"; ln -s elsewhere "$1/odd/link"; echo now a file > "$1/new/er/file"
+}
+
+# same DIR TREE WHAT
+same() {
+  tree "$1" > /tmp/got.tree 2>/tmp/got.err
+  if [ ! -s /tmp/got.err ] && cmp -s "$2" /tmp/got.tree; then ok "$3 ($(grep -c . "$2") lines)"
+  else bad "$3"; head -5 /tmp/got.err; diff "$2" /tmp/got.tree | head -20; fi
+}
+# same_at DATASET TREE: mounts it for the comparison
+same_at() { mkdir -p /tmp/at; if mount -t zfs "$1" /tmp/at; then same /tmp/at "$2" "$1 is as the folder was"; umount /tmp/at; else bad "$1: cannot be mounted"; fi; }
+# counts DIR: a directory's size is its entries and 2, its links its directories and 2
+counts() { rm -f /tmp/miscount; find "$1" -type d -print0 | while IFS= read -r -d '' d; do
+  set -- $(stat -c '%s %h' "$d"); s=$(find "$d" -mindepth 1 -maxdepth 1 -type d | grep -c ^)
+  e=$(find "$d" -mindepth 1 -maxdepth 1 -printf x | wc -c)
+  [ "$1 $2" = "$((e+2)) $((s+2))" ] || { echo "$d: size $1 links $2, entries $e, directories $s"; touch /tmp/miscount; }; done; [ ! -e /tmp/miscount ]; }
+# accounts DATASET DIR: every owner's number of files, and bytes like du's
+accounts() {
+  local i; sync; zpool sync day
+  find "$2" -xdev -printf '%i %U\n' | sort -u | awk '{n[$2]++} END{for(u in n) print u, n[u]}' | sort > /tmp/want
+  for i in $(seq 1 40); do
+    zfs userspace -Hpni -o name,objused "$1" 2>/dev/null | awk '{print $1, $2}' | sort > /tmp/have
+    cmp -s /tmp/want /tmp/have && break; sleep 1; zpool sync day
+  done
+  zfs userspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo
+  zfs groupspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo
+  diff /tmp/want /tmp/have || return 1
+  local used; used=$(zfs userspace -Hpni -o used "$1" | awk '{s+=$1} END{print s}'); set -- $(du -skx "$2")
+  # The same bytes, but that du tells whole KiB.
+  echo "accounted: $used bytes, du: $1 KiB"; [ $((used / 1024)) -le "$1" ] && [ $(((used + 1023) / 1024)) -ge $(($1 - 1)) ]
+}
+
+# change_again DIR: what the day after brings to what OpenZFS made of the folder
+change_again() {
+  rm -r "$1/moved" "$1/odd/four" "$1"/many/of\ the\ guest\ *7; mkdir "$1/third"
+  echo third >> "$1/owners/5"; truncate -s 70000 "$1/new/big"; rnd third 700000 > "$1/third/noise"; chown 1003:2003 "$1/third/noise" "$1/fresh"
+  setfattr -n user.third -v yes "$1/third"; setfattr -n user.wide -v "$(rnd w 2250 | openssl base64 -A)" "$1/owners/4"; setfattr -n user.short -v no "$1/owners/5"
 }

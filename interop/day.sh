@@ -12,35 +12,6 @@ check "what destroy -R took is gone" sh -c '! zfs list -H -r -t all -o name day 
 check "key" zfs load-key -L file:///root/key day/enc
 zfs list -r -t all -o name,used,avail,refer,usedbysnapshots,usedbydataset,logicalused,origin day
 
-# same DIR TREE WHAT
-same() {
-  tree "$1" > /tmp/got.tree 2>/tmp/got.err
-  if [ ! -s /tmp/got.err ] && cmp -s "$2" /tmp/got.tree; then ok "$3 ($(grep -c . "$2") lines)"
-  else bad "$3"; head -5 /tmp/got.err; diff "$2" /tmp/got.tree | head -20; fi
-}
-# same_at DATASET TREE: mounts it for the comparison
-same_at() { mkdir -p /tmp/at; if mount -t zfs "$1" /tmp/at; then same /tmp/at "$2" "$1 is as the folder was"; umount /tmp/at; else bad "$1: cannot be mounted"; fi; }
-# counts DIR: a directory's size is its entries and 2, its links its directories and 2
-counts() { rm -f /tmp/miscount; find "$1" -type d -print0 | while IFS= read -r -d '' d; do
-  set -- $(stat -c '%s %h' "$d"); s=$(find "$d" -mindepth 1 -maxdepth 1 -type d | grep -c ^)
-  e=$(find "$d" -mindepth 1 -maxdepth 1 -printf x | wc -c)
-  [ "$1 $2" = "$((e+2)) $((s+2))" ] || { echo "$d: size $1 links $2, entries $e, directories $s"; touch /tmp/miscount; }; done; [ ! -e /tmp/miscount ]; }
-# accounts DATASET DIR: every owner's number of files, and bytes like du's
-accounts() {
-  local i; sync; zpool sync day
-  find "$2" -xdev -printf '%i %U\n' | sort -u | awk '{n[$2]++} END{for(u in n) print u, n[u]}' | sort > /tmp/want
-  for i in $(seq 1 40); do
-    zfs userspace -Hpni -o name,objused "$1" 2>/dev/null | awk '{print $1, $2}' | sort > /tmp/have
-    cmp -s /tmp/want /tmp/have && break; sleep 1; zpool sync day
-  done
-  zfs userspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo
-  zfs groupspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo
-  diff /tmp/want /tmp/have || return 1
-  local used; used=$(zfs userspace -Hpni -o used "$1" | awk '{s+=$1} END{print s}'); set -- $(du -skx "$2")
-  # The same bytes, but that du tells whole KiB.
-  echo "accounted: $used bytes, du: $1 KiB"; [ $((used / 1024)) -le "$1" ] && [ $(((used + 1023) / 1024)) -ge $(($1 - 1)) ]
-}
-
 for fs in enc plain; do
   same_at day/$fs@one one.tree; same_at day/$fs@two two.tree
   check "mount of day/$fs" zfs mount day/$fs

@@ -293,9 +293,8 @@ pub fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> 
     bad
 }
 
-/// Compares every `*.manifest` of the folder. A dataset was mounted if it has one.
-#[must_use]
-pub fn compare_manifests(pool: &Pool, folder: &Path) -> Vec<Compared> {
+/// The datasets and snapshots that a folder has manifests of.
+fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -303,6 +302,19 @@ pub fn compare_manifests(pool: &Pool, folder: &Path) -> Vec<Compared> {
         .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".manifest")?.replace('%', "/")))
         .collect();
     names.sort();
+    names
+}
+
+/// The datasets and snapshots of `pool` that a folder with `NAME.expected` somewhere in it has manifests of.
+#[must_use]
+pub fn manifests_of(folder: &Path, pool: &str) -> Vec<String> {
+    find(folder, &format!("{pool}.expected")).map(|folder| names_in(&folder)).unwrap_or_default()
+}
+
+/// Compares every `*.manifest` of the folder. A dataset was mounted if it has one.
+#[must_use]
+pub fn compare_manifests(pool: &Pool, folder: &Path) -> Vec<Compared> {
+    let names = names_in(folder);
     let compare = |name: &String| -> Result<(), String> {
         let path = folder.join(format!("{}.manifest", name.replace('/', "%")));
         let expected = std::fs::read(path).map_err(|e| e.to_string())?;

@@ -2,6 +2,7 @@
 //! `import-tree`. Nothing is mounted.
 
 mod cat;
+mod copy_in;
 mod cp;
 mod dest;
 mod du;
@@ -10,6 +11,7 @@ mod ls;
 pub mod out;
 mod place;
 mod put;
+mod xattrs;
 
 use crate::commands::Command;
 

@@ -363,3 +363,89 @@ fn into_a_dataset() {
         zdb::zdb_clean(&bench.dir.join("pool"), "tank").unwrap();
     }
 }
+
+/// Extended attributes and access control lists come along; what is the same is not written again; what does not fit
+/// leaves what was there.
+#[test]
+fn into_a_dataset_with_all_that_belongs_to_a_file() {
+    use rustix::fs::{XattrFlags, lsetxattr};
+    let bench = Bench::empty("belongs");
+    let image = bench.dir.join("pool/disk.img");
+    fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    bench.ok(&["zpool", "create", "-f", "tank", &image.display().to_string()]);
+    for (name, xattr) in [("sa", "xattr=sa"), ("dir", "xattr=dir")] {
+        bench.ok(&["zfs", "create", "-o", xattr, "-o", "acltype=posix", &format!("tank/{name}")]);
+    }
+    let from = bench.dir.join("from");
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(from.join("file"), "contents").unwrap();
+    symlink("file", from.join("link")).unwrap();
+    let wide = vec![b'w'; 2000];
+    for (name, key, value) in
+        [("file", "user.note", &b"one"[..]), ("file", "user.wide", &wide), ("deep", "user.dir", b"two")]
+    {
+        lsetxattr(from.join(name), key, value, XattrFlags::empty()).unwrap();
+    }
+    let entry = |tag: u16, perm: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let acl = [
+        2_u32.to_le_bytes().to_vec(),
+        entry(1, 6, u32::MAX),
+        entry(2, 4, 1000),
+        entry(4, 4, u32::MAX),
+        entry(16, 4, u32::MAX),
+        entry(32, 0, u32::MAX),
+    ]
+    .concat();
+    let acls = lsetxattr(from.join("file"), "system.posix_acl_access", &acl, XattrFlags::empty()).is_ok();
+    let source = from.display().to_string();
+    let get = |path: &Path, key: &str| {
+        let mut buffer = [0_u8; 4096];
+        let len = rustix::fs::lgetxattr(path, key, &mut buffer[..]).unwrap_or(0);
+        buffer[..len].to_vec()
+    };
+    for name in ["sa", "dir"] {
+        let dataset = format!("tank/{name}");
+        bench.ok(&["import-tree", &source, &dataset]);
+        let out = bench.out().join(name);
+        bench.ok(&["cp", "-rp", &dataset, &out.display().to_string()]);
+        assert_eq!(listed(&out), listed(&from));
+        assert_eq!(
+            (get(&out.join("file"), "user.note"), get(&out.join("file"), "user.wide")),
+            (b"one".to_vec(), wide.clone())
+        );
+        assert_eq!(get(&out.join("deep"), "user.dir"), b"two");
+        assert!(!acls || get(&out.join("file"), "system.posix_acl_access") == acl, "{name}");
+    }
+    // Nothing changed: nothing is written.
+    let written = || bench.text(&["zfs", "get", "-Hp", "-o", "value", "written", "tank/sa"]);
+    bench.ok(&["zfs", "snapshot", "tank/sa@one"]);
+    bench.ok(&["import-tree", &source, "tank/sa"]);
+    assert_eq!(written().trim(), "0");
+    // One attribute less, one mode and one link else: no contents.
+    rustix::fs::lremovexattr(from.join("file"), "user.note").unwrap();
+    fs::remove_file(from.join("link")).unwrap();
+    symlink("deep", from.join("link")).unwrap();
+    fs::set_permissions(from.join("deep"), fs::Permissions::from_mode(0o700)).unwrap();
+    bench.ok(&["import-tree", &source, "tank/sa"]);
+    let out = bench.out().join("again");
+    bench.ok(&["cp", "-rp", "tank/sa", &out.display().to_string()]);
+    assert_eq!(listed(&out), listed(&from));
+    assert_eq!(get(&out.join("file"), "user.note"), b"");
+    // Over the quota: the old file stays, a new one does not appear.
+    bench.ok(&["zfs", "set", "refquota=2M", "tank/sa"]);
+    let noise: Vec<u8> =
+        (0..1_500_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(from.join("file"), &noise).unwrap();
+    fs::write(from.join("new"), &noise).unwrap();
+    let (status, why) = bench.fails("", &["import-tree", &source, "tank/sa"]);
+    assert_eq!(status, 1);
+    assert_eq!(why.matches("disk quota exceeded").count(), 2, "{why}");
+    assert_eq!(bench.text(&["ls", "tank/sa"]), "deep\nfile\nlink\n");
+    assert_eq!(bench.text(&["cat", "tank/sa:file"]), "contents");
+    bench.ok(&["zpool", "export", "tank"]);
+    if zdb::zdb_available() {
+        zdb::zdb_clean(&bench.dir.join("pool"), "tank").unwrap();
+    }
+}

@@ -3,22 +3,19 @@
 //! Invariant: what is committed is whole: a command that ends half-way (killed, an unreadable file, no space) leaves a
 //! tree in which every file that has its time of change has its contents too; the next run goes on from there.
 
+use super::copy_in::Copy;
 use super::place::complain;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How, unlock};
 use crate::session::{self, For, Open};
 use icecore_dsl::Kind;
+use icecore_dsl::feature::Feature;
 use icecore_format::ObjectId;
-use icecore_zpl::write::{Change, New, Stat, What, Writer};
+use icecore_zpl::write::{New, Options, Stat, What, Writer};
 use icecore_zpl::{FileKind, Time};
-use rustix::fs::{Mode, OFlags};
-use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub const MKDIR_USAGE: &str = "mkdir [-p] POOL/FS:PATH ...";
 pub const RM_USAGE: &str = "rm [-rf] POOL/FS:PATH ...";
@@ -27,15 +24,13 @@ pub const IMPORT_USAGE: &str = "import-tree DIR POOL/FS[:PATH]";
 /// Bytes and changes between two commits.
 const COMMIT_BYTES: u64 = 256 << 20;
 const COMMIT_CHANGES: u64 = 20_000;
-/// Bytes read at once.
-const CHUNK: u64 = 8 << 20;
 
 /// A file system open for writing.
 pub struct Target {
     pool: Open,
     dataset: u64,
-    writer: Writer,
-    bytes: u64,
+    pub(super) writer: Writer,
+    pub(super) bytes: u64,
     changes: u64,
 }
 
@@ -46,7 +41,7 @@ pub fn split(typed: &str) -> Option<(&str, &str)> {
     known.then_some((dataset, path))
 }
 
-fn now() -> Time {
+pub(super) fn now() -> Time {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(0), nanos: since.subsec_nanos() }
 }
@@ -80,13 +75,36 @@ impl Target {
                 record = icecore_format::units::OLD_MAX_BLOCK;
             }
         }
+        let mut options = Options::of(dsl, io, head)?;
+        if options.dnode_slots > 1 {
+            if dsl.feature_enabled(io, Feature::LARGE_DNODE)? {
+                dsl.activate_feature_later(head.obj, Feature::LARGE_DNODE);
+            } else {
+                options.dnode_slots = 1;
+            }
+        }
         let os = dsl.open_dataset(io, head.obj)?;
-        let writer = Writer::open(io, os, record).map_err(|e| cannot(&e))?;
-        Ok(Self { pool, dataset: head.obj, writer, bytes: 0, changes: 0 })
+        let mut writer = Writer::open(io, os, record).map_err(|e| cannot(&e))?;
+        writer.set_options(options);
+        let mut target = Self { pool, dataset: head.obj, writer, bytes: 0, changes: 0 };
+        target.drain()?;
+        Ok(target)
+    }
+
+    /// Frees files without a name: those that a crash left, and large ones that were just removed. Not while somebody
+    /// uses the file system, who may have them open.
+    pub(super) fn drain(&mut self) -> Outcome {
+        while !self.pool.dsl.busy().is(self.dataset) {
+            if self.look(|w, os, io| w.drain(os, io, &|_| false))? {
+                break;
+            }
+            self.commit()?;
+        }
+        Ok(())
     }
 
     /// Runs one change.
-    fn change<T>(
+    pub(super) fn change<T>(
         &mut self,
         f: impl FnOnce(
             &mut Writer,
@@ -98,7 +116,7 @@ impl Target {
         self.look(f)
     }
     /// Asks something of the tree as it is by now.
-    fn look<T>(
+    pub(super) fn look<T>(
         &mut self,
         f: impl FnOnce(
             &mut Writer,
@@ -112,7 +130,7 @@ impl Target {
     }
 
     /// Commits now and then, between whole files.
-    fn breathe(&mut self) -> Outcome {
+    pub(super) fn breathe(&mut self) -> Outcome {
         if self.bytes >= COMMIT_BYTES || self.changes >= COMMIT_CHANGES {
             self.commit()?;
         }
@@ -124,7 +142,7 @@ impl Target {
         Ok(())
     }
 
-    fn child(&mut self, dir: ObjectId, name: &[u8]) -> Outcome<Option<ObjectId>> {
+    pub(super) fn child(&mut self, dir: ObjectId, name: &[u8]) -> Outcome<Option<ObjectId>> {
         self.look(|w, os, io| w.lookup(os, io, dir, name))
     }
 
@@ -209,7 +227,10 @@ fn each(
         };
         let mut target = Target::open(dataset)?;
         match one(&mut target, path) {
-            Ok(()) => target.commit()?,
+            Ok(()) => {
+                target.commit()?;
+                target.drain()?;
+            }
             Err(f) => {
                 complain(command, operand, &f.message);
                 failed = true;
@@ -298,203 +319,4 @@ pub fn cp(sources: &[String], dataset: &str, path: &str, recursive: bool) -> Out
         }
     }
     copy.finish("cp")
-}
-
-/// Files of this machine on their way into a dataset.
-struct Copy<'a> {
-    target: &'a mut Target,
-    /// Files of several names: device and number here, object there.
-    linked: BTreeMap<(u64, u64), ObjectId>,
-    /// Folders to be entered.
-    folders: Vec<(PathBuf, ObjectId)>,
-    /// Directories with the times they get once all below them is there.
-    times: Vec<(ObjectId, Change)>,
-    failures: u64,
-}
-
-fn time(seconds: i64, nanos: i64) -> Time {
-    Time { seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
-}
-
-fn change_of(meta: &Metadata) -> Change {
-    Change {
-        mode: Some(meta.mode() & 0o7777),
-        uid: Some(meta.uid()),
-        gid: Some(meta.gid()),
-        atime: Some(time(meta.atime(), meta.atime_nsec())),
-        mtime: Some(time(meta.mtime(), meta.mtime_nsec())),
-    }
-}
-
-/// A device number as Linux's kernel has it.
-fn device(rdev: u64) -> u64 {
-    u64::from(rustix::fs::major(rdev)) << 20 | u64::from(rustix::fs::minor(rdev))
-}
-
-impl<'a> Copy<'a> {
-    fn new(target: &'a mut Target) -> Self {
-        Self { target, linked: BTreeMap::new(), folders: Vec::new(), times: Vec::new(), failures: 0 }
-    }
-    fn failed(&mut self, path: &Path, why: &dyn std::fmt::Display) {
-        complain("cp", &path.display().to_string(), why);
-        self.failures += 1;
-    }
-
-    /// Everything in a folder.
-    fn folder(&mut self, folder: &Path, dir: ObjectId) -> Outcome {
-        let meta = std::fs::metadata(folder).map_err(|e| Fail::new(format!("{}: {e}", folder.display())))?;
-        if !meta.is_dir() {
-            return Err(Fail::new(format!("{}: not a directory", folder.display())));
-        }
-        self.times.push((dir, change_of(&meta)));
-        self.folders.push((folder.to_path_buf(), dir));
-        Ok(())
-    }
-
-    fn finish(mut self, command: &str) -> Outcome {
-        while let Some((folder, dir)) = self.folders.pop() {
-            let entries = match std::fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(e) => {
-                    self.failed(&folder, &e);
-                    continue;
-                }
-            };
-            for entry in entries {
-                let entry = entry?;
-                match entry.path().symlink_metadata() {
-                    Ok(meta) => self.entry(&entry.path(), &meta, dir, entry.file_name().as_bytes())?,
-                    Err(e) => self.failed(&entry.path(), &e),
-                }
-            }
-        }
-        for (dir, change) in std::mem::take(&mut self.times) {
-            self.target.change(|w, os, io| w.set_attributes(os, io, dir, &change, now()))?;
-            self.target.breathe()?;
-        }
-        self.target.commit()?;
-        if self.failures > 0 {
-            eprintln!("icecore {command}: {} could not be copied", self.failures);
-            return Err(Fail::said(1));
-        }
-        Ok(())
-    }
-
-    /// One file or folder. What is there already and has the same size and time is kept.
-    fn entry(&mut self, path: &Path, meta: &Metadata, dir: ObjectId, name: &[u8]) -> Outcome {
-        let Some(what) = what(path, meta)? else {
-            self.failed(path, &"neither file, folder, link, device, pipe nor socket");
-            return Ok(());
-        };
-        let key = (meta.dev(), meta.ino());
-        let several = meta.nlink() > 1 && !meta.is_dir();
-        let mut here = self.target.child(dir, name)?;
-        if let Some(id) = here {
-            let z = self.target.stat(id)?;
-            let both_dirs = z.kind == FileKind::Directory && meta.is_dir();
-            if both_dirs {
-                self.times.push((id, change_of(meta)));
-                self.folders.push((path.to_path_buf(), id));
-                return Ok(());
-            }
-            let same = z.kind == FileKind::Regular
-                && meta.is_file()
-                && z.size == meta.len()
-                && z.mtime == time(meta.mtime(), meta.mtime_nsec());
-            let known = self.linked.get(&key).copied();
-            if same && known.is_none_or(|k| k == id) {
-                if several {
-                    self.linked.insert(key, id);
-                }
-                return Ok(());
-            }
-            if z.kind == FileKind::Directory || meta.is_dir() {
-                self.failed(path, &"something of another kind has this name in the dataset");
-                return Ok(());
-            }
-            self.target.change(|w, os, io| w.unlink(os, io, dir, name, now()))?;
-            here = None;
-        }
-        debug_assert!(here.is_none());
-        if let Some(first) = self.linked.get(&key).copied().filter(|_| several) {
-            return self.target.change(|w, os, io| w.link(os, io, first, dir, name, now()));
-        }
-        let mut source = None;
-        if meta.is_file() {
-            // Only what can be read is begun.
-            match open(path) {
-                Ok(file) => source = Some(file),
-                Err(e) => {
-                    self.failed(path, &e);
-                    return Ok(());
-                }
-            }
-        }
-        let new = New { what, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), now: now() };
-        let id = self.target.change(|w, os, io| w.create(os, io, dir, name, &new))?;
-        if several {
-            self.linked.insert(key, id);
-        }
-        if meta.is_dir() {
-            self.times.push((id, change_of(meta)));
-            self.folders.push((path.to_path_buf(), id));
-            return Ok(());
-        }
-        if let Some(file) = source
-            && let Err(f) = self.contents(file, id)
-        {
-            // Without its time the next run takes it for another.
-            self.failed(path, &f.message);
-            return Ok(());
-        }
-        let change = Change { mode: None, ..change_of(meta) };
-        self.target.change(|w, os, io| w.set_attributes(os, io, id, &change, now()))?;
-        self.target.breathe()
-    }
-
-    fn contents(&mut self, mut file: File, id: ObjectId) -> Outcome {
-        let size = self.target.writer.record().max(CHUNK);
-        let mut buf = vec![0; usize::try_from(size).unwrap_or(1 << 20)];
-        let mut at = 0_u64;
-        loop {
-            let mut filled = 0;
-            while let Some(rest) = buf.get_mut(filled..).filter(|r| !r.is_empty()) {
-                match file.read(rest)? {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
-            let data = buf.get(..filled).unwrap_or(&[]);
-            if data.is_empty() {
-                return Ok(());
-            }
-            self.target.change(|w, os, io| w.write(os, io, id, at, data, now()))?;
-            at += filled as u64;
-            self.target.bytes += filled as u64;
-        }
-    }
-}
-
-fn what(path: &Path, meta: &Metadata) -> Outcome<Option<What>> {
-    let kind = meta.file_type();
-    Ok(Some(match () {
-        () if kind.is_file() => What::Regular,
-        () if kind.is_dir() => What::Directory,
-        () if kind.is_symlink() => What::Symlink(std::fs::read_link(path)?.as_os_str().as_bytes().to_vec()),
-        () if kind.is_fifo() => What::Fifo,
-        () if kind.is_socket() => What::Socket,
-        () if kind.is_char_device() => What::CharDevice(device(meta.rdev())),
-        () if kind.is_block_device() => What::BlockDevice(device(meta.rdev())),
-        () => return Ok(None),
-    }))
-}
-
-/// The file itself, not what a link that took its place leads to.
-fn open(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::other("it is no longer a file")),
-    }
 }

@@ -11,6 +11,7 @@ use crate::make::{
 };
 use crate::support::{SimPool, to};
 use crate::world::{KEY, LEC, PLAIN, RAW, RAW_FORM};
+use icecore_check::accounts;
 use icecore_dmu::store::Form;
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, ReadError, Want};
 use icecore_format::objset::{
@@ -389,7 +390,32 @@ fn b20_accounting_is_not_claimed_complete() {
         pool.try_read("main/encrypted/docs", 5000, 0, 64).unwrap(),
         far.read("b20far/docs", 5000, 0, 64)
     );
+    // And whoever counts begins from nothing, so that what the stream changed is counted right.
+    accounts::is_uncounted(pool.pool(), "main/encrypted/docs").unwrap();
+    accounts::check_dataset(pool.pool(), "main/encrypted/docs@newsnapshot").unwrap();
     pool.judge();
+}
+
+/// Where the owners are seen, an increment is accounted for as it comes: over a dataset that OpenZFS had counted.
+#[test]
+fn b20_accounts_follow_a_decrypted_increment() {
+    for (n, dataset) in ["main/plain", "main/encrypted/docs"].into_iter().enumerate() {
+        let image = icecore_sim::SimDisk::load(&icecore_check::fixture::fixture("cold/main.img")).unwrap();
+        let mut pool = SimPool::on("main", std::sync::Arc::new(image), 1);
+        pool.unlock("main/encrypted", b"correct horse battery staple").unwrap();
+        let mut far = SimPool::new(&format!("b20plain{n}"));
+        let copy = format!("b20plain{n}/copy");
+        let full = pool.send(None, &format!("{dataset}@newsnapshot"), PLAIN).unwrap();
+        far.receive(&full, &to(&copy)).unwrap();
+        accounts::work(far.pool(), &copy).unwrap();
+        far.snapshot(&format!("{copy}@more"));
+        let next = far.send(Some(&format!("{copy}@newsnapshot")), &format!("{copy}@more"), PLAIN).unwrap();
+        pool.receive(&next, &crate::support::force(dataset)).unwrap();
+        accounts::check_dataset(pool.pool(), dataset).unwrap();
+        accounts::check_dataset(pool.pool(), &format!("{dataset}@more")).unwrap();
+        assert_ne!(pool.objset_phys(dataset).flags() & FLAG_USERACCOUNTING_COMPLETE, 0);
+        pool.judge();
+    }
 }
 
 #[test]

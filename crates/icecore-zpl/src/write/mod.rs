@@ -22,7 +22,7 @@ mod xattr;
 
 use crate::error::{Result, ZplError};
 use crate::filesystem::read_master;
-use crate::sa::Registry;
+use crate::sa::{Attr, Registry};
 use icecore_dmu::{BlockStore, Objset};
 use icecore_format::ObjectId;
 use icecore_format::objset::ObjsetType;
@@ -77,8 +77,10 @@ impl Writer {
         if record == 0 || !record.is_power_of_two() || record > icecore_format::units::MAX_BLOCK {
             return Err(ZplError::Unsupported(format!("records of {record} bytes")));
         }
+        let registry = Registry::read(os, io, sa)?;
         Ok(Self {
-            registry: Registry::read(os, io, sa)?,
+            projects: registry.number(Attr::Projid).is_some() && !os.phys().projectused_dnode()?.is_free(),
+            registry,
             layouts: ObjectId(layouts),
             root: ObjectId(number("ROOT")),
             utf8_only: number("utf8only") != 0,
@@ -89,7 +91,6 @@ impl Writer {
                 .map(|kind| (kind, ObjectId(number(kind.name))))
                 .filter(|(_, zap)| zap.0 != 0)
                 .collect(),
-            projects: !os.phys().projectused_dnode()?.is_free(),
             queue: Some(ObjectId(number("DELETE_QUEUE"))).filter(|q| q.0 != 0),
             damaged: std::collections::BTreeSet::new(),
         })

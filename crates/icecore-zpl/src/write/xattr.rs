@@ -247,7 +247,9 @@ impl Writer {
         let before = list.encode_xdr().len();
         let packs = match value {
             Some(v) if self.options.xattrs == XattrForm::Sa => {
-                let fits = v.len() <= PACKED_VALUE_MAX && before <= PACKED_FULL;
+                let fits = self.registry.number(Attr::Dxattr).is_some()
+                    && v.len() <= PACKED_VALUE_MAX
+                    && before <= PACKED_FULL;
                 fits && {
                     list.set(text, NvValue::ByteArray(v.to_vec()));
                     list.encode_xdr().len() <= PACKED_MAX

@@ -2,8 +2,12 @@
 //! over all heads after each commit and with what zdb prints.
 
 use crate::write::{Bench, Dice, Model, step};
-use icecore_check::{accounts, zdb};
-use icecore_format::objset::FLAG_USERACCOUNTING_COMPLETE;
+use icecore_check::fixture::{fixture, tests_data};
+use icecore_check::{accounts, zdb, zoo};
+use icecore_format::objset::{
+    FLAG_PROJECTQUOTA_COMPLETE, FLAG_USERACCOUNTING_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE,
+};
+use icecore_zpl::Dataset;
 use icecore_zpl::write::{Change, What};
 use std::collections::BTreeMap;
 
@@ -88,4 +92,36 @@ fn nothing_is_begun() {
     assert_eq!(accounts::kept(b.pool.io(), fs.objset()).unwrap(), [const { BTreeMap::new() }; 3]);
     assert!(accounts::counted(b.pool.io(), &fs).unwrap_err().contains("not marked"));
     b.judge();
+}
+
+/// What OpenZFS itself counted, in every pool of the zoo that it accounted for: the sums are of what we take them for.
+#[test]
+fn sums_that_openzfs_made() {
+    let mut pools = vec![("main".to_string(), vec![fixture("cold/main.img")])];
+    let folder = zoo::folders().map_or_else(tests_data, |(images, expected)| {
+        for image in zoo::IMAGES {
+            let files: Option<Vec<_>> =
+                image.files.iter().map(|f| zoo::find(&images, &format!("{f}.img"))).collect();
+            pools.extend(files.map(|files| (image.pool.to_string(), files)));
+        }
+        expected
+    });
+    let mut seen = 0;
+    for (name, files) in pools {
+        let Ok(mut pool) = zoo::open(&files) else { continue };
+        zoo::load_keys(&mut pool, &folder);
+        for dataset in zoo::manifests_of(&folder, &name) {
+            let Ok(Dataset::Filesystem(fs)) = icecore_zpl::open(pool.io(), &pool.dsl, &dataset) else {
+                continue;
+            };
+            let all =
+                FLAG_USERACCOUNTING_COMPLETE | FLAG_USEROBJACCOUNTING_COMPLETE | FLAG_PROJECTQUOTA_COMPLETE;
+            if fs.objset().phys().flags() & all == all {
+                accounts::check(pool.io(), &fs).unwrap_or_else(|e| panic!("{dataset}: {e}"));
+                seen += 1;
+            }
+        }
+    }
+    eprintln!("{seen} file systems and snapshots are accounted for");
+    assert!(seen >= 10, "{seen}");
 }
