@@ -139,5 +139,5 @@ pub fn work(pool: &mut Pool, dataset: &str) -> Result<(), String> {
         }
     }
     w.truncate(os, io, made[10], 1000, now).map_err(|e| e.to_string())?;
-    pool.commit().map_err(|e| e.to_string())
+    pool.commit().map(drop).map_err(|e| e.to_string())
 }

@@ -412,6 +412,8 @@ fn b20_accounts_follow_a_decrypted_increment() {
         let next = far.send(Some(&format!("{copy}@newsnapshot")), &format!("{copy}@more"), PLAIN).unwrap();
         pool.receive(&next, &crate::support::force(dataset)).unwrap();
         accounts::check_dataset(pool.pool(), dataset).unwrap();
+        pool.reopen();
+        pool.unlock("main/encrypted", b"correct horse battery staple").unwrap();
         accounts::check_dataset(pool.pool(), &format!("{dataset}@more")).unwrap();
         assert_ne!(pool.objset_phys(dataset).flags() & FLAG_USERACCOUNTING_COMPLETE, 0);
         pool.judge();

@@ -10,9 +10,9 @@ use icecore_dsl::{DatasetRef, Dsl};
 pub enum XattrForm {
     /// Users' are refused (`off`); those of the system go into files.
     Off,
-    /// Into the files of a hidden directory (`dir`, `on`).
+    /// Into the files of a hidden directory (`dir`).
     Dir,
-    /// Into the file's own attributes, as far as there is room (`sa`).
+    /// Into the file's own attributes, as far as there is room (`sa`, `on`).
     Sa,
 }
 
