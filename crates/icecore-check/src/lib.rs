@@ -3,5 +3,6 @@
 pub mod files;
 pub mod fixture;
 pub mod manifest;
+pub mod walk;
 pub mod zdb;
 pub mod zoo;
