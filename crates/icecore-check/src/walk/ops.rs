@@ -70,7 +70,7 @@ pub(super) fn choose(walk: &mut Walk) -> (&'static str, Work) {
 
 /// Properties that walks set, and values as `zfs get -p` shows them.
 const PROPS: &[(&str, &[&str])] = &[
-    ("compression", &["off", "lz4", "zstd", "gzip-6", "zle", "lzjb"]),
+    ("compression", &["off", "lz4", "zstd", "gzip-9", "zle", "lzjb"]),
     ("checksum", &["fletcher2", "fletcher4", "sha256", "sha512", "blake3", "skein"]),
     ("copies", &["1", "2", "3"]),
     ("redundant_metadata", &["all", "most"]),
