@@ -8,6 +8,7 @@ mod interop;
 mod shell;
 mod streamgen;
 mod tidy;
+mod walk;
 mod zoo;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   interop [--short|--day]   prove both directions against real OpenZFS in a virtual machine; --day: files only
                        (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
+  walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["bench", "read"] => bench::read(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
+        ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {
             eprintln!("{USAGE}");

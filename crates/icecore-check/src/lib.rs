@@ -4,5 +4,6 @@ pub mod accounts;
 pub mod files;
 pub mod fixture;
 pub mod manifest;
+pub mod walk;
 pub mod zdb;
 pub mod zoo;
