@@ -125,7 +125,7 @@ impl<'a> Copy<'a> {
             }
         };
         let has = self.target.look(|w, os, io| w.list_xattrs(os, io, id))?;
-        let has: Vec<(Vec<u8>, Vec<u8>)> =
+        let has: Vec<xattrs::Named> =
             has.into_iter().filter_map(|x| x.linux_name().map(|n| (n, x.value))).collect();
         let gone = has.iter().map(|(n, _)| n).filter(|n| xattrs::is_ours(n, options));
         let gone = gone.filter(|n| !wanted.iter().any(|(w, _)| w == *n)).map(|n| (n.clone(), None));

@@ -8,6 +8,9 @@ use std::path::Path;
 /// Longest list of names and longest value that Linux has (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const MAX: usize = 65536;
 
+/// Name and value.
+pub type Named = (Vec<u8>, Vec<u8>);
+
 /// Whether an attribute is one that is copied: users' and, where the dataset takes them, access control lists.
 pub fn is_ours(name: &[u8], options: Options) -> bool {
     let acl = name == POSIX_ACL_ACCESS || name == POSIX_ACL_DEFAULT;
@@ -15,7 +18,7 @@ pub fn is_ours(name: &[u8], options: Options) -> bool {
 }
 
 /// Name and value of those of a file. A file system without extended attributes has none.
-pub fn of(path: &Path, options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub fn of(path: &Path, options: Options) -> Result<Vec<Named>, Errno> {
     let mut buffer = vec![0_u8; MAX];
     let len = match llistxattr(path, &mut buffer[..]) {
         Ok(len) => len,

@@ -41,6 +41,9 @@ struct Entry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PosixAcl(Vec<Entry>);
 
+/// Lists by their names.
+pub(super) type Lists = Vec<(&'static [u8], Vec<u8>)>;
+
 pub(super) fn is_name(name: &[u8]) -> bool {
     name == ACCESS || name == DEFAULT
 }
@@ -215,7 +218,7 @@ impl Writer {
         dir: ObjectId,
         directory: bool,
         mode: u32,
-    ) -> Result<(u32, Vec<(&'static [u8], Vec<u8>)>)> {
+    ) -> Result<(u32, Lists)> {
         if !self.options.posix_acls {
             return Ok((mode, Vec::new()));
         }
