@@ -18,6 +18,7 @@ mod inspect;
 mod keys;
 mod pipe;
 mod pools;
+mod replay;
 mod service;
 mod session;
 mod state;

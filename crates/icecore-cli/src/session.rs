@@ -187,7 +187,13 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     }
     let spec = open_spec(record, devices, what_for);
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
-    Pool::open(Env::os(), spec).map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
+    let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
+        if what_for == For::Write {
+            crate::replay::now(&mut pool)?;
+        }
+        Ok(pool)
+    });
+    opened.map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
 }
 
 /// How an imported pool is opened on these devices.

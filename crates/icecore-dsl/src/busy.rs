@@ -61,9 +61,22 @@ impl Dsl {
     pub fn busy(&self) -> &Busy {
         &self.busy
     }
-    /// Refuses if something uses the dataset object `obj`.
+    /// The head `obj` has an intent log to be replayed, or has it no more: until then it stays as it is.
+    pub fn set_unreplayed(&mut self, obj: u64, unreplayed: bool) {
+        if unreplayed {
+            self.unreplayed.insert(obj);
+        } else {
+            self.unreplayed.remove(&obj);
+        }
+    }
+    /// Whether the head `obj` has an intent log to be replayed first.
+    #[must_use]
+    pub fn is_unreplayed(&self, obj: u64) -> bool {
+        self.unreplayed.contains(&obj)
+    }
+    /// Refuses if something uses the dataset object `obj`, or its log is to be replayed.
     pub fn check_idle(&self, obj: u64) -> Result<()> {
-        if self.busy.is(obj) { Err(DslError::Busy(String::new())) } else { Ok(()) }
+        if self.busy.is(obj) || self.is_unreplayed(obj) { Err(DslError::Busy(String::new())) } else { Ok(()) }
     }
     /// Refuses if something uses `path`, a dataset below it, or a snapshot of those.
     pub fn check_idle_below(&self, io: &dyn BlockStore, path: &str) -> Result<()> {

@@ -295,7 +295,7 @@ impl Dsl {
         }
         // Blocks of a log are written after they are linked: the first that does not verify is its end.
         if io.read(&log, &at, Want::Stored).is_ok() {
-            let why = "the dataset has an intent log to be replayed: mount it with OpenZFS once";
+            let why = "the dataset has an intent log to be replayed first";
             return Err(DslError::Unsupported(why.into()));
         }
         Ok(Some(log))

@@ -121,6 +121,8 @@ pub struct Dsl {
     wrapping: BTreeMap<u64, WrappingKey>,
     /// Datasets that something uses beyond one transaction.
     busy: busy::Busy,
+    /// Heads whose intent logs wait to be replayed.
+    unreplayed: std::collections::BTreeSet<u64>,
     /// Features blocks of a dataset made active since the last sync.
     activate: BTreeMap<u64, Vec<Feature>>,
     /// Feature changes since open that the pool must copy into its labels.
@@ -170,6 +172,7 @@ impl Dsl {
             resume: BTreeMap::new(),
             wrapping: BTreeMap::new(),
             busy: busy::Busy::default(),
+            unreplayed: std::collections::BTreeSet::new(),
             activate: BTreeMap::new(),
             mos_features_changed: false,
         }

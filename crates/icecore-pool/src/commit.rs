@@ -67,6 +67,7 @@ impl Pool {
         self.io.mos_root = root;
         self.io.alloc.synced(txg.0).map_err(crate::metaslab::alloc::conflict)?;
         self.io.txg = Txg(txg.0 + 1);
+        self.logs_committed();
         let space = self.io.space();
         self.dsl.info.usable = space.usable();
         Ok(txg)

@@ -92,6 +92,7 @@ impl Pool {
             missing: BTreeSet::new(),
             devices,
             passes: 0,
+            logs: Default::default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. Both sides are built independently: the one from space maps and their logs, the other from the walk of all
-//!    pointers, the deferred frees and the intent logs' first blocks.
+//!    pointers, the deferred frees and the intent logs.
 //! 2. Memory is two range sets: neighbours are merged, so it follows fragmentation, not size.
 
 use crate::metaslab::load::free_space;
@@ -10,10 +10,9 @@ use crate::metaslab::{self, Metaslab};
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
 use crate::walk::{Unseen, datasets, every_block};
+use crate::zil;
 use icecore_dmu::{BlockStore, ReadError, Want, bpobj};
-use icecore_format::objset::ObjsetPhys;
-use icecore_format::zil::ZilHeaderPhys;
-use icecore_format::{Blkptr, Bookmark, Dva, ObjectId, ObjectType};
+use icecore_format::{Blkptr, Dva, ObjectId, ObjectType};
 use icecore_vdev::Top;
 use std::collections::BTreeMap;
 
@@ -138,9 +137,16 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
         true
     });
     // What a snapshot has in the place of the log is left from the time it was taken and means nothing.
-    for (object, ds) in datasets(&pool.dsl, &pool.io).into_iter().filter(|(_, ds)| !ds.is_snapshot()) {
-        if let Some(log) = log_block(pool, &ds.bp, &Bookmark::root(object)) {
-            take(&log, &mut kinds);
+    let next = pool.synced().0.saturating_add(1);
+    for (object, _) in datasets(&pool.dsl, &pool.io).into_iter().filter(|(_, ds)| !ds.is_snapshot()) {
+        if let Ok(Some(log)) = zil::header(pool, object) {
+            zil::blocks(&pool.io, object, &log, next, &mut |bp| {
+                // What can be read of a claimed one was among the blocks.
+                let at = zil::place(object, bp);
+                if log.claim_txg.get() == 0 || pool.io.read(bp, &at, Want::Stored).is_err() {
+                    take(bp, &mut kinds);
+                }
+            });
         }
     }
     if let Ok(Some(deferred)) = pool.dsl.directory_entry(&pool.io, "sync_bplist") {
@@ -182,15 +188,4 @@ fn now_at(pool: &Pool, dva: &Dva) -> Vec<(u32, u64, u64)> {
     }
     let places = vdevs.places(dva, dva.asize());
     places.map_or(vec![itself], |p| p.into_iter().map(|(v, start, len)| (v as u32, start, len)).collect())
-}
-
-/// The first block of a head's intent log. A log that is in use has more: such a pool is not at rest.
-fn log_block(pool: &Pool, root: &Blkptr, at: &Bookmark) -> Option<Blkptr> {
-    if root.is_hole() {
-        return None;
-    }
-    let bytes = pool.io.read(root, at, Want::NoKey).ok()?;
-    let phys = ObjsetPhys::parse(&bytes).ok()?;
-    let header = ZilHeaderPhys::parse(phys.zil_header()).ok()?;
-    (!header.is_empty()).then_some(header.log)
 }

@@ -1,6 +1,7 @@
 //! The storage pool: block I/O, allocation, transaction groups, commit, import.
 #![forbid(unsafe_code)]
 
+pub mod claim;
 mod commit;
 mod create;
 mod dtl;

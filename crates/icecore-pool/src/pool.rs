@@ -57,6 +57,8 @@ pub struct Pool {
     pub(crate) devices: BTreeMap<Guid, Arc<dyn Device>>,
     /// Passes the last commit took.
     pub(crate) passes: u32,
+    /// Intent logs that wait to be replayed, by head.
+    pub(crate) logs: BTreeMap<u64, crate::claim::Log>,
 }
 
 impl Pool {

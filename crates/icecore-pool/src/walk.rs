@@ -7,10 +7,11 @@
 //! 2. What cannot be read of the metadata is told, with what lies below it unseen; the walk goes on beside it.
 //! 3. The walk's depth is bound by the levels of a dnode, and no dataset is visited twice.
 //!
-//! The intent log is not visited: it is replayed or dropped with the next writable import.
+//! Intent logs are visited where they are claimed, as far as they can be read: what cannot is their end.
 
 use crate::io::Io;
 use crate::pool::Pool;
+use crate::zil;
 use icecore_dmu::{BlockStore, ReadError, Want};
 use icecore_dsl::{Dataset, Dsl};
 use icecore_format::dnode::{DNODE_BLOCK, SLOT};
@@ -111,8 +112,26 @@ impl Walk<'_> {
         for (object, ds) in datasets(dsl, self.io) {
             if !self.stopped {
                 self.objset(Scope { objset: object, since: self.since.max(Txg(ds.prev_snap_txg)) }, &ds.bp);
+                if !ds.is_snapshot() {
+                    self.log(dsl, object);
+                }
             }
         }
+    }
+
+    /// The intent log of a head, if it is claimed (`dsl_scan_zil`).
+    fn log(&mut self, dsl: &Dsl, objset: u64) {
+        let Ok(Some(header)) = zil::header_of(dsl, self.io, objset) else { return };
+        if header.claim_txg.get() == 0 {
+            return;
+        }
+        zil::blocks(self.io, objset, &header, 0, &mut |bp| {
+            // The last was allocated ahead and never written.
+            let at = zil::place(objset, bp);
+            if bp.birth() > self.since && self.io.read(bp, &at, Want::Stored).is_ok() {
+                self.tell(bp, at);
+            }
+        });
     }
 
     fn objset(&mut self, scope: Scope, root: &Blkptr) {

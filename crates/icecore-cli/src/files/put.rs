@@ -66,6 +66,7 @@ impl Target {
         }
         unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
             .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
+        crate::replay::now(&mut pool).map_err(|e| cannot(&e))?;
         let mut record = pool.dsl.prop_number(pool.io(), head, "recordsize")?;
         let (io, dsl) = pool.parts();
         if let Some(f) = icecore_dsl::block_size_feature(record) {

@@ -36,6 +36,10 @@ pub fn load(args: &[String]) -> Outcome {
             }
             count.add(load_one(&mut pool, &root, how, typed.has('n')), "Key load error");
         }
+        drop(pool);
+        if !typed.has('n') {
+            crate::replay::with_new_key(name)?;
+        }
     }
     let verb = if typed.has('n') { "verified" } else { "loaded" };
     let tell = typed.has('n') || recursive && count.tried > 0;

@@ -149,7 +149,8 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
     if !readonly {
         // Others must see it in use, before anything is written to it.
         pool.claim();
-        pool.commit().map_err(|e| fail(e.to_string()))?;
+        let replayed = crate::replay::all(&mut pool);
+        replayed.and_then(|_| pool.commit()).map_err(|e| fail(e.to_string()))?;
     }
     state::remember(&Imported {
         name: name.clone(),

@@ -9,6 +9,7 @@ mod keys;
 mod mirrors;
 mod props;
 mod receive;
+mod replay;
 mod scrub;
 mod send;
 mod service;

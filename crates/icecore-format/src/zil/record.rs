@@ -25,6 +25,14 @@ const ATTR_END: usize = 56;
 /// Bits of an object number that also carries the slots of its dnode (`DN_MAX_OBJECT_SHIFT`, `LR_FOID_GET_SLOTS`).
 const OBJECT_BITS: u32 = 48;
 
+/// In the mask of a `TX_SETATTR`: optional attributes follow. The mask is the system's own; this is Linux's (`ATTR_XVATTR`,
+/// vnode.h).
+pub const ATTR_XVATTR: u64 = 1 << 31;
+/// Types of the records with pointers, and where those are in them (`lr_write_t`; zio_crypt.c keeps them readable).
+const WRITE: u64 = 9;
+const CLONE_RANGE: u64 = 24;
+const WRITE_POINTER: std::ops::Range<usize> = 64..192;
+
 const WHAT: &str = "intent log record";
 
 /// One block of a log, its checksum verified: where its records are, and which block comes next.
@@ -137,6 +145,19 @@ pub enum Make {
     Link,
 }
 
+/// The device that a rename leaves where the name was (`lr_rename_whiteout_t`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the fields are named as those of zil.h
+pub struct Whiteout {
+    pub new: NewObject,
+    pub mode: u64,
+    pub uid: u64,
+    pub gid: u64,
+    pub generation: u64,
+    pub crtime: [u64; 2],
+    pub rdev: u64,
+}
+
 /// Optional attributes (`lr_attr_t`).
 #[derive(Clone, Copy, Debug)]
 pub struct Attrs<'a> {
@@ -187,7 +208,7 @@ pub enum Body<'a> {
     /// `TX_LINK`.
     Link { dir: u64, object: u64, name: &'a [u8] },
     /// `TX_RENAME`, and the two of renameat2: `exchange`, `whiteout`.
-    Rename { from: u64, to: u64, exchange: bool, whiteout: bool, old: &'a [u8], new: &'a [u8] },
+    Rename { from: u64, to: u64, exchange: bool, whiteout: Option<Whiteout>, old: &'a [u8], new: &'a [u8] },
     /// `TX_WRITE`: the data follows, or lies where `pointer` leads.
     Write { object: u64, offset: u64, length: u64, pointer: Box<Blkptr>, data: &'a [u8] },
     /// `TX_WRITE2`: the data is in the objset; the size may not be.
@@ -214,6 +235,56 @@ pub enum Body<'a> {
     Clone { object: u64, offset: u64, length: u64, block: u64, pointers: Vec<Blkptr> },
     /// Of a type, or with owners of foreign domains, that is not understood here.
     Other,
+}
+
+/// What is readable of a record also where its log is encrypted and the key is not there: all that a claim needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The type, without the case flag.
+    pub kind: u64,
+    /// Its txg.
+    pub txg: u64,
+    /// Its sequence number.
+    pub seq: u64,
+    /// The block that a `TX_WRITE` leads to; none where its data is in the log.
+    pub pointer: Option<Blkptr>,
+}
+
+impl Head {
+    /// Whether it makes blocks of other files this file's too.
+    #[must_use]
+    pub fn clones(&self) -> bool {
+        self.kind == CLONE_RANGE
+    }
+}
+
+/// The heads of the records in a block's `records`; ends after the first that is refused.
+pub fn heads(bytes: &[u8]) -> impl Iterator<Item = Result<Head, Corrupt>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (head, after) = match split(rest) {
+            Ok((bytes, after)) => (head(bytes), after),
+            Err(e) => (Err(e), &[][..]),
+        };
+        rest = if head.is_ok() { after } else { &[] };
+        Some(head)
+    })
+}
+
+fn head(bytes: &[u8]) -> Result<Head, Corrupt> {
+    let mut r = Reader::new(WHAT, bytes);
+    let (word, _, txg, seq) = (r.u64_le()?, r.u64_le()?, r.u64_le()?, r.u64_le()?);
+    let kind = word & !CASE_FOLDED;
+    let pointer = if kind == WRITE {
+        let bp = bytes.get(WRITE_POINTER).and_then(|b| Blkptr::read_from_bytes(b).ok());
+        Some(bp.ok_or_else(|| Corrupt::new(WHAT, "a write without its pointer"))?).filter(|bp| !bp.is_hole())
+    } else {
+        None
+    };
+    Ok(Head { kind, txg, seq, pointer })
 }
 
 /// The records in a block's `records`; ends after the first that is refused.
@@ -263,10 +334,11 @@ fn body<'a>(kind: u64, r: &mut Reader<'a>) -> Result<Body<'a>, Corrupt> {
         7 => Body::Link { dir: r.u64_le()?, object: r.u64_le()?, name: text(r)? },
         8 | 22 | 23 => {
             let (from, to) = (r.u64_le()?, r.u64_le()?);
-            if kind == 23 {
-                r.take(64)?; // the whiteout's attributes: always a device of number 0
+            let whiteout = if kind == 23 { Some(whiteout(r)?) } else { None };
+            if whiteout.is_some_and(|w| w.uid >> 32 != 0 || w.gid >> 32 != 0) {
+                return Ok(Body::Other);
             }
-            let (exchange, whiteout) = (kind == 22, kind == 23);
+            let exchange = kind == 22;
             Body::Rename { from, to, exchange, whiteout, old: text(r)?, new: text(r)? }
         }
         9 => {
@@ -322,6 +394,13 @@ fn create<'a>(r: &mut Reader<'a>, make: Make, with_acl: bool, with_attrs: bool) 
     Ok(Body::Create { make, dir, new, mode, uid, gid, generation, crtime, rdev, attrs, acl, name, link })
 }
 
+fn whiteout(r: &mut Reader<'_>) -> Result<Whiteout, Corrupt> {
+    let new = NewObject::from_word(r.u64_le()?);
+    let (mode, uid, gid, generation) = (r.u64_le()?, r.u64_le()?, r.u64_le()?, r.u64_le()?);
+    let (crtime, rdev) = ([r.u64_le()?, r.u64_le()?], r.u64_le()?);
+    Ok(Whiteout { new, mode, uid, gid, generation, crtime, rdev })
+}
+
 fn set_attr<'a>(r: &mut Reader<'a>) -> Result<Body<'a>, Corrupt> {
     let (object, mask, mode, uid) = (r.u64_le()?, r.u64_le()?, r.u64_le()?, r.u64_le()?);
     let (gid, size) = (r.u64_le()?, r.u64_le()?);
@@ -331,8 +410,7 @@ fn set_attr<'a>(r: &mut Reader<'a>) -> Result<Body<'a>, Corrupt> {
     {
         return Ok(Body::Other);
     }
-    // `AT_XVATTR` of the system's `vattr`.
-    let attrs = if mask & 0x1_0000 != 0 { Some(attributes(r)?) } else { None };
+    let attrs = if mask & ATTR_XVATTR != 0 { Some(attributes(r)?) } else { None };
     Ok(Body::SetAttr { object, mask, mode, uid, gid, size, atime, mtime, attrs })
 }
 

@@ -10,7 +10,8 @@ use super::behind::Pieces;
 use super::codec::{self, Closed, Context};
 use super::gang::DEPTH_NEW;
 use super::{Io, SALT_USES};
-use crate::metaslab::load;
+use crate::metaslab::alloc::Load;
+use crate::metaslab::{Allocator, load};
 use icecore_dmu::{BlockStore, BlockWriter, Form, NewBlock, Objset, ReadError, Want, WriteError};
 use icecore_env::map;
 use icecore_format::{Blkptr, Corrupt, Dva};
@@ -157,9 +158,19 @@ impl Io {
     }
 
     pub(super) fn allocate(&mut self, psize: u64, copies: usize) -> Result<Vec<Dva>, WriteError> {
+        self.with_alloc(|alloc, load| alloc.allocate(psize, copies, load))
+    }
+
+    /// Takes a place that the last commit calls free: of a block that an intent log leads to.
+    pub(crate) fn claim(&mut self, dva: &Dva) -> Result<(), WriteError> {
+        self.with_alloc(|alloc, load| alloc.claim(dva, load))
+    }
+
+    /// The trees step aside while space maps are read through `self`.
+    fn with_alloc<T>(&mut self, f: impl FnOnce(&mut Allocator, &mut Load<'_>) -> T) -> T {
         let mut alloc = std::mem::take(&mut self.alloc);
         let mut mos: Option<Objset> = None;
-        let placed = alloc.allocate(psize, copies, &mut |slab, top| {
+        let done = f(&mut alloc, &mut |slab, top| {
             if mos.is_none() {
                 mos = Some(Objset::open(self, 0, &self.mos_root, Want::Logical)?);
             }
@@ -169,7 +180,7 @@ impl Io {
             }
         });
         self.alloc = alloc;
-        placed
+        done
     }
 
     /// Sends everything to the devices, once the batch before has arrived.

@@ -91,6 +91,35 @@ impl Allocator {
         }
     }
 
+    /// Takes a place that somebody was given after the last commit: a block of an intent log (`metaslab_claim_impl`).
+    /// Refused if any of it is not free.
+    pub(crate) fn claim(&mut self, dva: &Dva, load: &mut Load<'_>) -> Result<(), WriteError> {
+        let bad =
+            || WriteError::Read(ReadError::Corrupt(Corrupt::new("intent log", format!("no place: {dva:?}"))));
+        let top = self.tops.get_mut(dva.vdev() as usize).and_then(Option::as_mut).ok_or_else(bad)?;
+        top.slab_of(dva.offset(), dva.asize()).filter(|_| dva.asize() > 0).ok_or_else(bad)?;
+        let at = usize::try_from(dva.offset() >> top.ms_shift).map_err(|_| bad())?;
+        top.ensure_loaded(at, load)?;
+        let slab = top.slabs.get_mut(at).filter(|s| s.allocatable.is_some()).ok_or_else(bad)?;
+        slab.take(dva.offset(), dva.asize()).map_err(conflict)?;
+        self.space.allocated += dva.asize();
+        Ok(())
+    }
+
+    /// Gives back a place claimed in this txg. The last commit still leads to what is there, so it is not used again
+    /// before the commits after this one, as if it had been allocated and freed.
+    pub(crate) fn unclaim(&mut self, dva: &Dva) -> Result<(), WriteError> {
+        let bad = || WriteError::Invalid(format!("{dva:?} was not claimed"));
+        let top = self.tops.get_mut(dva.vdev() as usize).and_then(Option::as_mut).ok_or_else(bad)?;
+        let slab = top.slab_of(dva.offset(), dva.asize()).ok_or_else(bad)?;
+        slab.allocating.remove(dva.offset(), dva.asize()).map_err(conflict)?;
+        slab.freed.add(dva.offset(), dva.asize()).map_err(conflict)?;
+        slab.alloc = slab.alloc.saturating_sub_unsigned(dva.asize());
+        self.space.allocated = self.space.allocated.saturating_sub(dva.asize());
+        self.space.deferred += dva.asize();
+        Ok(())
+    }
+
     /// Gives back the place of one copy.
     pub(crate) fn free(&mut self, dva: &Dva) -> Result<(), WriteError> {
         let bad = |why: &str| {

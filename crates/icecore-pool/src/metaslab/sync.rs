@@ -135,7 +135,8 @@ impl Metaslab {
     /// Rewrites the map as: all allocated, then what was free before this txg.
     fn condense(&mut self, writer: &mut Appender<'_>) -> Result<(), WriteError> {
         let mut free = self.allocatable.clone().unwrap_or_default();
-        for tree in self.defer.iter().chain([&self.allocating]) {
+        // In pass 1 `freed` has only what was claimed and given back: free in the map all along.
+        for tree in self.defer.iter().chain([&self.allocating, &self.freed]) {
             free.add_all(tree).map_err(conflict)?;
         }
         self.flushed = true; // the allocatable space knows them

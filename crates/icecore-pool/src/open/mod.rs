@@ -3,7 +3,8 @@
 //! `Candidates` (what the labels say) → `Opened` (its MOS is readable) → [`Pool`].
 //!
 //! Invariants:
-//! 1. Opening writes nothing, in either mode: the first commit does.
+//! 1. Opening writes nothing, in either mode: the first commit does. It may have to (see [`crate::claim`]): the open txg
+//!    begins with the intent logs that power left.
 //! 2. The newest uberblock is taken, or with `max_txg` the newest up to it; if its MOS cannot be read, that
 //!    is an error and not a reason to fall back by itself.
 //! 3. A pool is opened for writing only if every rule in `writable` is met; the reasons against are all
@@ -115,7 +116,7 @@ impl Pool {
             config.hostid = Some(spec.host.id).filter(|id| *id != 0);
             config.hostname = Some(spec.host.name.clone());
         }
-        Ok(Self {
+        let mut pool = Self {
             io: opened.io,
             dsl,
             config,
@@ -128,7 +129,15 @@ impl Pool {
             missing,
             devices: opened.devices,
             passes: 0,
-        })
+            logs: BTreeMap::new(),
+        };
+        if spec.mode == Mode::Write {
+            let reasons = pool.claim_logs()?;
+            if !reasons.is_empty() {
+                return Err(PoolError::ReadOnlyOnly(reasons));
+            }
+        }
+        Ok(pool)
     }
 }
 

@@ -5,19 +5,9 @@
 use super::{DIRECTORY, Opened};
 use crate::error::Result;
 use crate::features::{self, Support};
-use icecore_dmu::{BlockStore, ReadError, Want, zap};
-use icecore_format::objset::ObjsetPhys;
-use icecore_format::reader::u64_at;
-use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
-use icecore_vdev::{Leaf, PoolState, VdevConfig, VdevKind};
-use zerocopy::FromBytes;
-
-/// Offset of the root pointer in a dataset's bonus, of the count that only snapshots have, and their ends.
-const DS_BP: std::ops::Range<usize> = 128..256;
-const DS_NUM_CHILDREN: usize = 40;
-/// In the intent log header: the txg in which the log was claimed, and the pointer to its first block.
-const ZH_CLAIM_TXG: usize = 0;
-const ZH_LOG: std::ops::Range<usize> = 16..144;
+use icecore_dmu::{ReadError, zap};
+use icecore_format::ObjectId;
+use icecore_vdev::{Leaf, VdevConfig, VdevKind};
 
 /// Why the pool cannot be written to; empty if it can.
 pub(super) fn reasons_against(pool: &Opened) -> Result<Vec<String>> {
@@ -53,7 +43,6 @@ pub(super) fn reasons_against(pool: &Opened) -> Result<Vec<String>> {
     {
         why.push("a scrub or resilver is under way".into());
     }
-    logs_against(pool, &mut why)?;
     Ok(why)
 }
 
@@ -111,42 +100,4 @@ pub(super) fn bias(pool: &Opened, top: &VdevConfig) -> Result<Option<String>, Re
         Some(_) => Some("unknown".into()),
         None => None,
     })
-}
-
-/// Intent logs with records that no import claimed: their blocks are not in the space maps, so we could
-/// overwrite them. After an export there are none: every block of a log belongs to a synced txg.
-fn logs_against(pool: &Opened, why: &mut Vec<String>) -> Result<()> {
-    if pool.config.pool_state() == PoolState::EXPORTED {
-        return Ok(());
-    }
-    let mut at = ObjectId(0);
-    while let Some(object) = pool.mos.next_object(&pool.io, at)? {
-        at = object;
-        let dn = pool.mos.dnode(&pool.io, object)?;
-        if dn.bonus_type() == ObjectType::DSL_DATASET
-            && u64_at(dn.bonus(), DS_NUM_CHILDREN) == 0
-            && let Some(bp) = dn.bonus().get(DS_BP).and_then(|b| Blkptr::read_from_bytes(b).ok())
-            && !bp.is_hole()
-            && unclaimed_log(pool, object, &bp)?
-        {
-            why.push(format!(
-                "dataset object {object} has an intent log to be replayed: import the pool with OpenZFS once"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the log has a first block that was written (its checksum holds), or that lies in a txg that was
-/// never synced.
-fn unclaimed_log(pool: &Opened, object: ObjectId, bp: &Blkptr) -> Result<bool> {
-    let block = pool.io.read(bp, &Bookmark::root(object.0), Want::NoKey)?;
-    let phys = ObjsetPhys::parse(&block)?;
-    let header = phys.zil_header();
-    let log = header.get(ZH_LOG).and_then(|b| Blkptr::read_from_bytes(b).ok()).unwrap_or_default();
-    if log.is_hole() || u64_at(header, ZH_CLAIM_TXG) != 0 {
-        return Ok(false);
-    }
-    let lost = log.birth() > pool.uberblock.txg();
-    Ok(lost || pool.io.read(&log, &Bookmark::root(object.0), Want::Stored).is_ok())
 }

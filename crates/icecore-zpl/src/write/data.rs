@@ -77,13 +77,29 @@ impl Writer {
         &mut self,
         os: &mut Objset,
         io: &mut dyn BlockWriter,
-        mut node: Node,
+        node: Node,
         offset: u64,
         data: &[u8],
         now: Time,
     ) -> Result<()> {
+        let eof = offset.saturating_add(data.len() as u64);
+        self.write_sized(os, io, node, offset, data, eof, now)
+    }
+
+    /// The same, but the file comes to end no later than `eof` by it: what is written beyond is kept for a size to come.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn write_sized(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        mut node: Node,
+        offset: u64,
+        data: &[u8],
+        eof: u64,
+        now: Time,
+    ) -> Result<()> {
         let id = node.id;
-        let end = offset.checked_add(data.len() as u64).filter(|e| *e <= SIZE_MAX);
+        let end = offset.checked_add(data.len() as u64).filter(|e| *e <= SIZE_MAX && eof <= SIZE_MAX);
         let end = end.ok_or_else(|| ZplError::TooLarge(format!("a file of {offset} bytes and more")))?;
         if data.is_empty() {
             return Ok(());
@@ -98,7 +114,7 @@ impl Writer {
             }
             return Err(e);
         }
-        node.set_word(self, Attr::Size, size)?;
+        node.set_word(self, Attr::Size, old.max(eof))?;
         node.changed(self, now)?;
         node.store(self, os, io)
     }

@@ -18,6 +18,7 @@ mod orphans;
 mod posix_acl;
 mod quota;
 mod remove;
+mod replay;
 mod xattr;
 
 use crate::error::{Result, ZplError};
@@ -31,6 +32,7 @@ pub use names::{Attributes, Stat};
 pub use node::{Change, New, What};
 pub use options::{Options, XattrForm};
 pub use posix_acl::{ACCESS as POSIX_ACL_ACCESS, DEFAULT as POSIX_ACL_DEFAULT};
+pub use replay::Replay;
 pub use xattr::XattrFlags;
 
 /// Longest name (`ZAP_MAXNAMELEN` and the systems' own limit).

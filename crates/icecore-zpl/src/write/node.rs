@@ -75,14 +75,15 @@ pub struct Change {
     pub mtime: Option<Time>,
 }
 
-const FLAG_XATTR: u64 = 0x1;
+/// The file is an extended attribute, or their directory (`ZFS_XATTR`).
+pub(super) const FLAG_XATTR: u64 = 0x1;
 const FLAG_TRIVIAL: u64 = 0x4;
 const FLAG_AUTO_INHERIT: u64 = 0x40;
 const FLAG_NO_EXECS_DENIED: u64 = 0x100;
 const FLAG_ARCHIVE: u64 = 0x8_0000_0000;
 const FLAG_AV_MODIFIED: u64 = 0x400_0000_0000;
 const FLAG_PROJECT_INHERIT: u64 = 0x4000_0000_0000;
-const FLAG_PROJECT: u64 = 0x8000_0000_0000;
+pub(super) const FLAG_PROJECT: u64 = 0x8000_0000_0000;
 /// Bytes of the spill pointer at the end of a bonus area.
 const SPILL_POINTER: usize = 128;
 
