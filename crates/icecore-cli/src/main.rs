@@ -52,6 +52,9 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
 Called through a link named zfs or zpool it behaves as that command.
 ";
 
+/// Characters of a command line that go into a pool's history (`HIS_MAX_RECORD_LEN` leaves room for more).
+const HISTORY_LINE: usize = 1024;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let name = args.next().unwrap_or_default();
@@ -80,11 +83,14 @@ fn main() -> ExitCode {
 
 /// Carries a command line out, in this process.
 fn dispatch(tool: Tool, args: &[String]) -> Outcome {
-    match tool {
-        Tool::Zfs => zfs::run(args),
-        Tool::Zpool => zpool::run(args),
-        Tool::Icecore => icecore(args),
-    }
+    let (name, run): (_, fn(&[String]) -> Outcome) = match tool {
+        Tool::Zfs => ("zfs", zfs::run),
+        Tool::Zpool => ("zpool", zpool::run),
+        Tool::Icecore => ("icecore", icecore),
+    };
+    // As `zfs_save_arguments` puts it together for the history (libzfs_util.c), and no longer than that.
+    let line = std::iter::once(name).chain(args.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    caller::as_command(line.chars().take(HISTORY_LINE).collect(), || run(args))
 }
 
 fn icecore(args: &[String]) -> Outcome {

@@ -77,6 +77,13 @@ pub fn not_a_dataset(name: &str) -> Fail {
     Fail::new(format!("cannot open '{name}': {what} delimiter '{mark}' is not expected here"))
 }
 
+/// Why a user may not give something this name, though OpenZFS itself may (`zfs_validate_name` when modifying,
+/// libzfs_dataset.c): names with `%` are its own.
+pub fn may_name(name: &str) -> Result<(), String> {
+    icecore_dsl::name::check(name).map_err(|e| e.to_string())?;
+    if name.contains('%') { Err("invalid character % in name".into()) } else { Ok(()) }
+}
+
 /// `cannot VERB 'NAME': REASON`.
 pub fn cannot(verb: &str, name: &str, e: &DslError) -> Fail {
     Fail::new(format!("cannot {verb} '{name}': {}", reason(e)))

@@ -5,13 +5,16 @@ mod create;
 mod errors;
 mod export;
 mod get;
+mod history;
 mod import;
 mod import_list;
 mod labelclear;
 mod list;
 mod mirror;
 mod scrub;
+mod set;
 mod status;
+mod sync;
 
 use crate::commands::Command;
 use crate::fail::Outcome;
@@ -26,7 +29,11 @@ const COMMANDS: &[Command] = &[
     (&["status"], status::run, status::USAGE),
     (&["import"], import::run, import::USAGE),
     (&["export"], export::run, export::USAGE),
+    (&["destroy"], export::destroy, export::DESTROY_USAGE),
     (&["get"], get::run, get::USAGE),
+    (&["set"], set::run, set::USAGE),
+    (&["history"], history::run, history::USAGE),
+    (&["sync"], sync::run, sync::USAGE),
     (&["attach"], mirror::attach, mirror::ATTACH_USAGE),
     (&["detach"], mirror::detach, mirror::DETACH_USAGE),
     (&["replace"], mirror::replace, mirror::REPLACE_USAGE),

@@ -30,6 +30,7 @@ pub fn run(args: &[String]) -> Outcome {
     if session::pool_of(snapshot) != session::pool_of(name) {
         return Err(fail("source and target pools differ"));
     }
+    super::may_name(name).map_err(|why| fail(&why))?;
     let mut pool = session::open(snapshot, For::Write)?;
     let origin = pool.dsl.lookup_snapshot(pool.io(), snapshot).map_err(|e| cannot("open", snapshot, &e))?;
     if typed.has('p') {
