@@ -130,7 +130,18 @@ fn usage(text: &str) -> Outcome {
 }
 
 /// `version`: the first line begins as OpenZFS's does, since tools read a version of ZFS from it.
-fn version(_: &[String]) -> Outcome {
+fn version(args: &[String]) -> Outcome {
+    let known = [args::flag('j', "json"), args::flag('h', "help")];
+    let typed = args::Typed::parse(args, &known, "version [-j]")?;
+    if typed.has('j') {
+        let command = caller::command_line().map_or("zfs", |(l, _)| if l.starts_with("zpool") { "zpool" } else { "zfs" });
+        let version = serde_json::json!({"command": format!("{command} version"), "vers_major": 0, "vers_minor": 1});
+        let userland = format!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
+        // Tools read both; here they are one.
+        let zfs = serde_json::json!({"userland": userland, "kernel": userland});
+        println!("{}", serde_json::json!({"output_version": version, "zfs_version": zfs}));
+        return Ok(());
+    }
     println!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
     println!("icecore-{}", env!("CARGO_PKG_VERSION"));
     Ok(())

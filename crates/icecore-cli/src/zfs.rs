@@ -17,6 +17,7 @@ mod select;
 mod send;
 mod set;
 mod snapshot;
+mod upgrade;
 
 use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
@@ -49,7 +50,8 @@ const COMMANDS: &[Command] = &[
     (&["load-key"], key::load, key::LOAD_USAGE),
     (&["unload-key"], key::unload, key::UNLOAD_USAGE),
     (&["change-key"], key::change, key::CHANGE_USAGE),
-    (&["version"], crate::version, "version"),
+    (&["upgrade"], upgrade::run, upgrade::USAGE),
+    (&["version"], crate::version, "version [-j]"),
 ];
 
 /// Runs `zfs ARGS`.

@@ -40,7 +40,7 @@ const COMMANDS: &[Command] = &[
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
-    (&["version"], crate::version, "version"),
+    (&["version"], crate::version, "version [-j]"),
 ];
 
 /// Runs `zpool ARGS`.
