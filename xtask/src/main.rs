@@ -9,6 +9,7 @@ mod peers;
 mod shell;
 mod streamgen;
 mod tidy;
+mod walk;
 mod zoo;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
                        others' tools, unchanged, on our zfs and zpool: a table (in a sandbox, as root;
                        ICECORE_BIN=PROGRAM is tried instead of a release build)
+  walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["peers", rest @ ..] => peers::run(rest),
+        ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {
             eprintln!("{USAGE}");

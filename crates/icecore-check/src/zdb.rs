@@ -58,11 +58,20 @@ pub fn zdb_available() -> bool {
 /// # Errors
 /// The command that found fault, and the lines that say what.
 pub fn zdb_clean(dir: &Path, pool: &str) -> Result<(), String> {
-    let blocks = run(dir, pool, "-bcc")?;
-    if !blocks.contains(CLEAN_SUM) {
-        return Err(format!("zdb -bcc {pool}: never said \"{CLEAN_SUM}\":\n{}", tail(&blocks)));
+    clean_by(dir, pool, "-bcc")?;
+    clean_by(dir, pool, "-dddd")
+}
+
+/// Lets one walk of `zdb` judge: `-bcc` over all blocks, or `-dddd` over all objects.
+///
+/// # Errors
+/// As [`zdb_clean`].
+pub fn clean_by(dir: &Path, pool: &str, flags: &str) -> Result<(), String> {
+    let said = run(dir, pool, flags)?;
+    if flags.starts_with("-b") && !said.contains(CLEAN_SUM) {
+        return Err(format!("zdb {flags} {pool}: never said \"{CLEAN_SUM}\":\n{}", tail(&said)));
     }
-    run(dir, pool, "-dddd").map(drop)
+    Ok(())
 }
 
 /// Runs `zdb -e -p DIR FLAGS POOL`, and returns what it printed when that is free of damage.

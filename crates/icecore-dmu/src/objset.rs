@@ -11,6 +11,7 @@
 //! 5. A raw objset (encrypted, key not used) keeps `maxblkid` and `nlevels` exactly as its sender says:
 //!    they are under the MAC.
 
+pub mod accounts;
 mod free;
 mod object;
 mod room;
@@ -151,6 +152,9 @@ pub struct Objset {
     policy: Policy,
     meta: Obj,
     objs: BTreeMap<u64, Obj>,
+    /// The accounting objects while they are changed.
+    accounts: BTreeMap<u64, Obj>,
+    owners: Option<accounts::OwnersOf>,
     raw_dnode_blocks: BTreeMap<u64, RawDnodeBlock>,
     delta: Delta,
     room: Option<Room>,
@@ -220,6 +224,8 @@ impl Objset {
             policy,
             meta,
             objs: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            owners: None,
             raw_dnode_blocks: BTreeMap::new(),
             delta: Delta::default(),
             room: None,
@@ -294,8 +300,11 @@ impl Objset {
         if obj.0 == 0 {
             return Ok(self.meta.dn.clone());
         }
-        if let Some(o) = self.objs.get(&obj.0) {
+        if let Some(o) = self.table(obj).get(&obj.0) {
             return if o.dn.is_free() { Err(ReadError::NoObject(obj)) } else { Ok(o.dn.clone()) };
+        }
+        if accounts::is_account(obj) {
+            return self.account_dnode(obj);
         }
         if self.covered(obj.0) {
             return Err(ReadError::NoObject(obj));
@@ -402,7 +411,7 @@ impl Objset {
     }
 
     pub(crate) fn overlay(&self, obj: ObjectId) -> Option<&Obj> {
-        if obj.0 == 0 { Some(&self.meta) } else { self.objs.get(&obj.0) }
+        if obj.0 == 0 { Some(&self.meta) } else { self.table(obj).get(&obj.0) }
     }
 
     /// `len` bytes of `obj` from `offset`; holes and what lies past the end read as zeros.

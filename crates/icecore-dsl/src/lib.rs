@@ -26,6 +26,7 @@ pub mod keystore;
 mod lookup;
 mod mos;
 pub mod name;
+pub mod owners;
 pub mod phys;
 mod promote;
 pub mod prop;

@@ -52,6 +52,9 @@ impl Dsl {
             let policy = self.policy(io, DatasetRef { obj, dir: ds.dir_obj, snapshot: false })?;
             let mut os = Objset::open(io, obj, &ds.bp, want)?;
             os.set_policy(policy);
+            if os.phys().kind() == ObjsetType::Zfs {
+                os.set_owners(Some(crate::owners::owners_of));
+            }
             self.open.insert(obj, os);
         }
         self.renew_room(io, obj)?;

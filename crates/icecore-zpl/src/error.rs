@@ -27,6 +27,8 @@ pub enum ZplError {
     NameTooLong(String),
     /// Something of that name is there already.
     Exists(String),
+    /// No such extended attribute; its name.
+    NoAttribute(String),
     /// A directory with names in it.
     NotEmpty(String),
     /// A directory into itself, a name for a directory besides its own.
@@ -98,8 +100,10 @@ impl fmt::Display for ZplError {
             Self::UnsafeName(name) => write!(f, "{name}: not a name a file can have"),
             Self::NameTooLong(name) => write!(f, "{name}: file name too long"),
             Self::Exists(path) => write!(f, "{path}: file exists"),
+            Self::NoAttribute(name) => write!(f, "{name}: no such attribute"),
             Self::NotEmpty(path) => write!(f, "{path}: directory not empty"),
             Self::NotPossible(why) => write!(f, "{why}"),
+            Self::Write(WriteError::Quota) => write!(f, "disk quota exceeded"),
             Self::Write(e) => write!(f, "{e}"),
             Self::KeyNotLoaded(name) => write!(f, "{name}: the encryption key is not loaded"),
             Self::TooLarge(why) => write!(f, "{why}"),

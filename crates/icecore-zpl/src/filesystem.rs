@@ -253,9 +253,9 @@ impl Filesystem {
     }
 }
 
-/// The entries of the master node that are one number. Quotas and the like are passed over.
+/// The entries of the master node that are one number. What else it holds is passed over.
 pub(crate) fn read_master(os: &Objset, io: &dyn BlockStore) -> Result<BTreeMap<String, u64>> {
-    const WANTED: [&str; 9] = [
+    const WANTED: [&str; 15] = [
         "VERSION",
         "ROOT",
         "SA_ATTRS",
@@ -265,6 +265,12 @@ pub(crate) fn read_master(os: &Objset, io: &dyn BlockStore) -> Result<BTreeMap<S
         "casesensitivity",
         "normalization",
         "utf8only",
+        "userquota@",
+        "groupquota@",
+        "projectquota@",
+        "userobjquota@",
+        "groupobjquota@",
+        "projectobjquota@",
     ];
     let mut all = BTreeMap::new();
     let mut cursor = zap::Cursor::new(os, io, MASTER_NODE, os.dnode(io, MASTER_NODE)?)?;

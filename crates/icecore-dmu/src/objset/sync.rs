@@ -1,10 +1,12 @@
 //! Writing an objset's changes: data, indirect blocks, dnodes, objset block, in that order.
 
+use super::accounts::Sums;
 use super::{Delta, INDBLKSHIFT, Obj, Objset, hole_after};
 use crate::objset::tree::bp_in;
 use crate::store::{BlockWriter, Form, NewBlock, RawCrypt, WriteError};
 use icecore_format::dnode::{DNODE_BLOCK, MAX_LEVELS, SLOTS_PER_BLOCK};
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, ObjectId, ObjectType};
+use std::collections::BTreeMap;
 
 /// Bytes of buffers handed to the store at once.
 const BATCH_BYTES: usize = 8 << 20;
@@ -24,7 +26,8 @@ impl Objset {
             for level in 0..MAX_LEVELS {
                 self.sync_level(io, level)?;
             }
-            self.store_dnodes(io)?;
+            let sums = self.store_dnodes(io)?;
+            self.put_sums(io, sums)?;
             self.sync_meta(io)?;
             self.sync_root(io)?;
             self.objs.clear();
@@ -38,21 +41,25 @@ impl Objset {
 
     /// Writes all buffers of `level` of all objects, in the order object, block id.
     fn sync_level(&mut self, io: &mut dyn BlockWriter, level: u8) -> Result<(), WriteError> {
-        let ids: Vec<u64> = self
-            .objs
-            .iter()
-            .filter(|(_, o)| o.bufs.keys().any(|k| k.0 == level))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids = dirty_at(&self.objs, level);
+        self.sync_objects(io, level, ids)
+    }
+
+    /// The same for the accounting objects, whose heads are in the objset block.
+    pub(super) fn sync_accounts(&mut self, io: &mut dyn BlockWriter, level: u8) -> Result<(), WriteError> {
+        let ids = dirty_at(&self.accounts, level);
+        self.sync_objects(io, level, ids)
+    }
+
+    fn sync_objects(&mut self, io: &mut dyn BlockWriter, level: u8, ids: Vec<u64>) -> Result<(), WriteError> {
         let mut batch: Vec<Out> = Vec::new();
         let mut bytes = 0;
         for id in ids {
-            let Some(o) = self.objs.get_mut(&id) else { continue };
+            let Some(o) = self.table(ObjectId(id)).get(&id) else { continue };
             let keys: Vec<u64> = o.bufs.range((level, 0)..=(level, u64::MAX)).map(|(k, _)| k.1).collect();
             for blkid in keys {
-                let Some(data) = self.objs.get_mut(&id).and_then(|o| o.bufs.remove(&(level, blkid))) else {
-                    continue;
-                };
+                let o = self.table_mut(ObjectId(id)).get_mut(&id);
+                let Some(data) = o.and_then(|o| o.bufs.remove(&(level, blkid))) else { continue };
                 bytes += data.len();
                 batch.push(Out { obj: id, blkid, data });
                 if bytes >= BATCH_BYTES {
@@ -71,7 +78,7 @@ impl Objset {
         let mut new = Vec::with_capacity(batch.len());
         let mut places = Vec::with_capacity(batch.len());
         for Out { obj, blkid, data } in batch {
-            let Some(o) = self.objs.get(&obj) else { continue };
+            let Some(o) = self.table(ObjectId(obj)).get(&obj) else { continue };
             let old = self.get_bp(io, ObjectId(obj), o, level, blkid)?;
             let mut block = self.new_block(ObjectId(obj), o, level, blkid, data, self.logical_form(o, level));
             block.old = old;
@@ -158,60 +165,72 @@ impl Objset {
 
     /// Puts every changed head into its block of dnodes: first all zeroing, then all storing, since a new
     /// head may lie in slots that another one left.
-    fn store_dnodes(&mut self, io: &dyn crate::store::BlockStore) -> Result<(), WriteError> {
+    ///
+    /// What the old and the new heads say is allocated, for their owners, is given back.
+    fn store_dnodes(&mut self, io: &dyn crate::store::BlockStore) -> Result<Sums, WriteError> {
+        let rules = self.rules()?;
+        let mut sums = Sums::new();
+        if let Some(rules) = rules {
+            self.mark_accounted(rules);
+            self.enter_sums(io, &mut sums, rules)?;
+        }
         let heads: Vec<(u64, usize, Option<Vec<u8>>)> = self
             .objs
             .iter()
             .map(|(id, o)| (*id, o.clear_slots, (!o.dn.is_free()).then(|| o.dn.as_bytes().to_vec())))
             .collect();
         self.with_obj(io, ObjectId(0), |os, meta| {
-            let mut put = |id: u64, bytes: &[u8]| -> Result<(), WriteError> {
+            let put = |buf: &mut [u8], id: u64, bytes: &[u8]| {
                 let at = (id % SLOTS_PER_BLOCK) as usize * 512;
-                let blkid = id / SLOTS_PER_BLOCK;
-                let buf = os.buf_mut(io, ObjectId(0), meta, 0, blkid)?;
                 let end = (at + bytes.len()).min(DNODE_BLOCK);
                 buf[at..end].copy_from_slice(&bytes[..end - at]);
-                Ok(())
             };
             for (id, clear, _) in &heads {
-                put(*id, &vec![0; *clear * 512])?;
+                let buf = os.buf_mut(io, ObjectId(0), meta, 0, id / SLOTS_PER_BLOCK)?;
+                if let Some(rules) = rules {
+                    let slot = (id % SLOTS_PER_BLOCK) as usize;
+                    let first = id - slot as u64;
+                    os.leave_sums(io, &mut sums, rules, (first, buf), slot..slot + clear)?;
+                }
+                put(buf, *id, &vec![0; *clear * 512]);
             }
             for (id, _, head) in &heads {
                 if let Some(bytes) = head {
-                    put(*id, bytes)?;
+                    put(os.buf_mut(io, ObjectId(0), meta, 0, id / SLOTS_PER_BLOCK)?, *id, bytes);
                 }
             }
             Ok(())
-        })
+        })?;
+        Ok(sums)
     }
 
     /// Writes the metadnode's own tree.
     fn sync_meta(&mut self, io: &mut dyn BlockWriter) -> Result<(), WriteError> {
-        for level in 0..MAX_LEVELS {
-            let keys: Vec<u64> =
-                self.meta.bufs.range((level, 0)..=(level, u64::MAX)).map(|(k, _)| k.1).collect();
-            let mut new = Vec::new();
-            let mut places = Vec::new();
-            for blkid in keys {
-                let Some(data) = self.meta.bufs.remove(&(level, blkid)) else { continue };
-                let old = self.get_bp(io, ObjectId(0), &self.meta, level, blkid)?;
-                let mut block = self.meta_new_block(level, blkid, data, &old)?;
-                block.old = old;
-                places.push((blkid, old, block.lsize, block.data.iter().all(|b| *b == 0)));
-                new.push(block);
-            }
-            // An empty block of dnodes is a hole in every form: the sender's tree has one there too.
-            let written = self.write_but_zero(io, new, &places.iter().map(|p| p.3).collect::<Vec<_>>())?;
-            for ((blkid, old, lsize, _), bp) in places.into_iter().zip(written) {
-                let bp = if bp.is_hole() {
-                    hole_after(&old, io.hole_birth(), io.txg(), ObjectType::DNODE, level, lsize)
-                } else {
-                    bp
-                };
-                self.with_obj_io(io, ObjectId(0), |os, io, o| {
-                    os.replace(io, ObjectId(0), o, level, blkid, &bp)
-                })?;
-            }
+        (0..MAX_LEVELS).try_for_each(|level| self.sync_meta_level(io, level))
+    }
+
+    /// Writes what is dirty of one level of it.
+    pub(super) fn sync_meta_level(&mut self, io: &mut dyn BlockWriter, level: u8) -> Result<(), WriteError> {
+        let keys: Vec<u64> = self.meta.bufs.range((level, 0)..=(level, u64::MAX)).map(|(k, _)| k.1).collect();
+        let mut new = Vec::new();
+        let mut places = Vec::new();
+        for blkid in keys {
+            let Some(data) = self.meta.bufs.remove(&(level, blkid)) else { continue };
+            let old = self.get_bp(io, ObjectId(0), &self.meta, level, blkid)?;
+            let mut block = self.meta_new_block(level, blkid, data, &old)?;
+            block.old = old;
+            places.push((blkid, old, block.lsize, block.data.iter().all(|b| *b == 0)));
+            new.push(block);
+        }
+        // An empty block of dnodes is a hole in every form: the sender's tree has one there too.
+        let written = self.write_but_zero(io, new, &places.iter().map(|p| p.3).collect::<Vec<_>>())?;
+        for ((blkid, old, lsize, _), bp) in places.into_iter().zip(written) {
+            let bp = if bp.is_hole() {
+                hole_after(&old, io.hole_birth(), io.txg(), ObjectType::DNODE, level, lsize)
+            } else {
+                bp
+            };
+            self.with_obj_io(io, ObjectId(0), |os, io, o| os.replace(io, ObjectId(0), o, level, blkid, &bp))?;
         }
         Ok(())
     }
@@ -315,6 +334,11 @@ impl Objset {
         self.phys_dirty = false;
         Ok(())
     }
+}
+
+/// Objects with buffers of `level`.
+fn dirty_at(objs: &BTreeMap<u64, Obj>, level: u8) -> Vec<u64> {
+    objs.iter().filter(|(_, o)| o.bufs.keys().any(|k| k.0 == level)).map(|(id, _)| *id).collect()
 }
 
 /// An indirect block of nothing but holes is a hole itself, whatever births they remember

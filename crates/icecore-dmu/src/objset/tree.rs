@@ -166,9 +166,9 @@ impl Objset {
         if obj.0 == 0 {
             return Ok(std::mem::replace(&mut self.meta, Obj::clean(icecore_format::Dnode::empty(1))));
         }
-        match self.objs.remove(&obj.0) {
+        match self.table_mut(obj).remove(&obj.0) {
             Some(o) if o.dn.is_free() => {
-                self.objs.insert(obj.0, o);
+                self.table_mut(obj).insert(obj.0, o);
                 Err(ReadError::NoObject(obj).into())
             }
             Some(o) => Ok(o),
@@ -180,7 +180,7 @@ impl Objset {
         if obj.0 == 0 {
             self.meta = o;
         } else {
-            self.objs.insert(obj.0, o);
+            self.table_mut(obj).insert(obj.0, o);
         }
     }
 

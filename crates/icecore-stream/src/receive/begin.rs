@@ -650,10 +650,15 @@ pub(crate) fn open_objset(
     } else {
         dsl.open_dataset_as(io, ds.obj, want)?
     };
-    // Accounting is not kept up while receiving: whoever mounts the dataset counts anew.
+    // Space by owner is kept up where owners are seen. What comes raw makes an end of it: whoever mounts the dataset
+    // with its key counts anew, from nothing. (OpenZFS leaves the sums and the marks, and then never gets right what
+    // the stream changed.)
+    if ask.raw() {
+        os.forget_accounts(io)?;
+    }
     let counted = FLAG_USERACCOUNTING_COMPLETE | FLAG_USEROBJACCOUNTING_COMPLETE | FLAG_PROJECTQUOTA_COMPLETE;
     let flags = os.phys().flags();
-    if flags & counted != 0 {
+    if flags & counted != 0 && !os.is_accounted()? {
         os.phys_mut().set_flags(flags & !counted);
     }
     if let Some(k) = key {

@@ -6,14 +6,14 @@ use super::node::Node;
 use crate::error::{Result, ZplError};
 use crate::sa::Attr;
 use crate::znode::{FileKind, Time};
-use icecore_dmu::{BlockStore, BlockWriter, Form, Objset};
+use icecore_dmu::{BlockStore, BlockWriter, Form, Objset, WriteError};
 use icecore_format::ObjectId;
 
 /// Largest file.
 const SIZE_MAX: u64 = i64::MAX as u64;
 
 impl Writer {
-    fn regular(&self, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> Result<Node> {
+    pub(super) fn regular(&self, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> Result<Node> {
         let node = Node::load(self, os, io, id)?;
         match node.kind(self)? {
             FileKind::Regular => Ok(node),
@@ -55,6 +55,9 @@ impl Writer {
     }
 
     /// Writes into a file at byte `offset`.
+    ///
+    /// # Errors
+    /// [`WriteError::Quota`] where a quota is used up: then the file ends where it ended.
     pub fn write(
         &mut self,
         os: &mut Objset,
@@ -64,15 +67,37 @@ impl Writer {
         data: &[u8],
         now: Time,
     ) -> Result<()> {
-        let mut node = self.regular(os, io, id)?;
+        let node = self.regular(os, io, id)?;
+        self.check_quota(os, io, node.owners(self)?, false)?;
+        self.write_into(os, io, node, offset, data, now)
+    }
+
+    /// The same, where the quotas of owners were asked already.
+    pub(super) fn write_into(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        mut node: Node,
+        offset: u64,
+        data: &[u8],
+        now: Time,
+    ) -> Result<()> {
+        let id = node.id;
         let end = offset.checked_add(data.len() as u64).filter(|e| *e <= SIZE_MAX);
         let end = end.ok_or_else(|| ZplError::TooLarge(format!("a file of {offset} bytes and more")))?;
         if data.is_empty() {
             return Ok(());
         }
-        let size = node.word(self, Attr::Size)?.max(end);
+        let old = node.word(self, Attr::Size)?;
+        let size = old.max(end);
         self.grow_block(os, io, id, size)?;
-        self.put(os, io, id, offset, data, size)?;
+        if let Err(e) = self.put(os, io, id, offset, data, size) {
+            if matches!(e, ZplError::Write(WriteError::Quota)) {
+                // What came in before the quota was reached would show if the file were stretched later.
+                self.punch(os, io, id, old, u64::MAX)?;
+            }
+            return Err(e);
+        }
         node.set_word(self, Attr::Size, size)?;
         node.changed(self, now)?;
         node.store(self, os, io)

@@ -7,25 +7,31 @@
 //! 2. Nothing is committed here. Between two calls the tree is whole: every name leads to a file, every file has as many
 //!    names as it counts, a directory's size is its entries and 2, its links are its directories and 2.
 //! 3. Whole blocks are written when they come, the rest of a file's block stays in memory until the sync.
-//! 4. Space is not accounted by user here, so a file system whose accounting has begun is refused ([`Writer::open`]):
-//!    OpenZFS begins it when it mounts one of ours.
+//! 4. Space by owner is the objset's business ([`icecore_dmu::objset::accounts`]): it needs the attributes in the order in
+//!    which OpenZFS has them, and is kept up where OpenZFS has begun it, which it does when it mounts one of ours.
 
 mod data;
 mod names;
 mod node;
+mod options;
+mod orphans;
+mod posix_acl;
+mod quota;
 mod remove;
+mod xattr;
 
 use crate::error::{Result, ZplError};
 use crate::filesystem::read_master;
 use crate::sa::Registry;
 use icecore_dmu::{BlockStore, Objset};
 use icecore_format::ObjectId;
-use icecore_format::objset::{
-    FLAG_PROJECTQUOTA_COMPLETE, FLAG_USERACCOUNTING_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE, ObjsetType,
-};
+use icecore_format::objset::ObjsetType;
 
-pub use names::Stat;
+pub use names::{Attributes, Stat};
 pub use node::{Change, New, What};
+pub use options::{Options, XattrForm};
+pub use posix_acl::{ACCESS as POSIX_ACL_ACCESS, DEFAULT as POSIX_ACL_DEFAULT};
+pub use xattr::XattrFlags;
 
 /// Longest name (`ZAP_MAXNAMELEN` and the systems' own limit).
 pub const NAME_MAX: usize = 255;
@@ -37,6 +43,14 @@ pub struct Writer {
     root: ObjectId,
     utf8_only: bool,
     record: u64,
+    options: Options,
+    /// New files have a project.
+    projects: bool,
+    queue: Option<ObjectId>,
+    /// ZAPs of quotas by owner, as far as there are any.
+    quotas: Vec<(&'static quota::QuotaKind, ObjectId)>,
+    /// Orphans that cannot be freed.
+    damaged: std::collections::BTreeSet<ObjectId>,
 }
 
 impl Writer {
@@ -48,13 +62,6 @@ impl Writer {
         }
         if os.is_raw() {
             return Err(ZplError::KeyNotLoaded(format!("dataset object {}", os.id())));
-        }
-        let counted =
-            FLAG_USERACCOUNTING_COMPLETE | FLAG_USEROBJACCOUNTING_COMPLETE | FLAG_PROJECTQUOTA_COMPLETE;
-        if os.phys().flags() & counted != 0 || !os.phys().userused_dnode()?.is_free() {
-            return unsupported(
-                "a file system whose space is accounted by user: one that OpenZFS had mounted",
-            );
         }
         let master = read_master(os, io)?;
         let number = |name: &str| master.get(name).copied().unwrap_or(0);
@@ -76,6 +83,15 @@ impl Writer {
             root: ObjectId(number("ROOT")),
             utf8_only: number("utf8only") != 0,
             record,
+            options: Options::default(),
+            quotas: quota::KINDS
+                .iter()
+                .map(|kind| (kind, ObjectId(number(kind.name))))
+                .filter(|(_, zap)| zap.0 != 0)
+                .collect(),
+            projects: !os.phys().projectused_dnode()?.is_free(),
+            queue: Some(ObjectId(number("DELETE_QUEUE"))).filter(|q| q.0 != 0),
+            damaged: std::collections::BTreeSet::new(),
         })
     }
 

@@ -1,17 +1,15 @@
 //! Making files and giving them names: create, link, rename (`zfs_link_create`, `zfs_link_destroy`, zfs_dir.c).
 
 use super::node::{Node, What};
-use super::{Change, New, Writer};
+use super::{Change, New, Writer, XattrFlags};
 use crate::error::{Result, ZplError};
 use crate::sa::Attr;
 use crate::znode::{FileKind, Time};
+use icecore_dmu::objset::accounts::Owners;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset};
-use icecore_format::reader::u64_at;
 use icecore_format::{ObjectId, ObjectType};
 
-/// Bytes a bonus of one slot has for attributes (`DN_OLD_MAX_BONUSLEN`).
-const BONUS_MAX: u16 = 320;
 /// Longest target of a symbolic link (`PATH_MAX` with its end).
 const TARGET_MAX: usize = 4096;
 /// Levels above a directory that are climbed before the tree counts as a knot.
@@ -26,6 +24,27 @@ pub struct Stat {
     pub size: u64,
     /// Contents last changed.
     pub mtime: Time,
+}
+
+/// All that a copy of a file is compared by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// What it is.
+    pub kind: FileKind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Permissions and set-id bits.
+    pub mode: u32,
+    /// Owner as stored.
+    pub uid: u64,
+    /// Group as stored.
+    pub gid: u64,
+    /// Contents last changed.
+    pub mtime: Time,
+    /// The number of a device, as Linux's kernel has it; else 0.
+    pub device: u64,
+    /// Where a symbolic link leads; else empty.
+    pub target: Vec<u8>,
 }
 
 fn shown(name: &[u8]) -> String {
@@ -74,11 +93,31 @@ impl Writer {
     /// Kind, size and time of change of a file, changes not yet committed included.
     pub fn stat(&self, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> Result<Stat> {
         let node = Node::load(self, os, io, id)?;
-        let mtime = node.bytes(self, Attr::Mtime).filter(|b| b.len() >= 16);
-        let mtime = mtime.ok_or_else(|| ZplError::corrupt("znode", id, "no Mtime"))?;
-        let (seconds, nanos) = (u64_at(mtime, 0).cast_signed(), u32::try_from(u64_at(mtime, 8)).unwrap_or(0));
-        let mtime = Time { seconds, nanos };
+        let mtime = node.time(self, Attr::Mtime)?;
         Ok(Stat { kind: node.kind(self)?, size: node.word(self, Attr::Size)?, mtime })
+    }
+
+    /// All attributes of a file that a copy of it should have, changes not yet committed included.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn attributes(&self, os: &Objset, io: &dyn BlockStore, id: ObjectId) -> Result<Attributes> {
+        let node = Node::load(self, os, io, id)?;
+        let kind = node.kind(self)?;
+        let device = match kind {
+            FileKind::CharDevice | FileKind::BlockDevice => node.word(self, Attr::Rdev)?,
+            _ => 0,
+        };
+        Ok(Attributes {
+            kind,
+            size: node.word(self, Attr::Size)?,
+            mode: (node.word(self, Attr::Mode)? & 0o7777) as u32,
+            uid: node.word(self, Attr::Uid)?,
+            gid: node.word(self, Attr::Gid)?,
+            mtime: node.time(self, Attr::Mtime)?,
+            device,
+            target: node.bytes(self, Attr::Symlink).unwrap_or(&[]).to_vec(),
+        })
     }
 
     /// Makes a file and names it.
@@ -100,19 +139,29 @@ impl Writer {
         {
             return Err(ZplError::NameTooLong(format!("a link's target of {} bytes", target.len())));
         }
-        let mut node = Node::new(self, new, dir, io.txg().0)?;
-        let len = u16::try_from(node.len(self)).unwrap_or(u16::MAX).min(BONUS_MAX);
-        node.id = if new.what == What::Directory {
-            let bonus = Some((ObjectType::SA, len));
-            zap::create(os, io, ObjectType::DIRECTORY_CONTENTS, bonus, 0)?
-        } else {
-            let plain = NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 512);
-            os.allocate(io, &NewObject { nblkptr: 1, ..plain.with_bonus(ObjectType::SA, len) })?
+        let directory = new.what == What::Directory;
+        let (mode, lists) = match new.what {
+            What::Symlink(_) => (new.mode, Vec::new()),
+            _ => self.inherited_acls(os, io, dir, directory, new.mode)?,
         };
+        let mut node = Node::new(self, &New { mode, ..new.clone() }, &parent, io.txg().0)?;
+        self.check_quota(os, io, node.owners(self)?, true)?;
+        os.check_room(lists.iter().map(|(_, value)| value.len() as u64).sum())?;
+        let slots = self.options.dnode_slots;
+        let len = node.bonus_len(self, slots);
+        let kind = if directory { ObjectType::DIRECTORY_CONTENTS } else { ObjectType::PLAIN_FILE_CONTENTS };
+        let object = NewObject::plain(kind, 512).with_bonus(ObjectType::SA, len);
+        node.id = os.allocate(io, &NewObject { nblkptr: 1, slots, ..object })?;
+        if directory {
+            zap::init(os, io, node.id, 0)?;
+        }
         node.store(self, os, io)?;
+        for (list, value) in lists {
+            self.put_xattr(os, io, node.id, list, Some(&value), XattrFlags::default(), new.now)?;
+        }
         let word = node.entry_word(self)?;
         zap::add_bytes(os, io, dir, name, &ZapValue::u64(word))?;
-        self.named(&mut parent, 1, new.what == What::Directory, new.now)?;
+        self.named(&mut parent, 1, directory, new.now)?;
         parent.store(self, os, io)?;
         Ok(node.id)
     }
@@ -166,6 +215,35 @@ impl Writer {
         (to, new_name): (ObjectId, &[u8]),
         now: Time,
     ) -> Result<()> {
+        self.move_name(os, io, (from, name), (to, new_name), false, now).map(drop)
+    }
+
+    /// The same, but a file that the new name led to and that has no other is kept, and given back:
+    /// [`Writer::orphan`].
+    ///
+    /// # Errors
+    /// As [`Writer::rename`].
+    pub fn rename_keeping(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        from: (ObjectId, &[u8]),
+        to: (ObjectId, &[u8]),
+        now: Time,
+    ) -> Result<Option<ObjectId>> {
+        self.move_name(os, io, from, to, true, now)
+    }
+
+    fn move_name(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        (from, name): (ObjectId, &[u8]),
+        (to, new_name): (ObjectId, &[u8]),
+        keep: bool,
+        now: Time,
+    ) -> Result<Option<ObjectId>> {
+        let mut kept = None;
         self.check_name(new_name)?;
         self.directory(os, io, from)?;
         self.directory(os, io, to)?;
@@ -177,14 +255,14 @@ impl Writer {
         }
         if let Some(old) = self.lookup(os, io, to, new_name)? {
             if old == id {
-                return Ok(());
+                return Ok(None);
             }
             let old_directory = Node::load(self, os, io, old)?.kind(self)? == FileKind::Directory;
             match (directory, old_directory) {
                 (true, false) => return Err(ZplError::NotDirectory(shown(new_name))),
                 (false, true) => return Err(ZplError::IsDirectory(shown(new_name))),
                 (true, true) => self.rmdir(os, io, to, new_name, now)?,
-                (false, false) => self.unlink(os, io, to, new_name, now)?,
+                (false, false) => kept = self.take_name(os, io, to, new_name, keep, now)?,
             }
         }
         let mut node = Node::load(self, os, io, id)?;
@@ -199,7 +277,7 @@ impl Writer {
             self.named(&mut parent, by, directory, now)?;
             parent.store(self, os, io)?;
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Refuses to move directory `id` into `dir` that lies in it.
@@ -227,7 +305,19 @@ impl Writer {
         now: Time,
     ) -> Result<()> {
         let mut node = Node::load(self, os, io, id)?;
+        let old = node.owners(self)?;
         node.apply(self, change, now)?;
-        node.store(self, os, io)
+        let new = node.owners(self)?;
+        // Only whom it is given to has to have room for it.
+        let asked = |old: u64, new: u64| if old == new { u64::MAX } else { new };
+        if old != new {
+            let (user, group) = (asked(old.user, new.user), asked(old.group, new.group));
+            self.check_quota(os, io, Owners { user, group, project: 0 }, true)?;
+        }
+        node.store(self, os, io)?;
+        match change.mode {
+            Some(mode) => self.chmod_acl(os, io, id, mode.into(), now),
+            None => Ok(()),
+        }
     }
 }

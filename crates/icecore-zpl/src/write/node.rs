@@ -6,6 +6,7 @@ use super::Writer;
 use crate::error::{Result, ZplError};
 use crate::sa::{Attr, Placed};
 use crate::znode::{FileKind, Time};
+use icecore_dmu::objset::accounts::Owners;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, BlockWriter, Form, Objset};
 use icecore_format::reader::u64_at;
@@ -74,11 +75,14 @@ pub struct Change {
     pub mtime: Option<Time>,
 }
 
+const FLAG_XATTR: u64 = 0x1;
 const FLAG_TRIVIAL: u64 = 0x4;
 const FLAG_AUTO_INHERIT: u64 = 0x40;
 const FLAG_NO_EXECS_DENIED: u64 = 0x100;
 const FLAG_ARCHIVE: u64 = 0x8_0000_0000;
 const FLAG_AV_MODIFIED: u64 = 0x400_0000_0000;
+const FLAG_PROJECT_INHERIT: u64 = 0x4000_0000_0000;
+const FLAG_PROJECT: u64 = 0x8000_0000_0000;
 /// Bytes of the spill pointer at the end of a bonus area.
 const SPILL_POINTER: usize = 128;
 
@@ -126,12 +130,18 @@ fn trivial_acl(mode: u64, directory: bool) -> (u64, Vec<u8>) {
 
 impl Node {
     /// The attributes of a new file, in OpenZFS's order (`zfs_mknode`).
-    pub fn new(w: &Writer, new: &New, parent: ObjectId, txg: u64) -> Result<Self> {
+    pub fn new(w: &Writer, new: &New, parent: &Self, txg: u64) -> Result<Self> {
         let directory = new.what == What::Directory;
         let mode = new.what.format() << 12 | u64::from(new.mode & 0o7777);
         let (count, aces) = trivial_acl(mode, directory);
         let inherit = if directory { FLAG_AUTO_INHERIT } else { 0 };
-        let flags = FLAG_ARCHIVE | FLAG_AV_MODIFIED | FLAG_TRIVIAL | inherit | execs(mode);
+        let mut flags = FLAG_ARCHIVE | FLAG_AV_MODIFIED | FLAG_TRIVIAL | inherit | execs(mode);
+        let project = w.projects.then(|| parent.project(w)).transpose()?;
+        if project.is_some() {
+            flags |= FLAG_PROJECT;
+            let hands_on = parent.word(w, Attr::Flags)? & FLAG_PROJECT_INHERIT;
+            flags |= if directory || new.what == What::Regular { hands_on } else { 0 };
+        }
         let size = match &new.what {
             What::Directory => 2,
             What::Symlink(target) => target.len() as u64,
@@ -145,7 +155,7 @@ impl Node {
             (Attr::Gen, txg),
             (Attr::Uid, new.uid.into()),
             (Attr::Gid, new.gid.into()),
-            (Attr::Parent, parent.0),
+            (Attr::Parent, parent.id.0),
             (Attr::Flags, flags),
         ] {
             put(attr, word.to_le_bytes().to_vec())?;
@@ -154,6 +164,9 @@ impl Node {
             put(attr, words(new.now))?;
         }
         put(Attr::Links, (if directory { 2_u64 } else { 1 }).to_le_bytes().to_vec())?;
+        if let Some(project) = project {
+            put(Attr::Projid, project.to_le_bytes().to_vec())?;
+        }
         if let What::CharDevice(device) | What::BlockDevice(device) = new.what {
             put(Attr::Rdev, device.to_le_bytes().to_vec())?;
         }
@@ -163,6 +176,22 @@ impl Node {
             put(Attr::Symlink, target.clone())?;
         }
         Ok(node)
+    }
+
+    /// Who pays for it.
+    pub fn owners(&self, w: &Writer) -> Result<Owners> {
+        let project =
+            if self.word(w, Attr::Flags)? & FLAG_PROJECT != 0 { self.word(w, Attr::Projid)? } else { 0 };
+        Ok(Owners { user: self.word(w, Attr::Uid)?, group: self.word(w, Attr::Gid)?, project })
+    }
+
+    /// The project that files below this directory get (`zfs_inherit_projid`, zfs_znode.h).
+    fn project(&self, w: &Writer) -> Result<u64> {
+        let flags = self.word(w, Attr::Flags)?;
+        if flags & FLAG_PROJECT == 0 || flags & FLAG_PROJECT_INHERIT == 0 {
+            return Ok(0);
+        }
+        self.word(w, Attr::Projid)
     }
 
     /// The attributes of a file.
@@ -188,6 +217,14 @@ impl Node {
         let bytes = self.bytes(w, attr).filter(|b| b.len() >= 8);
         let none = || ZplError::corrupt("znode", self.id, format!("no {attr:?}"));
         bytes.map(|b| u64_at(b, 0)).ok_or_else(none)
+    }
+    pub fn time(&self, w: &Writer, attr: Attr) -> Result<Time> {
+        let bytes = self.bytes(w, attr).filter(|b| b.len() >= 16);
+        let bytes = bytes.ok_or_else(|| ZplError::corrupt("znode", self.id, format!("no {attr:?}")))?;
+        Ok(Time {
+            seconds: u64_at(bytes, 0).cast_signed(),
+            nanos: u32::try_from(u64_at(bytes, 8)).unwrap_or(0),
+        })
     }
     pub fn set(&mut self, w: &Writer, attr: Attr, bytes: Vec<u8>) -> Result<()> {
         let none = || ZplError::Unsupported(format!("a file system that has not registered {attr:?}"));
@@ -220,15 +257,28 @@ impl Node {
         Ok((self.word(w, Attr::Mode)? >> 12 & 0xf) << 60 | self.id.0)
     }
 
+    /// Sets the mode, and the NFSv4 list and flags that say the same.
+    pub fn set_mode(&mut self, w: &Writer, mode: u64) -> Result<()> {
+        let (count, aces) = trivial_acl(mode, mode >> 12 & 0xf == 4);
+        self.set_word(w, Attr::Mode, mode)?;
+        self.set_word(w, Attr::DaclCount, count)?;
+        self.set(w, Attr::DaclAces, aces)?;
+        let flags = self.word(w, Attr::Flags)? & !FLAG_NO_EXECS_DENIED;
+        self.set_word(w, Attr::Flags, flags | FLAG_TRIVIAL | execs(mode))
+    }
+    /// Whether it is an extended attribute or the directory of them.
+    pub fn is_xattr(&self, w: &Writer) -> Result<bool> {
+        Ok(self.word(w, Attr::Flags)? & FLAG_XATTR != 0)
+    }
+    /// Makes it one.
+    pub fn mark_xattr(&mut self, w: &Writer) -> Result<()> {
+        let flags = self.word(w, Attr::Flags)? | FLAG_XATTR;
+        self.set_word(w, Attr::Flags, flags)
+    }
+
     pub fn apply(&mut self, w: &Writer, change: &Change, now: Time) -> Result<()> {
         if let Some(mode) = change.mode {
-            let mode = self.word(w, Attr::Mode)? & !0o7777 | u64::from(mode & 0o7777);
-            let (count, aces) = trivial_acl(mode, mode >> 12 & 0xf == 4);
-            self.set_word(w, Attr::Mode, mode)?;
-            self.set_word(w, Attr::DaclCount, count)?;
-            self.set(w, Attr::DaclAces, aces)?;
-            let flags = self.word(w, Attr::Flags)? & !FLAG_NO_EXECS_DENIED;
-            self.set_word(w, Attr::Flags, flags | FLAG_TRIVIAL | execs(mode))?;
+            self.set_mode(w, self.word(w, Attr::Mode)? & !0o7777 | u64::from(mode & 0o7777))?;
         }
         for (attr, value) in [(Attr::Uid, change.uid), (Attr::Gid, change.gid)] {
             if let Some(id) = value {
@@ -244,8 +294,13 @@ impl Node {
     }
 
     /// Room that all attributes take in one buffer.
-    pub fn len(&self, w: &Writer) -> usize {
+    fn len(&self, w: &Writer) -> usize {
         w.registry.buffer_len(&self.attrs)
+    }
+    /// The length of a new object's bonus, in a head of `slots` slots.
+    pub fn bonus_len(&self, w: &Writer, slots: u8) -> u16 {
+        let max = usize::from(slots.max(1)) * 512 - 64 - 128;
+        u16::try_from(self.len(w).min(max)).unwrap_or(0)
     }
 
     /// Puts the attributes back: all in the bonus where they fit, else those of the end in the spill block.

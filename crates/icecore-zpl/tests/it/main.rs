@@ -2,8 +2,11 @@
 //! that it never would make.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod cold;
 mod diff;
 mod made;
+mod orphans;
 mod write;
+mod xattrs;
 mod zoo;
