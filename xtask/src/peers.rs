@@ -52,7 +52,13 @@ const PEERS: &[Peer] = &[
         pip: &["zfs_autobackup==3.3", "mock"],
         source: Some(("zfs_autobackup", "https://github.com/psy0rz/zfs_autobackup", "a805889")),
     },
-    Peer { name: "bzfs", apt: &[], helpful: &["pv", "zstd", "mbuffer"], pip: &["bzfs==1.25.0"], source: None },
+    Peer {
+        name: "bzfs",
+        apt: &[],
+        helpful: &["pv", "zstd", "mbuffer"],
+        pip: &["bzfs==1.25.0"],
+        source: None,
+    },
     Peer {
         name: "zts",
         apt: &["zfs-test", "ksh", "sudo"],
@@ -163,7 +169,11 @@ impl Stage {
         let _ = fs::remove_file(self.out("results"));
         let calls = self.calls()?;
         let called = |case: &str| calls.iter().any(|c| c.case == case || c.case.is_empty());
-        Ok(results.lines().filter_map(|l| Case::parse(peer.name, l)).map(|c| c.unless_called(called)).collect())
+        Ok(results
+            .lines()
+            .filter_map(|l| Case::parse(peer.name, l))
+            .map(|c| c.unless_called(called))
+            .collect())
     }
 
     /// A checkout of a peer's sources; `ICECORE_PEERS_SRC` may have one already.
@@ -210,7 +220,8 @@ impl Stage {
 /// Installs what is missing of these Debian packages.
 fn install(packages: &[&str]) -> Outcome {
     let here = |p: &&str| {
-        let asked = output(program("dpkg-query").args(["-W", "-f=${Status}", p]).stderr(std::process::Stdio::null()));
+        let asked =
+            output(program("dpkg-query").args(["-W", "-f=${Status}", p]).stderr(std::process::Stdio::null()));
         asked.is_ok_and(|s| s.ends_with("ok installed"))
     };
     let missing: Vec<&str> = packages.iter().copied().filter(|p| !here(p)).collect();

@@ -134,8 +134,10 @@ fn version(args: &[String]) -> Outcome {
     let known = [args::flag('j', "json"), args::flag('h', "help")];
     let typed = args::Typed::parse(args, &known, "version [-j]")?;
     if typed.has('j') {
-        let command = caller::command_line().map_or("zfs", |(l, _)| if l.starts_with("zpool") { "zpool" } else { "zfs" });
-        let version = serde_json::json!({"command": format!("{command} version"), "vers_major": 0, "vers_minor": 1});
+        let command = caller::command_line()
+            .map_or("zfs", |(l, _)| if l.starts_with("zpool") { "zpool" } else { "zfs" });
+        let version =
+            serde_json::json!({"command": format!("{command} version"), "vers_major": 0, "vers_minor": 1});
         let userland = format!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
         // Tools read both; here they are one.
         let zfs = serde_json::json!({"userland": userland, "kernel": userland});

@@ -8,6 +8,7 @@ mod get;
 mod history;
 mod import;
 mod import_list;
+mod json;
 mod labelclear;
 mod list;
 mod mirror;

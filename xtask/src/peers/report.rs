@@ -93,7 +93,8 @@ impl Kept {
         let head = "# Cases of others' tools that pass with our zfs and zpool: `cargo xtask peers` fails where one of these does.\n\
                     # Added to by `cargo xtask peers --keep`.\n";
         let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
-        fs::write(path, format!("{head}{}\n", lines.join("\n"))).map_err(|e| format!("{}: {e}", path.display()))
+        fs::write(path, format!("{head}{}\n", lines.join("\n")))
+            .map_err(|e| format!("{}: {e}", path.display()))
     }
 }
 

@@ -38,7 +38,10 @@ pub fn become_it(name: &str, args: &[OsString]) -> ExitCode {
     let log = OpenOptions::new().append(true).create(true).open(Path::new(STAGE).join("out/calls"));
     let noted = log.and_then(|mut f| {
         // Whoever calls: the file is everybody's.
-        let _ = fs::set_permissions(Path::new(STAGE).join("out/calls"), std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let _ = fs::set_permissions(
+            Path::new(STAGE).join("out/calls"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o666),
+        );
         f.write_all(line.as_bytes())
     });
     if let Err(e) = noted {

@@ -24,8 +24,7 @@ impl Walk {
             return Ok(Step::Skipped);
         }
         let stays = encrypted && raw;
-        let parent = self
-            .some(|n, d| !d.volume && n.matches('/').count() < 4 && (stays || d.key.is_none()));
+        let parent = self.some(|n, d| !d.volume && n.matches('/').count() < 4 && (stays || d.key.is_none()));
         let Some(parent) = parent else { return Ok(Step::Skipped) };
         let name = format!("{parent}/{}", self.fresh("d"));
         let full = format!("{of}@{}", self.model.sets[&of].snaps[at].name);

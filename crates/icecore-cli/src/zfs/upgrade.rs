@@ -51,7 +51,8 @@ pub fn run(args: &[String]) -> Outcome {
     let wanted = version.unwrap_or(CURRENT);
     let (mut older, mut same) = (Vec::new(), 0);
     each(names, &query, |pool, s| {
-        let row = pool.dsl.prop(pool.io(), &s.name, "version").map_err(|e| super::cannot("open", &s.name, &e))?;
+        let row =
+            pool.dsl.prop(pool.io(), &s.name, "version").map_err(|e| super::cannot("open", &s.name, &e))?;
         let version: u64 = row.and_then(|r| r.value.parse().ok()).unwrap_or(CURRENT);
         if version < wanted {
             older.push((s.name.clone(), version));
@@ -74,7 +75,9 @@ pub fn run(args: &[String]) -> Outcome {
     if older.is_empty() {
         println!("All filesystems are formatted with the current version.");
     } else {
-        println!("The following filesystems are out of date, and can be upgraded.\n\nVER  FILESYSTEM\n---  ------------");
+        println!(
+            "The following filesystems are out of date, and can be upgraded.\n\nVER  FILESYSTEM\n---  ------------"
+        );
         older.iter().for_each(|(name, version)| println!("{version:2}   {name}"));
     }
     Ok(())

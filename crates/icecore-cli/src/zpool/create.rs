@@ -3,8 +3,8 @@
 use super::get::{canonical, number_of};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::{pools, session};
 use crate::state::{self, Imported};
+use crate::{pools, session};
 use icecore_env::{Access, Device, Env, FileDevice};
 use icecore_pool::{CreateSpec, Pool};
 use icecore_vdev::create::{self, NewKind, NewLeaf, NewTop};

@@ -57,7 +57,10 @@ pub fn run(args: &[String]) -> Outcome {
                 if let Some(d) = Feature::by_guid(guid)
                     && !dsl.feature_enabled(io, d)?
                 {
-                    return Err(fail(format!("feature@{} needs feature@{}: enable that first", f.name, d.name)));
+                    return Err(fail(format!(
+                        "feature@{} needs feature@{}: enable that first",
+                        f.name, d.name
+                    )));
                 }
             }
             if !dsl.feature_enabled(io, f)? {
@@ -71,7 +74,8 @@ pub fn run(args: &[String]) -> Outcome {
 
 fn change(prop: &str, text: &str) -> Result<Change, String> {
     if let Some(feature) = prop.strip_prefix("feature@") {
-        let known = Feature::by_name(feature).ok_or_else(|| format!("feature '{feature}' unsupported by kernel"))?;
+        let known =
+            Feature::by_name(feature).ok_or_else(|| format!("feature '{feature}' unsupported by kernel"))?;
         return match text {
             "enabled" if support(known.guid) == Support::Write => Ok(Change::Feature(known)),
             "enabled" => Err(format!(
@@ -111,7 +115,9 @@ fn change(prop: &str, text: &str) -> Result<Change, String> {
         }
         "comment" => Ok(Change::Comment((!text.is_empty()).then(|| text.to_string()))),
         "cachefile" if text.is_empty() || text == "none" => Ok(Change::Nothing),
-        "cachefile" => Err("property 'cachefile' can only be empty or 'none' here: there is no cache file".into()),
+        "cachefile" => {
+            Err("property 'cachefile' can only be empty or 'none' here: there is no cache file".into())
+        }
         "bootfs" | "compatibility" | "version" => Err(format!("property '{prop}' cannot be set here")),
         p if known(p) => Err(format!("'{p}' is readonly")),
         p => Err(format!("invalid property '{p}'")),
