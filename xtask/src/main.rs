@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod interop;
+mod peers;
 mod shell;
 mod streamgen;
 mod tidy;
@@ -21,6 +22,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   interop [--short|--day]   prove both directions against real OpenZFS in a virtual machine; --day: files only
                        (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
+  peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
+                       others' tools, unchanged, on our zfs and zpool: a table (in a sandbox, as root;
+                       ICECORE_BIN=PROGRAM is tried instead of a release build)
   walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
@@ -28,7 +32,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench stream full|increment MIB     the raw stream that spine receives, to standard output";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(name) = peers::shim::called_as(&name) {
+        return peers::shim::become_it(name, &args.collect::<Vec<_>>());
+    }
+    let args: Vec<String> = args.map(|a| a.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test", rest @ ..] => ci::test(rest),
@@ -42,6 +51,7 @@ fn main() -> ExitCode {
         ["bench", "read"] => bench::read(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
+        ["peers", rest @ ..] => peers::run(rest),
         ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {

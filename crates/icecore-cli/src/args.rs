@@ -35,10 +35,12 @@ pub struct Typed {
 }
 
 impl Typed {
-    /// Splits `args` by the options the command knows. Options may stand after operands, as with GNU getopt.
+    /// Splits `args` by the options the command knows. Options may stand after operands, as with GNU getopt, unless
+    /// `POSIXLY_CORRECT` is set.
     pub fn parse(args: &[String], known: &[Opt], usage: &str) -> Result<Self, Fail> {
         let mut typed = Self::default();
         let mut rest = args.iter();
+        let posix = crate::caller::var("POSIXLY_CORRECT").is_some();
         while let Some(arg) = rest.next() {
             if arg == "--" {
                 typed.operands.extend(rest.cloned());
@@ -60,6 +62,10 @@ impl Typed {
                 typed.bundle(&arg[1..], known, usage, &mut rest)?;
             } else {
                 typed.operands.push(arg.clone());
+                if posix {
+                    typed.operands.extend(rest.cloned());
+                    break;
+                }
             }
         }
         Ok(typed)

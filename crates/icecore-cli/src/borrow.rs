@@ -40,7 +40,8 @@ impl Has {
         Ok(Self::Read(guard, Held::new(&owned), owned))
     }
     fn write(owned: Arc<Owned>) -> Outcome<Self> {
-        let guard = owned.write()?;
+        let mut guard = owned.write()?;
+        guard.note_command(crate::caller::command_line());
         Ok(Self::Write(guard, Held::new(&owned), owned))
     }
     /// Lets go; what is left to come back with, and whether it was for writing.

@@ -44,6 +44,8 @@ struct Words {
 
 thread_local! {
     static CALLER: RefCell<Option<Arc<Caller>>> = const { RefCell::new(None) };
+    /// The command line that this thread carries out.
+    static COMMAND: RefCell<Option<String>> = const { RefCell::new(None) };
     /// Pools that this thread holds.
     static HELD: RefCell<Vec<Arc<Owned>>> = const { RefCell::new(Vec::new()) };
 }
@@ -136,6 +138,20 @@ impl Drop for Held {
             caller.flush();
         }
     }
+}
+
+/// Runs `f` as the work of this command line.
+pub fn as_command<T>(line: String, f: impl FnOnce() -> T) -> T {
+    let before = COMMAND.replace(Some(line));
+    let done = f();
+    COMMAND.set(before);
+    done
+}
+
+/// The command line this thread carries out, and whose pools it changes: for the pools' history.
+pub fn command_line() -> Option<(String, u64)> {
+    let uid = u64::from(rustix::process::geteuid().as_raw());
+    COMMAND.with_borrow(|line| line.clone().map(|line| (line, uid)))
 }
 
 /// Whether this thread holds a pool.

@@ -41,3 +41,9 @@ pub fn duration(secs: u64) -> String {
     let (days, h, m, s) = (secs / 86400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
     if days > 0 { format!("{days} days {h:02}:{m:02}:{s:02}") } else { format!("{h:02}:{m:02}:{s:02}") }
 }
+
+/// A time as `zpool history` shows it: `2026-11-22.23:10:05`.
+#[must_use]
+pub fn time_of_history(seconds: u64) -> String {
+    local(seconds, "%F.%T")
+}

@@ -53,6 +53,9 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
 Called through a link named zfs or zpool it behaves as that command.
 ";
 
+/// Characters of a command line that go into a pool's history (`HIS_MAX_RECORD_LEN` leaves room for more).
+const HISTORY_LINE: usize = 1024;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let name = args.next().unwrap_or_default();
@@ -81,11 +84,14 @@ fn main() -> ExitCode {
 
 /// Carries a command line out, in this process.
 fn dispatch(tool: Tool, args: &[String]) -> Outcome {
-    match tool {
-        Tool::Zfs => zfs::run(args),
-        Tool::Zpool => zpool::run(args),
-        Tool::Icecore => icecore(args),
-    }
+    let (name, run): (_, fn(&[String]) -> Outcome) = match tool {
+        Tool::Zfs => ("zfs", zfs::run),
+        Tool::Zpool => ("zpool", zpool::run),
+        Tool::Icecore => ("icecore", icecore),
+    };
+    // As `zfs_save_arguments` puts it together for the history (libzfs_util.c), and no longer than that.
+    let line = std::iter::once(name).chain(args.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    caller::as_command(line.chars().take(HISTORY_LINE).collect(), || run(args))
 }
 
 fn icecore(args: &[String]) -> Outcome {
@@ -125,7 +131,20 @@ fn usage(text: &str) -> Outcome {
 }
 
 /// `version`: the first line begins as OpenZFS's does, since tools read a version of ZFS from it.
-fn version(_: &[String]) -> Outcome {
+fn version(args: &[String]) -> Outcome {
+    let known = [args::flag('j', "json"), args::flag('h', "help")];
+    let typed = args::Typed::parse(args, &known, "version [-j]")?;
+    if typed.has('j') {
+        let command = caller::command_line()
+            .map_or("zfs", |(l, _)| if l.starts_with("zpool") { "zpool" } else { "zfs" });
+        let version =
+            serde_json::json!({"command": format!("{command} version"), "vers_major": 0, "vers_minor": 1});
+        let userland = format!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
+        // Tools read both; here they are one.
+        let zfs = serde_json::json!({"userland": userland, "kernel": userland});
+        println!("{}", serde_json::json!({"output_version": version, "zfs_version": zfs}));
+        return Ok(());
+    }
     println!("zfs-2.3.0-icecore-{}", env!("CARGO_PKG_VERSION"));
     println!("icecore-{}", env!("CARGO_PKG_VERSION"));
     Ok(())

@@ -16,6 +16,7 @@ use crate::session::{self, For, NotOpen, Why};
 use crate::state::Imported;
 use icecore_dsl::Hold;
 use icecore_env::Access;
+use icecore_format::Txg;
 use icecore_pool::shared::{ReadGuard, WriteGuard};
 use icecore_pool::{Pool, PoolError, Shared};
 use std::collections::BTreeMap;
@@ -84,16 +85,21 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
         Slot::Failed(why) => return Err(suspended(&record.name, why)),
         _ => {}
     }
-    let pool = session::open_alone(record, Access::Exclusive, For::Write)?;
-    let owned = Arc::new(Owned {
-        record: record.clone(),
-        shared: Shared::new(pool),
-        streams: AtomicUsize::new(0),
-        over: Mutex::new(None),
-        loans: Mutex::new(BTreeMap::new()),
-    });
+    let owned = Owned::new(record, session::open_alone(record, Access::Exclusive, For::Write)?);
     *slot = Slot::Open(Arc::clone(&owned));
     Ok(owned)
+}
+
+/// Takes a pool that a command made or imported for writing: its devices stay open, so that it is here though their names
+/// may go, as with a kernel. In a process of its own the pool is closed.
+pub fn adopt(record: &Imported, mut pool: Pool) -> Outcome {
+    if !serving() || record.readonly {
+        return Ok(());
+    }
+    let spec = session::open_spec(record, pool.devices(), For::Write);
+    pool.reopen(spec)?;
+    *lock(&slot(&record.name)) = Slot::Open(Owned::new(record, pool));
+    Ok(())
 }
 
 fn suspended(name: &str, why: &str) -> NotOpen {
@@ -124,16 +130,26 @@ pub fn clear(record: &Imported) -> Outcome<bool> {
 
 /// Marks a pool exported on its devices and lets it go.
 pub fn export(record: &Imported) -> Outcome {
+    leave(record, Pool::mark_exported)
+}
+
+/// Marks a pool destroyed on its devices and lets it go.
+pub fn destroy(record: &Imported) -> Outcome {
+    leave(record, Pool::mark_destroyed)
+}
+
+fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>) -> Outcome {
     let owned = get(record).map_err(|n| n.fail)?;
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));
     }
     let mut guard = owned.write()?;
+    guard.note_command(crate::caller::command_line());
     // Under the lock nobody begins: who waits for it finds the pool gone.
     if owned.streams.load(Ordering::SeqCst) > 0 || !guard.dsl.busy().all().is_empty() {
         return Err(Fail::new("pool is busy"));
     }
-    guard.mark_exported().map_err(|e| {
+    mark(&mut guard).map_err(|e| {
         owned.fail(&e.to_string());
         Fail::new(e.to_string())
     })?;
@@ -165,6 +181,15 @@ pub fn all() -> Vec<(String, Option<String>)> {
 }
 
 impl Owned {
+    fn new(record: &Imported, pool: Pool) -> Arc<Self> {
+        Arc::new(Self {
+            record: record.clone(),
+            shared: Shared::new(pool),
+            streams: AtomicUsize::new(0),
+            over: Mutex::new(None),
+            loans: Mutex::new(BTreeMap::new()),
+        })
+    }
     /// The pool for reading.
     pub fn read(&self) -> Outcome<ReadGuard> {
         let guard = if crate::caller::holds_any() {
@@ -205,6 +230,7 @@ impl Owned {
     }
     /// What a guard leaves behind: nothing that is not committed.
     pub fn settle(&self, pool: &mut Pool) {
+        pool.note_command(None);
         if let Some(why) = pool.io().suspended() {
             let why = why.to_string();
             self.fail(&why);

@@ -29,7 +29,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Variables that commands look at.
-const ENV: &[&str] = &["COLUMNS", "LANG", "NO_COLOR", "TERM", "TZ", "ZFS_COLOR"];
+const ENV: &[&str] =
+    &["COLUMNS", "LANG", "NO_COLOR", "POSIXLY_CORRECT", "TERM", "TZ", "ZFS_COLOR", "ZPOOL_IMPORT_PATH"];
 /// How long `service stop` waits for the commands that run.
 const STOP_MAX: Duration = Duration::from_secs(40);
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -157,7 +157,10 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Open, NotOpen> {
         return Open::of(owned, what_for).map_err(|fail| NotOpen { why: Why::Other, fail });
     }
     let access = if what_for == For::Read { Access::ReadOnly } else { Access::Exclusive };
-    let pool = open_alone(record, access, what_for)?;
+    let mut pool = open_alone(record, access, what_for)?;
+    if what_for == For::Write {
+        pool.note_command(crate::caller::command_line());
+    }
     Ok(Open { has: Has::Own(Box::new(pool)), loans: Vec::new() })
 }
 

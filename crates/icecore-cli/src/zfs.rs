@@ -17,6 +17,7 @@ mod select;
 mod send;
 mod set;
 mod snapshot;
+mod upgrade;
 
 use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
@@ -49,7 +50,8 @@ const COMMANDS: &[Command] = &[
     (&["load-key"], key::load, key::LOAD_USAGE),
     (&["unload-key"], key::unload, key::UNLOAD_USAGE),
     (&["change-key"], key::change, key::CHANGE_USAGE),
-    (&["version"], crate::version, "version"),
+    (&["upgrade"], upgrade::run, upgrade::USAGE),
+    (&["version"], crate::version, "version [-j]"),
 ];
 
 /// Runs `zfs ARGS`.
@@ -75,6 +77,13 @@ pub fn reason(e: &DslError) -> String {
 pub fn not_a_dataset(name: &str) -> Fail {
     let (what, mark) = if name.contains('@') { ("snapshot", '@') } else { ("bookmark", '#') };
     Fail::new(format!("cannot open '{name}': {what} delimiter '{mark}' is not expected here"))
+}
+
+/// Why a user may not give something this name, though OpenZFS itself may (`zfs_validate_name` when modifying,
+/// libzfs_dataset.c): names with `%` are its own.
+pub fn may_name(name: &str) -> Result<(), String> {
+    icecore_dsl::name::check(name).map_err(|e| e.to_string())?;
+    if name.contains('%') { Err("invalid character % in name".into()) } else { Ok(()) }
 }
 
 /// `cannot VERB 'NAME': REASON`.

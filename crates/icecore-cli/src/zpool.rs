@@ -5,13 +5,17 @@ mod create;
 mod errors;
 mod export;
 mod get;
+mod history;
 mod import;
 mod import_list;
+mod json;
 mod labelclear;
 mod list;
 mod mirror;
 mod scrub;
+mod set;
 mod status;
+mod sync;
 
 use crate::commands::Command;
 use crate::fail::Outcome;
@@ -26,14 +30,18 @@ const COMMANDS: &[Command] = &[
     (&["status"], status::run, status::USAGE),
     (&["import"], import::run, import::USAGE),
     (&["export"], export::run, export::USAGE),
+    (&["destroy"], export::destroy, export::DESTROY_USAGE),
     (&["get"], get::run, get::USAGE),
+    (&["set"], set::run, set::USAGE),
+    (&["history"], history::run, history::USAGE),
+    (&["sync"], sync::run, sync::USAGE),
     (&["attach"], mirror::attach, mirror::ATTACH_USAGE),
     (&["detach"], mirror::detach, mirror::DETACH_USAGE),
     (&["replace"], mirror::replace, mirror::REPLACE_USAGE),
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
-    (&["version"], crate::version, "version"),
+    (&["version"], crate::version, "version [-j]"),
 ];
 
 /// Runs `zpool ARGS`.

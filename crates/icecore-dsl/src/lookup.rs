@@ -281,10 +281,11 @@ impl Dsl {
             if dd.origin_obj == 0 {
                 return Ok(false);
             }
-            if dd.origin_obj == earlier {
+            l = self.dataset(io, dd.origin_obj)?;
+            // The origin itself: as a snapshot, or as a bookmark that was made of it.
+            if l.creation_txg == at && l.dir_obj == e.dir_obj {
                 return Ok(true);
             }
-            l = self.dataset(io, dd.origin_obj)?;
             if l.creation_txg >= last {
                 return Ok(false);
             }

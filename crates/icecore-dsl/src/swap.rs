@@ -194,7 +194,12 @@ impl Dsl {
         if to.contains(['@', '#']) || to == from || to.starts_with(&format!("{from}/")) {
             return Err(DslError::Invalid(format!("cannot rename to '{to}'")));
         }
-        let longest = self.descendants(io, from)?.iter().map(|n| n.len()).max().unwrap_or(0);
+        // Of all below, and of their snapshots (`dsl_valid_rename`, dsl_dir.c).
+        let mut longest = from.len();
+        for n in self.descendants(io, from)? {
+            let tail = self.snapshots(io, &n)?.iter().map(|(s, _)| s.len() + 1).max().unwrap_or(0);
+            longest = longest.max(n.len() + tail);
+        }
         if longest - from.len() + to.len() >= name::NAME_LEN_MAX {
             return Err(DslError::Name("a descendant's name would be too long".into()));
         }

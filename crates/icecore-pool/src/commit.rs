@@ -50,6 +50,10 @@ impl Pool {
     }
 
     fn commit_dirty(&mut self) -> Result<Txg> {
+        if let Some((command, uid)) = self.note.take() {
+            // A record that cannot be had is left out (history.rs).
+            let _ = self.log_command(&command, uid);
+        }
         let txg = self.io.txg;
         self.config_dirty |= std::mem::take(&mut self.announce);
         let root = self.sync_txg()?;
@@ -116,12 +120,22 @@ impl Pool {
 
     /// [`Pool::export`] of a pool that somebody else owns. It must not be used any more afterwards.
     pub fn mark_exported(&mut self) -> Result<Txg> {
+        self.mark_left(PoolState::EXPORTED)
+    }
+
+    /// The same for a pool that is destroyed: its labels say so, and nothing else of it changes (`spa_destroy`,
+    /// `spa_export_common`, spa.c). OpenZFS still imports it with `zpool import -D`.
+    pub fn mark_destroyed(&mut self) -> Result<Txg> {
+        self.mark_left(PoolState::DESTROYED)
+    }
+
+    fn mark_left(&mut self, state: PoolState) -> Result<Txg> {
         if !self.io.writable {
             return Ok(self.synced());
         }
-        let clean = !self.is_dirty() && self.config.pool_state() == PoolState::EXPORTED;
+        let clean = !self.is_dirty() && self.config.pool_state() == state;
         if !clean {
-            self.config.state = Some(PoolState::EXPORTED.0);
+            self.config.state = Some(state.0);
             self.config_dirty = true;
         }
         self.commit()

@@ -86,6 +86,7 @@ impl Pool {
             uberblock,
             label_features: BTreeSet::new(),
             config_dirty: true,
+            note: None,
             announce: false,
             objects: Objects::default(),
             host: spec.host.clone(),

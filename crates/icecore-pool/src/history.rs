@@ -62,6 +62,12 @@ impl Pool {
         self.append_history(&bytes)
     }
 
+    /// The command that the next commit is the work of, entered in the history with it; `None` takes it back. Without
+    /// a change there is no commit, and no record.
+    pub fn note_command(&mut self, command: Option<(String, u64)>) {
+        self.note = command;
+    }
+
     fn append_history(&mut self, bytes: &[u8]) -> Result<()> {
         let object = ObjectId(self.objects.history);
         if object.0 == 0 {

@@ -47,6 +47,8 @@ pub struct Pool {
     pub(crate) label_features: BTreeSet<String>,
     /// The configuration changed: MOS object and labels are written with the next commit.
     pub(crate) config_dirty: bool,
+    /// The command, and whose, that the next commit enters in the history.
+    pub(crate) note: Option<(String, u64)>,
     /// The next commit tells the labels that the pool is in use, and by whom.
     pub(crate) announce: bool,
     pub(crate) objects: Objects,

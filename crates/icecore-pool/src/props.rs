@@ -39,6 +39,13 @@ impl Pool {
         Ok(())
     }
 
+    /// Sets the administrator's remark, or takes it away. It is part of the configuration, so every label has it
+    /// (`spa_sync_props`, spa.c).
+    pub fn set_comment(&mut self, comment: Option<String>) {
+        self.config.comment = comment;
+        self.config_dirty = true;
+    }
+
     /// What cloned blocks take and save, added up over the top-level vdevs (`brt_vdev_phys_t`, brt_impl.h).
     ///
     /// # Errors

@@ -24,12 +24,16 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let fail = |why: &str| Fail::new(format!("cannot create '{name}': {why}"));
     let props = typed.values('o').map(|o| super::set::split(o, USAGE)).collect::<Outcome<Vec<_>>>()?;
+    if let Some((p, _)) = props.iter().enumerate().find_map(|(i, p)| props[..i].iter().find(|o| o.0 == p.0)) {
+        return Err(Fail::new(format!("property '{p}' specified multiple times")));
+    }
     if props.iter().any(|(p, _)| OF_ORIGIN.contains(p)) {
         return Err(fail("Encryption properties must inherit from origin dataset."));
     }
     if session::pool_of(snapshot) != session::pool_of(name) {
         return Err(fail("source and target pools differ"));
     }
+    super::may_name(name).map_err(|why| fail(&why))?;
     let mut pool = session::open(snapshot, For::Write)?;
     let origin = pool.dsl.lookup_snapshot(pool.io(), snapshot).map_err(|e| cannot("open", snapshot, &e))?;
     if typed.has('p') {

@@ -51,12 +51,15 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let fail = |f: Fail| Fail { message: format!("cannot create '{name}': {}", f.message), ..f };
     let new = wanted(&typed, fail)?;
+    super::may_name(name).map_err(|why| fail(Fail::new(why)))?;
     let dry = typed.has('n');
     let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
     let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
     let verbose = typed.has('v') || typed.has('P');
     if typed.has('p') {
-        if pool.dsl.lookup_head(pool.io(), name).is_ok() {
+        let kind = if volume { Kind::Volume } else { Kind::Filesystem };
+        let there = pool.dsl.lookup_head(pool.io(), name);
+        if there.is_ok_and(|r| pool.dsl.kind(pool.io(), r).is_ok_and(|k| k == kind)) {
             return Ok(());
         }
         if verbose {

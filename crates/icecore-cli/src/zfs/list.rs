@@ -9,6 +9,9 @@ use std::cmp::Ordering;
 
 pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-r|-d max] [-o property[,...]] [-s property]...\n\t    [-S property]... [-t type[,...]] [filesystem|volume|snapshot] ...";
 
+/// Characters of a value that are shown.
+const VALUE_MAX: usize = 8191;
+
 /// One property of one dataset.
 struct Column {
     prop: String,
@@ -90,6 +93,8 @@ fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) 
             Some(row) if !exact => crate::human::property(row),
             _ => value.clone(),
         };
+        // OpenZFS's buffer for a value is that long (`ZFS_MAXPROPLEN`): lists of many clones end there.
+        let shown = shown.chars().take(VALUE_MAX).collect();
         Column { prop: (*prop).into(), exact: value, shown, row }
     };
     Ok(wanted.iter().map(column).collect())
@@ -141,7 +146,8 @@ pub fn known_property(p: &str, usage: &str) -> Outcome<String> {
         || props::find(full).is_some()
         || user
         || full.starts_with("written@")
-        || full.starts_with("written#");
+        || full.starts_with("written#")
+        || is_of_user(full);
     if fits {
         Ok(full.to_string())
     } else {
@@ -149,8 +155,15 @@ pub fn known_property(p: &str, usage: &str) -> Outcome<String> {
     }
 }
 
+/// What users, groups and projects use and may use (`zfs_prop_userquota`, zfs_prop.c).
+fn is_of_user(p: &str) -> bool {
+    let Some((kind, who)) = p.split_once('@') else { return false };
+    let rest = ["user", "group", "project"].iter().find_map(|k| kind.strip_prefix(k));
+    !who.is_empty() && rest.is_some_and(|r| ["used", "quota", "objused", "objquota"].contains(&r))
+}
+
 /// Short column names (`zprop_name_to_prop`).
-fn canonical(p: &str) -> &str {
+pub fn canonical(p: &str) -> &str {
     match p {
         "avail" => "available",
         "refer" => "referenced",

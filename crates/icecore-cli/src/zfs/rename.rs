@@ -35,6 +35,7 @@ fn dataset(from: &str, to: &str, parents: bool) -> Outcome {
     if to.contains('@') {
         return Err(fail("a dataset cannot become a snapshot"));
     }
+    super::may_name(to).map_err(|why| fail(&why))?;
     if session::pool_of(from) != session::pool_of(to) {
         return Err(fail("datasets must be within same pool"));
     }
@@ -66,6 +67,7 @@ fn snapshot(path: &str, snap: &str, to: &str, recursive: bool) -> Outcome {
         Some(_) => return Err(fail("snapshots must be part of same dataset")),
         None => return Err(Fail::usage(format!("'{to}' is not a snapshot"), USAGE)),
     };
+    super::may_name(&format!("{path}@{new}")).map_err(|why| fail(&why))?;
     let mut pool = session::open(path, For::Write)?;
     let (io, dsl) = pool.parts();
     dsl.lookup_snapshot(io, &full).map_err(|e| cannot("open", &full, &e))?;

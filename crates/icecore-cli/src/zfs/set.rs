@@ -15,9 +15,10 @@ pub const INHERIT_USAGE: &str = "inherit [-rS] <property> <filesystem|volume|sna
 /// What is no inherited property but has its own way to be undone.
 const LIMITS: &[&str] = &["quota", "reservation", "refquota", "refreservation"];
 
-/// `name=value`, split.
+/// `name=value`, split; the name in full.
 pub fn split<'a>(text: &'a str, usage: &str) -> Outcome<(&'a str, &'a str)> {
     text.split_once('=')
+        .map(|(p, v)| (super::list::canonical(p), v))
         .ok_or_else(|| Fail::usage(format!("missing '=' for property=value argument '{text}'"), usage))
 }
 
@@ -92,6 +93,7 @@ pub fn inherit(args: &[String]) -> Outcome {
     if names.is_empty() {
         return Err(Fail::usage("missing dataset argument", INHERIT_USAGE));
     }
+    let prop = super::list::canonical(prop);
     let received = typed.has('S');
     inheritable(prop, received)?;
     each(names, |name| {

@@ -3,8 +3,8 @@
 use super::get::{canonical, number_of};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::session;
 use crate::state::{self, Imported};
+use crate::{pools, session};
 use icecore_env::{Access, Device, Env, FileDevice};
 use icecore_pool::{CreateSpec, Pool};
 use icecore_vdev::create::{self, NewKind, NewLeaf, NewTop};
@@ -92,17 +92,21 @@ pub fn run(args: &[String]) -> Outcome {
             dsl.prop_set(io, name, p, v).map_err(|e| fail(format!("property '{p}': {e}")))?;
         }
     }
-    if !props.is_empty() || !stored.is_empty() {
-        pool.commit()?;
+    // The first record of a pool's history stays for ever: how it was made.
+    if let Some((line, uid)) = crate::caller::command_line() {
+        let _ = pool.log_command(&line, uid);
     }
-    state::remember(&Imported {
+    pool.commit()?;
+    let record = Imported {
         name: name.clone(),
         guid: pool.guid().0,
         devices: paths,
         readonly: false,
         altroot: typed.value('R').unwrap_or("").into(),
         max_txg: None,
-    })
+    };
+    state::remember(&record)?;
+    pools::adopt(&record, pool)
 }
 
 /// What `-o` may say.

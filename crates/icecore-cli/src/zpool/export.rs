@@ -1,13 +1,16 @@
-//! `zpool export`.
+//! `zpool export` and `zpool destroy`.
 
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::pools;
 use crate::session::{self, For, NotOpen, Why};
-use crate::state;
+use crate::state::{self, Imported};
 use icecore_env::Access;
+use icecore_format::Txg;
+use icecore_pool::Pool;
 
 pub const USAGE: &str = "export [-af] <pool> ...";
+pub const DESTROY_USAGE: &str = "destroy [-f] <pool>";
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('a', ""), flag('f', "")], USAGE)?;
@@ -31,6 +34,30 @@ pub fn run(args: &[String]) -> Outcome {
 
 /// Exports `name`: everything is on its devices and says so; then it is forgotten here.
 pub fn export(name: &str) -> Outcome {
+    leave(name, "export", pools::export, Pool::mark_exported)
+}
+
+/// `zpool destroy` (`zpool_do_destroy`, zpool_main.c): the labels say that the pool is destroyed. Its blocks stay.
+pub fn destroy(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('f', "")], DESTROY_USAGE)?;
+    let name = match typed.operands.as_slice() {
+        [name] => name,
+        [] => return Err(Fail::usage("missing pool argument", DESTROY_USAGE)),
+        _ => return Err(Fail::usage("too many arguments", DESTROY_USAGE)),
+    };
+    if state::find(name)?.is_some_and(|r| r.readonly) {
+        return Err(Fail::new(format!("cannot destroy '{name}': one or more devices is read only")));
+    }
+    leave(name, "destroy", pools::destroy, Pool::mark_destroyed)
+}
+
+/// Marks the pool on its devices and forgets it here.
+fn leave(
+    name: &str,
+    verb: &str,
+    owned: fn(&Imported) -> Outcome,
+    alone: fn(&mut Pool) -> icecore_pool::Result<Txg>,
+) -> Outcome {
     let Some(record) = state::find(name)? else {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
     };
@@ -40,15 +67,16 @@ pub fn export(name: &str) -> Outcome {
                 Why::Busy => String::new(),
                 _ => format!("\nif they are gone for good, 'zpool export -f {name}' forgets the pool"),
             };
-            Fail::new(format!("cannot export '{name}': {}{hint}", n.fail.message))
+            Fail::new(format!("cannot {verb} '{name}': {}{hint}", n.fail.message))
         };
         if pools::serving() {
             pools::get(&record).map_err(refused)?;
-            let fail = |f: Fail| Fail::new(format!("cannot export '{name}': {}", f.message));
-            pools::export(&record).map_err(fail)?;
+            let fail = |f: Fail| Fail::new(format!("cannot {verb} '{name}': {}", f.message));
+            owned(&record).map_err(fail)?;
         } else {
-            let pool = session::open_alone(&record, Access::Exclusive, For::Write).map_err(refused)?;
-            pool.export().map_err(|e| Fail::new(format!("cannot export '{name}': {e}")))?;
+            let mut pool = session::open_alone(&record, Access::Exclusive, For::Write).map_err(refused)?;
+            pool.note_command(crate::caller::command_line());
+            alone(&mut pool).map_err(|e| Fail::new(format!("cannot {verb} '{name}': {e}")))?;
         }
     }
     state::forget(name)

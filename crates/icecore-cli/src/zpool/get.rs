@@ -8,7 +8,8 @@ use crate::state::{self, Imported};
 use crate::table::{Align, Table};
 use icecore_pool::Pool;
 
-pub const USAGE: &str = "get [-Hp] [-o \"all\" | field[,...]] <\"all\" | property[,...]> <pool> ...";
+pub const USAGE: &str =
+    "get [-Hp] [-j [--json-int]] [-o \"all\" | field[,...]] <\"all\" | property[,...]> <pool> ...";
 
 /// Properties in the order of `zpool get all`.
 const PROPS: &[&str] = &[
@@ -78,6 +79,11 @@ impl Value {
     }
     fn bytes(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
+    }
+    /// Where it comes from: `-`, `default` or `local`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.source
     }
     /// The text to show.
     #[must_use]
@@ -175,7 +181,10 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
 }
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', "")], USAGE)?;
+    let options = [flag('H', ""), flag('p', ""), value('o', ""), flag('j', "json"), flag('J', "json-int")];
+    let typed = Typed::parse(args, &options, USAGE)?;
+    let exact = typed.has('p') || typed.has('J');
+    let mut pools = serde_json::Map::new();
     let Some((asked, names)) = typed.operands.split_first() else {
         return Err(Fail::usage("missing property argument", USAGE));
     };
@@ -204,18 +213,25 @@ pub fn run(args: &[String]) -> Outcome {
         };
         let pool = session::open_record(&record, For::Read)
             .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;
+        let mut properties = serde_json::Map::new();
         for p in &wanted {
             if let Some(v) = property(&pool, &record, p) {
+                properties.insert(p.clone(), super::json::property(&v, exact));
                 let p: &str = p;
                 let cell = |f: &&str| match *f {
                     "name" => name.clone(),
                     "property" => p.to_string(),
-                    "value" => v.shown(typed.has('p')),
+                    "value" => v.shown(exact),
                     _ => v.source.to_string(),
                 };
                 table.row(fields.iter().map(cell).collect());
             }
         }
+        pools.insert(name.clone(), super::json::pool(&pool, &record, properties));
+    }
+    if typed.has('j') {
+        super::json::print("zpool get", pools);
+        return Ok(());
     }
     print!("{}", table.render(typed.has('H')));
     Ok(())

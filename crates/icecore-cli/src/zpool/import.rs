@@ -149,17 +149,20 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
     if !readonly {
         // Others must see it in use, before anything is written to it.
         pool.claim();
+        pool.note_command(crate::caller::command_line());
         let replayed = crate::replay::all(&mut pool);
         replayed.and_then(|_| pool.commit()).map_err(|e| fail(e.to_string()))?;
     }
-    state::remember(&Imported {
+    let record = Imported {
         name: name.clone(),
         guid,
         devices: paths,
         readonly,
         altroot: altroot.into(),
         max_txg: max_txg.map(|t| t.0),
-    })
+    };
+    state::remember(&record)?;
+    crate::pools::adopt(&record, pool)
 }
 
 /// Txg and time of every sound uberblock, the newest first.
@@ -250,7 +253,13 @@ fn kernel_has(guid: u64) -> Result<(), String> {
 }
 
 fn search(typed: &Typed) -> Outcome<(Vec<FoundPool>, Vec<Unlabelled>)> {
-    let asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
+    let mut asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
+    if asked.is_empty()
+        && let Some(path) = crate::caller::var("ZPOOL_IMPORT_PATH")
+    {
+        // As many folders as there are colons, and one more (zpool_main.c); those that are not there are passed over.
+        asked = path.split(':').map(PathBuf::from).filter(|p| p.exists()).collect();
+    }
     let dirs = if asked.is_empty() {
         SEARCH.iter().map(PathBuf::from).filter(|p| p.exists()).collect()
     } else {

@@ -7,10 +7,13 @@ use crate::session::{self, Why};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
 
-pub const USAGE: &str = "list [-Hp] [-o property[,...]] [pool] ...";
+pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-o property[,...]] [pool] ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('H', ""), flag('p', ""), value('o', "")], USAGE)?;
+    let known = [flag('H', ""), flag('p', ""), value('o', ""), flag('j', "json"), flag('J', "json-int")];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let exact = typed.has('p') || typed.has('J');
+    let mut pools = serde_json::Map::new();
     let default =
         "name,size,allocated,free,checkpoint,expandsize,fragmentation,capacity,dedupratio,health,altroot";
     let columns: Vec<String> = typed
@@ -39,12 +42,14 @@ pub fn run(args: &[String]) -> Outcome {
     }
     for r in records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)) {
         match session::try_look(r) {
-            Ok(pool) => table.row(
-                columns
-                    .iter()
-                    .map(|c| property(&pool, r, c).map_or("-".into(), |v| v.shown(typed.has('p'))))
-                    .collect(),
-            ),
+            Ok(pool) => {
+                let values: Vec<_> = columns.iter().map(|c| property(&pool, r, c)).collect();
+                let known = columns.iter().zip(&values).filter(|(c, _)| *c != "name");
+                let properties =
+                    known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, exact))));
+                pools.insert(r.name.clone(), super::json::pool(&pool, r, properties.collect()));
+                table.row(values.iter().map(|v| v.as_ref().map_or("-".into(), |v| v.shown(exact))).collect());
+            }
             // That its devices are gone is a state of the pool; the rest is a failure to tell.
             Err(n) => {
                 table.row(columns.iter().map(|c| unopened(r, n.why, c)).collect());
@@ -54,7 +59,9 @@ pub fn run(args: &[String]) -> Outcome {
             }
         }
     }
-    if !table.is_empty() {
+    if typed.has('j') {
+        super::json::print("zpool list", pools);
+    } else if !table.is_empty() {
         print!("{}", table.render(typed.has('H')));
     } else if failed.is_empty() {
         eprintln!("no pools available");

@@ -7,6 +7,7 @@ mod diff;
 mod inspect;
 mod keys;
 mod mirrors;
+mod peers;
 mod props;
 mod receive;
 mod replay;

@@ -79,6 +79,7 @@ fn rot_is_named_and_the_backup_gives_it_back() {
 #[test]
 fn labels_and_uberblocks_are_shown() {
     let desk = Desk::with_pool("tank");
+    desk.ok("icecore service stop"); // which has it open still
     let label = desk.ok("icecore inspect label tank/drive.img");
     assert!(label.contains("name = tank") && label.contains("the same as label 0"), "{label}");
     let found: serde_json::Value =

@@ -8,6 +8,8 @@ fn exit_two_and_usage() {
     let before = desk.seen("tank");
     for (line, words) in [
         ("zfs", "missing command"),
+        // `zfs_do_snapshot` ends so where the dataset cannot be opened.
+        ("zfs snapshot tank/none@a", "cannot open 'tank/none': dataset does not exist"),
         ("zfs nonsense", "unrecognized command 'nonsense'"),
         ("zpool", "missing command"),
         ("zpool nonsense", "unrecognized command 'nonsense'"),
@@ -111,7 +113,6 @@ fn exit_one_where_the_pool_says_no() {
         ("zfs create -o compression=nonsense tank/a", "compression"),
         ("zfs create none/a", "cannot open 'none/a': dataset does not exist"),
         ("zfs snapshot none@a", "cannot open 'none@a': dataset does not exist"),
-        ("zfs snapshot tank/none@a", "cannot create snapshot 'tank/none@a': dataset does not exist"),
         ("zfs rollback tank@none", "cannot open 'tank@none': dataset does not exist"),
         ("zfs set readonly=maybe tank", "tank"),
         ("zfs receive -c tank", "not supported yet"),

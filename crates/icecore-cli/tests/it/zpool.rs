@@ -197,6 +197,7 @@ fn what_holds_something_is_not_overwritten() {
     desk.ok(&format!("zpool labelclear -f {}", drive.display()));
     desk.refused(&format!("zpool labelclear -f {}", drive.display()), 1, &["failed to read label"]);
     desk.ok(&create(""));
+    desk.ok("icecore service stop"); // which has it open still
     std::fs::create_dir(desk.path("new")).unwrap();
     std::fs::rename(&drive, desk.path("new/drive.img")).unwrap();
     desk.refused("zpool export new", 1, &["cannot export 'new'", "drive.img"]);
@@ -232,6 +233,7 @@ fn a_pool_whose_drive_is_gone() {
     let desk = Desk::with_pool("here");
     let drive = desk.pool("gone", 96);
     let away = desk.path("away.img");
+    desk.ok("icecore service stop"); // which has it open still
     std::fs::rename(&drive, &away).unwrap();
     assert_eq!(desk.ok("zpool list -H -o name,size,free,health").lines().next(), Some("gone\t-\t-\tUNAVAIL"));
     assert_eq!(desk.ok("zpool list -H -o name"), "gone\nhere\n");
@@ -319,6 +321,7 @@ fn the_layout_of_status() {
 #[test]
 fn a_pool_in_use_by_another_command() {
     let desk = Desk::with_pool("tank");
+    desk.ok("icecore service stop"); // which has it open still
     let held = FileDevice::open(desk.path("tank/drive.img"), Access::Exclusive).unwrap();
     let status = desk.ok("zpool status");
     for words in [" state: -\n", "Another command is using the pool", "action: Wait"] {

@@ -125,6 +125,12 @@ fn check(subject: &Subject, p: &Prop, value: &Value) -> Result<()> {
         ("volsize", _) if subject.volblocksize != 0 => volume_size(p.name, n, subject.volblocksize),
         ("mlslabel", _) => bad("mlslabels are unsupported".into()),
         ("mountpoint", Value::Text(path)) => mountpoint(path),
+        ("sharenfs", Value::Text(options)) if !nfs_options(options) => {
+            bad("'sharenfs' cannot be set to invalid options".into())
+        }
+        ("sharesmb", Value::Text(options)) if !["on", "off"].contains(&options.as_str()) => {
+            bad("'sharesmb' cannot be set to invalid options".into())
+        }
         ("keylocation", Value::Text(place)) => keylocation(subject, place),
         ("copies", _) if n > 2 && subject.encrypted == Some(true) => {
             bad("encrypted datasets cannot have 3 copies".into())
@@ -157,6 +163,50 @@ fn mountpoint(path: &str) -> Result<()> {
         return bad("component of 'mountpoint' is too long".into());
     }
     Ok(())
+}
+
+/// Options of an export that Linux or Solaris has a meaning for.
+const NFS: &[&str] = &[
+    "anon",
+    "anongid",
+    "anonuid",
+    "async",
+    "all_squash",
+    "crossmnt",
+    "fsid",
+    "fsuid",
+    "hide",
+    "insecure",
+    "insecure_locks",
+    "mountpoint",
+    "mp",
+    "no_acl",
+    "no_all_squash",
+    "no_auth_nlm",
+    "no_root_squash",
+    "no_subtree_check",
+    "no_wdelay",
+    "nohide",
+    "nosub",
+    "refer",
+    "replicas",
+    "ro",
+    "root",
+    "root_mapping",
+    "root_squash",
+    "rw",
+    "sec",
+    "secure",
+    "secure_locks",
+    "subtree_check",
+    "sync",
+    "wdelay",
+];
+
+/// Whether `sharenfs` may say this (`nfs_validate_shareopts`, libshare).
+fn nfs_options(text: &str) -> bool {
+    ["on", "off"].contains(&text)
+        || text.split(',').all(|o| NFS.contains(&o.split_once('=').map_or(o, |(name, _)| name)))
 }
 
 fn keylocation(subject: &Subject, place: &str) -> Result<()> {

@@ -123,6 +123,7 @@ impl Pool {
             uberblock: opened.uberblock,
             label_features: opened.label_features,
             config_dirty: false,
+            note: None,
             announce: spec.mode == Mode::Write,
             objects,
             host: spec.host,

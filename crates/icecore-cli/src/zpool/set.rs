@@ -1,0 +1,125 @@
+//! `zpool set` (`zpool_do_set`, zpool_main.c; `zpool_set_prop`, `zpool_valid_proplist`, libzfs_pool.c).
+
+use super::get::{canonical, known, number_of};
+use crate::args::Typed;
+use crate::fail::{Fail, Outcome};
+use crate::session::{self, For};
+use crate::state;
+use icecore_dsl::Feature;
+use icecore_pool::features::{Support, support};
+
+pub const USAGE: &str = "set <property=value> <pool>";
+
+/// Longest remark (`ZPROP_MAX_COMMENT`).
+const COMMENT_MAX: usize = 32;
+/// What can be set when a pool is made or imported, and not later.
+const ONCE: &[&str] = &["altroot", "tname"];
+/// What is stored as a number that is none of a few words.
+const ASHIFT: std::ops::RangeInclusive<u64> = 9..=16;
+/// `EINVAL`, which is what the command ends with where a pool is no pool.
+const NOT_A_POOL: i32 = 22;
+
+/// What setting a property means here.
+enum Change {
+    Number(u64),
+    Comment(Option<String>),
+    Feature(Feature),
+    /// Accepted, and without effect: there is no such thing here.
+    Nothing,
+}
+
+pub fn run(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[], USAGE)?;
+    let (pair, name) = match typed.operands.as_slice() {
+        [] => return Err(Fail::usage("missing property=value argument", USAGE)),
+        [_] => return Err(Fail::usage("missing pool name", USAGE)),
+        [pair, name] => (pair, name),
+        [_, _, _] => return Err(Fail::new("properties of vdevs cannot be set here")),
+        _ => return Err(Fail::usage("too many pool names", USAGE)),
+    };
+    let Some((prop, text)) = pair.split_once('=') else {
+        return Err(Fail::usage("missing value in property=value argument", USAGE));
+    };
+    let Some(record) = state::find(name)? else {
+        return Err(Fail { status: NOT_A_POOL, message: format!("cannot open '{name}': is not a pool") });
+    };
+    let fail = |why: String| Fail::new(format!("cannot set property for '{name}': {why}"));
+    let prop = canonical(prop);
+    let change = change(prop, text).map_err(fail)?;
+    let mut pool = session::open_record(&record, For::Write).map_err(|f| fail(f.message))?;
+    match change {
+        Change::Number(n) => pool.set_property(prop, n)?,
+        Change::Comment(c) => pool.set_comment(c),
+        Change::Nothing => {}
+        Change::Feature(f) => {
+            let (io, dsl) = pool.parts();
+            for guid in f.depends {
+                if let Some(d) = Feature::by_guid(guid)
+                    && !dsl.feature_enabled(io, d)?
+                {
+                    return Err(fail(format!(
+                        "feature@{} needs feature@{}: enable that first",
+                        f.name, d.name
+                    )));
+                }
+            }
+            if !dsl.feature_enabled(io, f)? {
+                dsl.feature_enable(io, f)?;
+            }
+        }
+    }
+    pool.commit()?;
+    Ok(())
+}
+
+fn change(prop: &str, text: &str) -> Result<Change, String> {
+    if let Some(feature) = prop.strip_prefix("feature@") {
+        let known =
+            Feature::by_name(feature).ok_or_else(|| format!("feature '{feature}' unsupported by kernel"))?;
+        return match text {
+            "enabled" if support(known.guid) == Support::Write => Ok(Change::Feature(known)),
+            "enabled" => Err(format!(
+                "feature@{feature} cannot be enabled here: once it is used the pool could not be written to any more"
+            )),
+            "disabled" => Err(format!("property '{prop}' can only be set to 'disabled' at creation time")),
+            _ => Err(format!("property '{prop}' can only be set to 'enabled' or 'disabled'")),
+        };
+    }
+    if ONCE.contains(&prop) {
+        return Err(format!("property '{prop}' can only be set during pool creation or import"));
+    }
+    if prop == "multihost" && text == "on" {
+        return Err("property 'multihost' cannot be 'on' here: Icecore does not write for it".into());
+    }
+    if let Some(number) = number_of(prop, text) {
+        let words = number.ok_or_else(|| format!("'{prop}' must be one of 'on | off'"))?;
+        return Ok(Change::Number(words));
+    }
+    match prop {
+        "ashift" => {
+            let n: u64 = text.parse().map_err(|_| format!("bad numeric value '{text}'"))?;
+            if n != 0 && !ASHIFT.contains(&n) {
+                return Err(format!(
+                    "property '{prop}' number {n} is invalid, only values between {} and {} are allowed.",
+                    ASHIFT.start(),
+                    ASHIFT.end()
+                ));
+            }
+            Ok(Change::Number(n))
+        }
+        "comment" if text.chars().any(|c| !(' '..='~').contains(&c)) => {
+            Err("comment may only have printable characters".into())
+        }
+        "comment" if text.len() > COMMENT_MAX => {
+            Err(format!("comment must not exceed {COMMENT_MAX} characters"))
+        }
+        "comment" => Ok(Change::Comment((!text.is_empty()).then(|| text.to_string()))),
+        "cachefile" if text.is_empty() || text == "none" => Ok(Change::Nothing),
+        "cachefile" => {
+            Err("property 'cachefile' can only be empty or 'none' here: there is no cache file".into())
+        }
+        "bootfs" | "compatibility" | "version" => Err(format!("property '{prop}' cannot be set here")),
+        p if known(p) => Err(format!("'{p}' is readonly")),
+        p => Err(format!("invalid property '{p}'")),
+    }
+}

@@ -1,0 +1,148 @@
+//! Groups of OpenZFS's own test suite (Debian's `zfs-test`).
+//!
+//! A test counts only if it called our commands, and if it does not pass with commands that do nothing
+//! (`interop/peers/zts-vacuous.txt`). One that fails and whose script itself asks for what only a kernel has is not
+//! applicable, with what that is.
+
+use std::fs;
+use std::path::Path;
+
+use icecore_check::fixture::repo_root;
+
+use super::Stage;
+use super::report::{Case, Verdict};
+use crate::shell::Outcome;
+
+/// Where Debian installs the tests.
+const TESTS: &str = "/usr/share/zfs/zfs-tests/tests/functional";
+
+/// The groups that issue a whole day's work here.
+const GROUPS: &[&str] = &[
+    "zfs_load-key",
+    "zfs_unload-key",
+    "zfs_change-key",
+    "zfs_create",
+    "zfs_snapshot",
+    "zfs_send",
+    "zfs_receive",
+    "zfs_rollback",
+    "zfs_destroy",
+    "zfs_clone",
+    "zfs_promote",
+    "zfs_rename",
+    "zfs_set",
+    "zfs_get",
+    "zfs_inherit",
+    "zfs_mount",
+    "zfs_unmount",
+    "zfs_bookmark",
+    "rsend",
+];
+
+/// Words in a script, and what only a kernel's OpenZFS has that they stand for.
+const HARD: &[(&str, &str)] = &[
+    ("set_tunable", "tunables of the kernel module"),
+    ("get_tunable", "tunables of the kernel module"),
+    ("ZVOL_DEVDIR", "device nodes of volumes"),
+    ("ZVOL_RDEVDIR", "device nodes of volumes"),
+    ("zvol/", "device nodes of volumes"),
+    ("block_device_wait", "device nodes of volumes"),
+    ("zinject", "zinject"),
+    ("zhack", "zhack"),
+    ("zfs program", "channel programs"),
+    ("raidz", "raidz"),
+    ("draid", "draid"),
+    ("kstat", "kernel statistics"),
+    ("sharenfs", "sharing"),
+    ("sharesmb", "sharing"),
+    ("share_nfs", "sharing"),
+    ("zpool remove", "removal of devices"),
+    ("zpool checkpoint", "checkpoints"),
+    ("dedup", "deduplication"),
+    ("mkfs", "device nodes of volumes"),
+    ("NEWFS", "device nodes of volumes"),
+];
+
+/// Runs the groups asked for, or all of them.
+pub fn run(stage: &Stage, groups: &[&str]) -> Outcome<Vec<Case>> {
+    let groups = if groups.is_empty() { GROUPS } else { groups };
+    let mut words = vec!["/peers/scripts/zts.sh"];
+    words.extend(groups);
+    stage.sandbox(&words)?;
+    let vacuous = repo_root().join("interop/peers/zts-vacuous.txt");
+    let vacuous = fs::read_to_string(&vacuous).map_err(|e| format!("{}: {e}", vacuous.display()))?;
+    let calls = stage.calls()?;
+    let called = |case: &str| calls.iter().any(|c| c.case == case);
+    let mut cases = Vec::new();
+    for group in groups {
+        let log = stage.out(&format!("zts.{}.log", group.replace('/', "_")));
+        let text = fs::read(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let found: Vec<Case> = text.lines().filter_map(verdict).collect();
+        if found.is_empty() {
+            let last = text.lines().last().unwrap_or_default();
+            let why = format!("the suite ran nothing: {last}");
+            cases.push(Case { peer: "zts".into(), name: (*group).into(), verdict: Verdict::Fail, why });
+        }
+        cases.extend(found.into_iter().filter(|c| !vacuous.lines().any(|v| v == c.name)).map(excuse));
+    }
+    Ok(cases.into_iter().map(|c| c.unless_called(called)).collect())
+}
+
+/// `Test: …/tests/functional/GROUP/TEST (run as root) [00:01] [PASS]`; setups and cleanups count only where they fail.
+fn verdict(line: &str) -> Option<Case> {
+    let (_, rest) = line.strip_prefix("Test: ")?.split_once("/tests/functional/")?;
+    let (name, rest) = rest.split_once(' ')?;
+    let word = rest.rsplit_once('[')?.1.trim_end().trim_end_matches(']');
+    let name = name.trim_end_matches(".ksh").to_string();
+    let around = name.ends_with("/setup") || name.ends_with("/cleanup");
+    let (verdict, why) = match word {
+        "PASS" if around => return None,
+        "SKIP" if around => return None,
+        "PASS" => (Verdict::Pass, ""),
+        "SKIP" => (Verdict::NotApplicable, "skipped by the suite"),
+        "KILLED" => (Verdict::Fail, "took too long"),
+        _ => (Verdict::Fail, ""),
+    };
+    Some(Case { peer: "zts".into(), name, verdict, why: why.into() })
+}
+
+/// A failure for want of what a kernel has is told as that.
+fn excuse(mut case: Case) -> Case {
+    if case.verdict != Verdict::Fail {
+        return case;
+    }
+    let script = Path::new(TESTS).join(&case.name).with_extension("ksh");
+    let Ok(text) = fs::read_to_string(script) else { return case };
+    let code: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with('#')).collect();
+    let mut needs: Vec<&str> = Vec::new();
+    for (word, what) in HARD {
+        if code.iter().any(|l| l.contains(word)) && !needs.contains(what) {
+            needs.push(what);
+        }
+    }
+    if !needs.is_empty() {
+        case.verdict = Verdict::NotApplicable;
+        case.why = format!("needs {}", needs.join(", "));
+    }
+    case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_read_off_the_suites_lines() {
+        let line = |name: &str, word: &str| {
+            format!("Test: /usr/share/zfs/zfs-tests/tests/functional/{name} (run as root) [00:01] [{word}]")
+        };
+        let pass = verdict(&line("cli_root/zfs_get/zfs_get_001_pos.ksh", "PASS")).unwrap();
+        assert_eq!((pass.name.as_str(), pass.verdict), ("cli_root/zfs_get/zfs_get_001_pos", Verdict::Pass));
+        assert_eq!(verdict(&line("rsend/x", "KILLED")).unwrap().verdict, Verdict::Fail);
+        assert_eq!(verdict(&line("rsend/x", "SKIP")).unwrap().verdict, Verdict::NotApplicable);
+        assert_eq!(verdict(&line("rsend/setup", "FAIL")).unwrap().verdict, Verdict::Fail);
+        assert!(verdict(&line("rsend/setup", "PASS")).is_none());
+        assert!(verdict("anything else").is_none());
+    }
+}
