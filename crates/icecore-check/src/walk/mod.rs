@@ -13,8 +13,8 @@
 mod desk;
 mod keys;
 mod look;
-mod model;
 mod mirror;
+mod model;
 mod ops;
 mod streams;
 
@@ -63,11 +63,7 @@ impl Report {
         for (kind, (done, refused)) in &self.kinds {
             let _ = writeln!(text, "{kind:<18} {done:>6} {refused:>8}");
         }
-        let _ = writeln!(
-            text,
-            "{} trees compared, {} pools judged clean by zdb",
-            self.looked, self.judged
-        );
+        let _ = writeln!(text, "{} trees compared, {} pools judged clean by zdb", self.looked, self.judged);
         text
     }
 }

@@ -101,8 +101,11 @@ impl Model {
 
     /// Whether something outside of these datasets is a clone of their snapshots.
     pub fn cloned_outside(&self, names: &[String]) -> bool {
-        let ids: BTreeSet<u64> =
-            names.iter().filter_map(|n| self.sets.get(n)).flat_map(|d| d.snaps.iter().map(|s| s.id)).collect();
+        let ids: BTreeSet<u64> = names
+            .iter()
+            .filter_map(|n| self.sets.get(n))
+            .flat_map(|d| d.snaps.iter().map(|s| s.id))
+            .collect();
         self.sets.iter().any(|(n, d)| !names.contains(n) && d.origin.is_some_and(|o| ids.contains(&o)))
     }
 

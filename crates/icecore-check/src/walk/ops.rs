@@ -72,7 +72,7 @@ pub(super) fn choose(walk: &mut Walk) -> (&'static str, Work) {
 const PROPS: &[(&str, &[&str])] = &[
     ("compression", &["off", "lz4", "zstd", "gzip-9", "zle", "lzjb"]),
     ("checksum", &["fletcher2", "fletcher4", "sha256", "sha512", "blake3", "skein"]),
-    ("copies", &["1", "2", "3"]),
+    ("copies", &["1", "2"]),
     ("redundant_metadata", &["all", "most"]),
     ("recordsize", &["512", "4096", "131072", "1048576"]),
     ("atime", &["on", "off"]),
@@ -367,7 +367,8 @@ impl Walk {
     fn rename(&mut self) -> Outcome<Step> {
         let Some(old) = self.some(|n, _| n.contains('/')) else { return Ok(Step::Skipped) };
         let pool = pool_of(&old).to_string();
-        let parent = self.some(|n, d| pool_of(n) == pool && !d.volume && !within(n, &old) && n.matches('/').count() < 3);
+        let parent = self
+            .some(|n, d| pool_of(n) == pool && !d.volume && !within(n, &old) && n.matches('/').count() < 3);
         let Some(parent) = parent else { return Ok(Step::Skipped) };
         let new = format!("{parent}/{}", self.fresh("r"));
         let done = self.desk.run(&["zfs", "rename", &old, &new])?;
@@ -418,7 +419,9 @@ impl Walk {
         if held || self.model.cloned_outside(&below) {
             return self.must_not(&line, "something is held or has clones outside");
         }
-        let clones = below.iter().any(|n| self.model.sets[n].snaps.iter().any(|s| !self.model.clones(s.id).is_empty()));
+        let clones = below
+            .iter()
+            .any(|n| self.model.sets[n].snaps.iter().any(|s| !self.model.clones(s.id).is_empty()));
         let done = self.desk.run(&line)?;
         if !done.ok() {
             return if clones { Ok(Step::Refused) } else { Err(done.err) };
@@ -440,7 +443,8 @@ impl Walk {
             return self.must_not(&["zfs", "rollback", &full], "there are newer snapshots");
         }
         if later.iter().any(|s| s.held || !self.model.clones(s.id).is_empty()) {
-            return self.must_not(&["zfs", "rollback", "-r", &full], "newer snapshots are held or have clones");
+            return self
+                .must_not(&["zfs", "rollback", "-r", &full], "newer snapshots are held or have clones");
         }
         self.desk.ok(&["zfs", "rollback", "-r", &full])?;
         let ds = self.model.ds(&name);
@@ -478,7 +482,9 @@ impl Walk {
             .model
             .sets
             .iter()
-            .flat_map(|(n, d)| d.snaps.iter().enumerate().filter(|(_, s)| s.held).map(move |(i, _)| (n.clone(), i)))
+            .flat_map(|(n, d)| {
+                d.snaps.iter().enumerate().filter(|(_, s)| s.held).map(move |(i, _)| (n.clone(), i))
+            })
             .collect();
         let Some((name, at)) = self.pick(&held) else { return Ok(Step::Skipped) };
         self.touch(&name);
