@@ -380,6 +380,10 @@ pub struct CryptoProps {
 }
 
 impl CryptoProps {
+    /// Whether there are any.
+    pub fn asks(&self) -> bool {
+        self.suite.is_some() || self.keyformat.is_some() || self.keylocation.is_some() || self.iters.is_some()
+    }
     /// Takes a property if it is one of these.
     pub fn take(&mut self, name: &str, value: &str) -> Outcome<bool> {
         let bad = || {

@@ -319,22 +319,10 @@ impl Dsl {
         if let NewContents::Volume { size, block } = contents {
             self.volume_check(io, size, block)?;
         }
-        match crypt {
-            NewCrypt::Root(key) => self.new_key_check(io, key)?,
-            NewCrypt::Off => {}
-            NewCrypt::Inherit | NewCrypt::Suite(_) => {
-                let head = self.dir(io, parent)?.head_dataset_obj;
-                self.require_key(io, DatasetRef { obj: head, dir: parent, snapshot: false })?;
-            }
-        }
+        self.new_crypt_check(io, parent, crypt)?;
         let flags = if zpl_props.folds_case() { DS_FLAG_CI_DATASET } else { 0 };
         let r = self.create_entry(io, parent, last, None, flags)?;
-        match crypt {
-            NewCrypt::Root(key) => self.key_make(io, r, key)?,
-            NewCrypt::Inherit => self.key_inherit(io, r, parent, None)?,
-            NewCrypt::Suite(suite) => self.key_inherit(io, r, parent, Some(suite))?,
-            NewCrypt::Off => {}
-        }
+        self.give_new_key(io, r, parent, crypt)?;
         for (name, value) in rest {
             self.prop_set_raw(io, r, name, &value, SetSource::Local)?;
         }
@@ -349,6 +337,46 @@ impl Dsl {
             }
         }
         Ok(r)
+    }
+
+    /// What must hold for a new dataset below directory `parent` to be encrypted so.
+    fn new_crypt_check(&self, io: &dyn BlockStore, parent: u64, crypt: NewCrypt<'_>) -> Result<()> {
+        match crypt {
+            NewCrypt::Root(key) => self.new_key_check(io, key),
+            NewCrypt::Off => Ok(()),
+            NewCrypt::Inherit | NewCrypt::Suite(_) => {
+                let head = self.dir(io, parent)?.head_dataset_obj;
+                self.require_key(io, DatasetRef { obj: head, dir: parent, snapshot: false })
+            }
+        }
+    }
+
+    fn give_new_key(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        r: DatasetRef,
+        parent: u64,
+        crypt: NewCrypt<'_>,
+    ) -> Result<()> {
+        match crypt {
+            NewCrypt::Root(key) => self.key_make(io, r, key),
+            NewCrypt::Inherit => self.key_inherit(io, r, parent, None),
+            NewCrypt::Suite(suite) => self.key_inherit(io, r, parent, Some(suite)),
+            NewCrypt::Off => Ok(()),
+        }
+    }
+
+    /// Encrypts a dataset of [`Dsl::create_for_receive`] that has no objset yet: what a stream that is not raw brings is
+    /// encrypted as it is written.
+    pub fn encrypt_received(
+        &mut self,
+        io: &mut dyn BlockWriter,
+        r: DatasetRef,
+        crypt: NewCrypt<'_>,
+    ) -> Result<()> {
+        let parent = self.dir(io, r.dir)?.parent_obj;
+        self.new_crypt_check(io, parent, crypt)?;
+        self.give_new_key(io, r, parent, crypt)
     }
 
     /// The rules of `zfs_create` (libzfs_dataset.c) for the size and block size of a volume.

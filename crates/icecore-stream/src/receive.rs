@@ -31,12 +31,12 @@ use apply::{Applier, ApplyError};
 use begin::{Ask, Place, Receiving};
 use icecore_dmu::{BlockStore, BlockWriter, WriteError};
 use icecore_dsl::resume::{Point, RECV_CLONE};
-use icecore_dsl::{Dsl, DslError, Feature, Hold};
+use icecore_dsl::{Dsl, DslError, Feature, Hold, NewCrypt, NewKey};
 use icecore_format::NvList;
 use icecore_format::fletcher::{Fletcher4, HashFn};
 use icecore_format::objset::ObjsetType;
 use icecore_format::stream::{Begin, Entry, Record, StreamReader, begin_flag, feature};
-use icecore_transform::crypt::MasterKeys;
+use icecore_transform::crypt::{MasterKeys, Suite};
 use roots::Renewed;
 use std::io::Read;
 use std::sync::Arc;
@@ -94,6 +94,42 @@ pub enum Naming {
     Tail,
 }
 
+/// How a new dataset is encrypted that a stream makes which is not raw.
+#[derive(Clone, Default)]
+pub enum Encryption {
+    /// As its parent: then the parent's key must be loaded.
+    #[default]
+    Inherit,
+    /// Not at all, nor are the datasets that come with it.
+    Off,
+    /// Under its parent's key, with a suite of its own.
+    Suite(Suite),
+    /// As an encryption root.
+    Root(Arc<NewKey>),
+}
+
+impl Encryption {
+    fn as_new(&self) -> NewCrypt<'_> {
+        match self {
+            Self::Inherit => NewCrypt::Inherit,
+            Self::Off => NewCrypt::Off,
+            Self::Suite(suite) => NewCrypt::Suite(*suite),
+            Self::Root(key) => NewCrypt::Root(key),
+        }
+    }
+}
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inherit => "Inherit",
+            Self::Off => "Off",
+            Self::Suite(_) => "Suite",
+            Self::Root(_) => "Root",
+        })
+    }
+}
+
 /// What to receive, where, and how.
 #[derive(Clone, Default, Debug)]
 pub struct ReceiveSpec {
@@ -109,8 +145,10 @@ pub struct ReceiveSpec {
     pub dry_run: bool,
     /// `-o origin=`.
     pub origin: Option<String>,
-    /// `-o property=value`.
+    /// `-o property=value`. What they say of encryption is in `crypt` too.
     pub set: Vec<(String, String)>,
+    /// `-o encryption=…` and the properties of keys.
+    pub crypt: Encryption,
     /// `-x property`.
     pub exclude: Vec<String>,
     /// `-h`: no holds from the stream.
@@ -365,6 +403,9 @@ impl Run<'_> {
         let full = format!("{path}@{snap}");
         let moved = self.done.renamed.iter().map(|(from, _)| from).filter(|f| new || f.contains('@'));
         let gone: Vec<String> = self.done.destroyed.iter().chain(moved).cloned().collect();
+        // What the user says of encryption is said of the first dataset; those below it follow it.
+        let off = matches!(self.spec.crypt, Encryption::Off);
+        let top = off || self.done.top.as_ref().is_none_or(|t| *t == path);
         let ask = Ask {
             begin,
             list,
@@ -373,7 +414,7 @@ impl Run<'_> {
             origin: self.spec.origin.as_deref(),
             force: self.spec.force,
             resumable: self.spec.resumable,
-            plain: self.spec.set.iter().any(|(k, v)| k == "encryption" && v == "off"),
+            crypt: if top { self.spec.crypt.as_new() } else { NewCrypt::Inherit },
             allow_ivset_divergence: self.spec.allow_ivset_divergence,
             single: new && !self.package,
             gone: if self.spec.dry_run { &gone } else { &[] },

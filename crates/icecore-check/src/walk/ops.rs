@@ -72,7 +72,7 @@ pub(super) fn choose(walk: &mut Walk) -> (&'static str, Work) {
 const PROPS: &[(&str, &[&str])] = &[
     ("compression", &["off", "lz4", "zstd", "gzip-9", "zle", "lzjb"]),
     ("checksum", &["fletcher2", "fletcher4", "sha256", "sha512", "blake3", "skein"]),
-    ("copies", &["1", "2", "3"]),
+    ("copies", &["1", "2"]),
     ("redundant_metadata", &["all", "most"]),
     ("recordsize", &["512", "4096", "131072", "1048576"]),
     ("atime", &["on", "off"]),

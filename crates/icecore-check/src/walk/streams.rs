@@ -5,9 +5,10 @@ use super::{COLD, Outcome, POOLS, Step, Walk};
 use std::collections::BTreeMap;
 
 impl Walk {
-    fn send_flags(&mut self) -> Vec<&'static str> {
-        let known = ["-L", "-e", "-c", "-p"];
-        known.into_iter().filter(|_| self.rng.one_in(3)).collect()
+    /// Flags of `zfs send`; properties go with what is not decrypted for it only.
+    fn send_flags(&mut self, decrypted: bool) -> Vec<&'static str> {
+        let known = if decrypted { &["-L", "-e", "-c"][..] } else { &["-L", "-e", "-c", "-p"] };
+        known.iter().copied().filter(|_| self.rng.one_in(3)).collect()
     }
 
     /// Snapshots of one dataset as another gets them.
@@ -28,7 +29,7 @@ impl Walk {
         let Some(parent) = parent else { return Ok(Step::Skipped) };
         let name = format!("{parent}/{}", self.fresh("d"));
         let full = format!("{of}@{}", self.model.sets[&of].snaps[at].name);
-        let flags = self.send_flags();
+        let flags = self.send_flags(encrypted && !raw);
         let mut left = vec!["zfs", "send"];
         left.extend(flags);
         left.extend(raw.then_some("-w"));
@@ -94,7 +95,7 @@ impl Walk {
         let all = self.rng.one_in(2);
         let base_name = format!("{from}@{}", src.snaps[base].name);
         let end_name = format!("{from}@{}", src.snaps[end].name);
-        let flags = self.send_flags();
+        let flags = self.send_flags(encrypted && !raw);
         let mut left = vec!["zfs", "send"];
         left.extend(flags);
         left.extend(raw.then_some("-w"));

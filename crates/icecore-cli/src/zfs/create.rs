@@ -223,7 +223,12 @@ fn create(pool: &mut Open, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
 }
 
 /// The suite of the new dataset, `None` where it is not to be encrypted (`zfs_crypto_create`).
-fn suite(pool: &Pool, parent: &str, inherited: Option<&str>, crypto: &CryptoProps) -> Outcome<Option<Suite>> {
+pub fn suite(
+    pool: &Pool,
+    parent: &str,
+    inherited: Option<&str>,
+    crypto: &CryptoProps,
+) -> Outcome<Option<Suite>> {
     let above = match inherited {
         Some(_) => {
             let value = pool.dsl.prop(pool.io(), parent, "encryption")?.map(|p| p.value);

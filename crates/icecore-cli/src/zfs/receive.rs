@@ -5,15 +5,17 @@ use crate::caller;
 use crate::engine::{Ahead, Reading};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::keys::{CryptoProps, root_of};
 use crate::pipe;
 use crate::session::Engine;
 use icecore_dmu::WriteError;
 use icecore_dsl::DslError;
-use icecore_format::stream::{MAGIC, RECORD_SIZE};
+use icecore_format::stream::{MAGIC, Order, RECORD_SIZE, Record, feature};
 use icecore_stream::payload_sum;
-use icecore_stream::receive::{Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
+use icecore_stream::receive::{Encryption, Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
@@ -47,7 +49,7 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('A') && ['d', 'e', 'n', 's', 'u'].into_iter().any(|c| typed.has(c)) {
         return Err(Fail::usage("invalid option", USAGE));
     }
-    let spec = spec(target, &typed)?;
+    let (mut spec, crypto) = spec(target, &typed)?;
     if typed.has('A') {
         let mut engine = Engine::open(target)?;
         return abort(&mut engine, target).map_err(|e| match e {
@@ -69,6 +71,10 @@ pub fn run(args: &[String]) -> Outcome {
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
     let mut engine = Engine::open(target)?;
+    if crypto.asks() && !is_raw(&head) {
+        spec.crypt = encryption(&mut engine, &spec, &crypto)
+            .map_err(|f| Fail { message: format!("cannot receive: {}", f.message), ..f })?;
+    }
     let ahead = Ahead::new(stdin, head);
     engine.listen(&ahead);
     run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'))
@@ -90,7 +96,42 @@ fn first_record(input: &mut dyn Read) -> Outcome<Vec<u8>> {
     }
 }
 
-fn spec(target: &str, typed: &Typed) -> Outcome<ReceiveSpec> {
+/// Whether a stream that begins so brings its own encryption.
+fn is_raw(head: &[u8]) -> bool {
+    let head = head.get(..RECORD_SIZE).and_then(|h| <&[u8; RECORD_SIZE]>::try_from(h).ok());
+    let Some(head) = head else { return false };
+    let order = if head[8..16] == MAGIC.to_le_bytes() { Order::Little } else { Order::Big };
+    matches!(Record::parse(head, order), Ok(Record::Begin(b)) if b.has(feature::RAW))
+}
+
+/// How a new dataset is to be encrypted (`zfs_crypto_create`, libzfs_crypto.c). A key cannot be typed here: the stream has
+/// standard input.
+fn encryption(engine: &mut Engine, spec: &ReceiveSpec, crypto: &CryptoProps) -> Outcome<Encryption> {
+    let target = spec.target.split('@').next().unwrap_or(&spec.target);
+    let above = match (spec.naming, target.rsplit_once('/')) {
+        (Naming::Exact, Some((parent, _))) => parent,
+        _ => target,
+    };
+    let pool = engine.pool();
+    if pool.dsl.lookup_head(pool.io(), above).is_err() {
+        // The receive will say so.
+        return Ok(Encryption::Inherit);
+    }
+    let root = root_of(pool, above)?;
+    let Some(suite) = super::create::suite(pool, above, root.as_deref(), crypto)? else {
+        return Ok(Encryption::Off);
+    };
+    if crypto.keyformat.is_none() && crypto.keylocation.is_none() {
+        return Ok(Encryption::Suite(suite));
+    }
+    if crypto.keylocation.as_deref().is_none_or(|l| l == "prompt") {
+        return Err(Fail::new("Cannot use 'prompt' keylocation because stdin is in use."));
+    }
+    Ok(Encryption::Root(Arc::new(crypto.new_key(Some(target), suite)?)))
+}
+
+fn spec(target: &str, typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
+    let mut crypto = CryptoProps::default();
     let mut spec = ReceiveSpec {
         target: target.into(),
         naming: if typed.has('d') {
@@ -124,10 +165,11 @@ fn spec(target: &str, typed: &Typed) -> Outcome<ReceiveSpec> {
         if p == "origin" {
             spec.origin = Some(v.into());
         } else {
+            crypto.take(p, v).map_err(|f| Fail { message: format!("cannot receive: {}", f.message), ..f })?;
             spec.set.push((p.into(), v.into()));
         }
     }
-    Ok(spec)
+    Ok((spec, crypto))
 }
 
 fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, verbose: bool) -> Outcome {

@@ -201,12 +201,18 @@ fn encryption_asked_for_is_not_passed_over() {
     let before = desk.seen("tank");
     let plain = desk.bytes("zfs send main/plain@root");
     let package = stream("plain@newsnapshot.R.zfs");
-    for o in ["-o encryption=on", "-o encryption=aes-256-gcm -o keyformat=passphrase", "-o keyformat=raw"] {
+    for (o, word) in [
+        ("-o encryption=on", "Keyformat required for new encryption root."),
+        ("-o keyformat=raw", "Encryption must be turned on to set encryption properties."),
+        (
+            "-o encryption=on -o keyformat=passphrase",
+            "Cannot use 'prompt' keylocation because stdin is in use.",
+        ),
+        ("-o encryption=rot13", "'encryption' must be one of"),
+    ] {
         for input in [&plain, &package] {
             for n in ["", "-n "] {
-                let line = format!("zfs receive {n}{o} tank/x");
-                let words = ["receiving a plain stream into a new encrypted dataset is not supported"];
-                desk.feed_refused(&line, input, &words);
+                desk.feed_refused(&format!("zfs receive {n}{o} tank/x"), input, &["cannot receive: ", word]);
                 assert_eq!(desk.seen("tank"), before);
             }
         }
@@ -239,6 +245,56 @@ fn encryption_asked_for_is_not_passed_over() {
         &["cannot receive incremental stream: checksum mismatch or incomplete stream."],
     );
     desk.export_and_judge("tank");
+}
+
+/// A stream that is not raw is encrypted as it comes in: with a key of its own, or under its parent's.
+#[test]
+fn plain_streams_into_encrypted_datasets() {
+    let desk = Desk::with_main();
+    desk.pool("tank", 128);
+    let key = desk.key_file("key", b"a passphrase of some length");
+    let new = format!("-o encryption=on -o keyformat=passphrase -o keylocation={key} -o pbkdf2iters=100000");
+    let plain = desk.bytes("zfs send -L main/plain@root");
+    let embedded = desk.bytes("zfs send -Le main/plain@root");
+    desk.feed_refused(
+        &format!("zfs receive {new} tank/x"),
+        &embedded,
+        &["incompatible embedded data stream feature with encrypted receive."],
+    );
+    desk.feed(&format!("zfs receive {new} tank/x"), &plain);
+    assert_eq!(desk.get("encryption", "tank/x"), "aes-256-gcm");
+    assert_eq!(desk.get("encryptionroot", "tank/x"), "tank/x");
+    assert_eq!(desk.get("keylocation", "tank/x"), key);
+    let package = stream("plain@newsnapshot.R.zfs");
+    desk.feed("zfs receive tank/x/below", &package);
+    assert_eq!(desk.get("encryptionroot", "tank/x/below"), "tank/x");
+    desk.feed("zfs receive -o encryption=aes-128-ccm tank/x/other", &plain);
+    assert_eq!(desk.get("encryption", "tank/x/other"), "aes-128-ccm");
+    desk.feed("zfs receive -o encryption=off tank/x/off", &plain);
+    assert_eq!(desk.get("encryption", "tank/x/off"), "off");
+    let next = desk.bytes("zfs send -L -i @root main/plain@newsnapshot");
+    desk.feed("zfs receive tank/x", &next);
+    // Without the key nothing new comes below it.
+    desk.ok("zfs unload-key tank/x");
+    desk.feed_refused("zfs receive tank/x/locked", &plain, &["encryption key not loaded"]);
+    desk.export_and_judge("tank");
+    desk.ok(&format!("zpool import -N -d {} tank", desk.path("tank").display()));
+    desk.ok("zfs load-key tank/x");
+    for (copy, snap) in [("tank/x", "root"), ("tank/x", "newsnapshot"), ("tank/x/below", "newsnapshot")] {
+        for name in [format!("main/plain@{snap}"), format!("{copy}@{snap}")] {
+            let to = desk.path(&format!("out-{}", name.replace('/', "-")));
+            desk.ok(&format!("icecore cp -r {name} {}", to.display()));
+        }
+        let folder = |name: &str| icecore_check::manifest::of_folder(&desk.path(name)).unwrap();
+        let without_times = |text: Vec<u8>| {
+            let text = String::from_utf8(text).unwrap();
+            text.split("# sha256").nth(1).unwrap().to_string()
+        };
+        let ours = without_times(folder(&format!("out-{}@{snap}", copy.replace('/', "-"))));
+        assert_eq!(ours, without_times(folder(&format!("out-main-plain@{snap}"))));
+        assert!(ours.len() > 100, "{ours}");
+    }
+    desk.ok("zpool scrub -w tank");
 }
 
 #[test]

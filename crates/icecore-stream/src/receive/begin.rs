@@ -20,7 +20,7 @@ use super::rules::{Limits, Refusal, Rule};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, Want};
 use icecore_dsl::resume::{Point, RECV_CLONE, ResumeState};
-use icecore_dsl::{DatasetRef, Dsl, Feature, Kind};
+use icecore_dsl::{DatasetRef, Dsl, Feature, Kind, NewCrypt};
 use icecore_format::objset::{
     FLAG_PROJECTQUOTA_COMPLETE, FLAG_USERACCOUNTING_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE, ObjsetType,
 };
@@ -43,8 +43,8 @@ pub(crate) struct Ask<'a> {
     pub origin: Option<&'a str>,
     pub force: bool,
     pub resumable: bool,
-    /// The user wants the new dataset unencrypted whatever its parent is.
-    pub plain: bool,
+    /// How a new dataset is encrypted if the stream is not raw.
+    pub crypt: NewCrypt<'a>,
     pub allow_ivset_divergence: bool,
     /// A stream of a new dataset that is not one of a package: a snapshot of it that is here already is in
     /// its way, as in OpenZFS (`zfs_receive_one`).
@@ -358,10 +358,35 @@ fn check_new(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<Place> {
         return Err(ReceiveError::WrongParent(parent.into()));
     }
     let origin = if ask.is_clone() { Some(check_origin(dsl, io, ask)?) } else { None };
-    if !ask.raw() && origin.is_none() && !ask.plain && dsl.is_encrypted(io, above)? {
-        return Err(ReceiveError::PlainBelowEncrypted(parent.into()));
+    if !ask.raw() && origin.is_none() {
+        check_new_crypt(dsl, io, ask, parent, above)?;
     }
     Ok(Place::New { origin })
+}
+
+/// A stream that is not raw is encrypted as it comes in, where its new dataset is to be.
+fn check_new_crypt(
+    dsl: &Dsl,
+    io: &dyn BlockStore,
+    ask: &Ask<'_>,
+    parent: &str,
+    above: DatasetRef,
+) -> Result<()> {
+    let encrypts = match ask.crypt {
+        NewCrypt::Off => false,
+        NewCrypt::Root(_) => true,
+        NewCrypt::Inherit | NewCrypt::Suite(_) => dsl.is_encrypted(io, above)?,
+    };
+    if !encrypts {
+        return Ok(());
+    }
+    if ask.has(feature::EMBED_DATA) {
+        return Err(ReceiveError::EmbeddedIntoEncrypted(ask.path.into()));
+    }
+    if !matches!(ask.crypt, NewCrypt::Root(_)) && dsl.require_key(io, above).is_err() {
+        return Err(ReceiveError::KeyNotLoaded(parent.into()));
+    }
+    Ok(())
 }
 
 fn check_origin(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<DatasetRef> {
@@ -587,6 +612,9 @@ pub(crate) fn start(
         && dsl.crypto_obj(io, ds.dir)?.is_none()
     {
         super::roots::store_key(dsl, io, ds, &k.key)?;
+    }
+    if matches!(place, Place::New { origin: None }) && !ask.raw() {
+        dsl.encrypt_received(io, ds, ask.crypt)?;
     }
     if over.is_none() && !resumes {
         made(dsl, io, ds)?;

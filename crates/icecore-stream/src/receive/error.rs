@@ -107,8 +107,6 @@ pub enum ReceiveError {
     },
     /// A stream that is not raw, for a dataset whose key is not loaded.
     KeyNotLoaded(String),
-    /// A plain stream below an encrypted parent: say `encryption=off`, or send raw.
-    PlainBelowEncrypted(String),
     /// Embedded blocks cannot go into an encrypted dataset: send without `-e`.
     EmbeddedIntoEncrypted(String),
     /// The dataset was received with large blocks, the stream has none: send with `-L`.
@@ -255,9 +253,6 @@ impl fmt::Display for ReceiveError {
             Self::IvsetMismatch { .. } => write!(f, "IV set guid mismatch"),
             Self::KeyMismatch { .. } => write!(f, "encryption key does not match existing key"),
             Self::KeyNotLoaded(_) => write!(f, "inherited key must be loaded"),
-            Self::PlainBelowEncrypted(name) => {
-                write!(f, "'{name}' is encrypted: send raw (-w), or receive with -o encryption=off")
-            }
             Self::EmbeddedIntoEncrypted(_) => {
                 write!(f, "incompatible embedded data stream feature with encrypted receive.")
             }

@@ -65,8 +65,7 @@ pub(crate) fn check_names(spec: &ReceiveSpec) -> Result<()> {
 }
 
 /// Refuses what cannot be set with this stream, before anything is written (`zfs_setup_cmdline_props`,
-/// libzfs_sendrecv.c). Stricter than OpenZFS: a plain stream makes no encrypted dataset, and
-/// `encryption=off` may be said again with an increment.
+/// libzfs_sendrecv.c). Laxer than OpenZFS: `encryption=off` may be said again with an increment.
 pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
     let refuse = |why: String| Err(ReceiveError::Property(why));
     let excluded = spec.exclude.iter().find(|n| kind.raw && ENCRYPTION.contains(&n.as_str()));
@@ -88,14 +87,12 @@ pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
                     "encryption property '{name}' cannot be set for incremental streams."
                 ));
             }
-            return Err(ReceiveError::Unsupported(format!(
-                "'{name}={text}': receiving a plain stream into a new encrypted dataset is not supported; \
-                 nothing was stored.\nSend it raw from an encrypted dataset ('zfs send -w'), or create the \
-                 encrypted dataset here ('zfs create -o encryption=on') and copy the files into it.\n\
-                 To store it unencrypted, say -o encryption=off."
-            )));
+            continue;
         }
         if name == "keylocation" {
+            if kind.new && !kind.raw {
+                continue;
+            }
             return Err(ReceiveError::Unsupported(
                 "'keylocation' is not set while receiving: set it afterwards with 'zfs set'".into(),
             ));
@@ -204,7 +201,8 @@ fn local(
     delayed: bool,
 ) -> Result<()> {
     for (name, text) in &spec.set {
-        let at_creation = name == "origin" || ENCRYPTION.contains(&name.as_str());
+        let at_creation =
+            ["origin", "keylocation"].contains(&name.as_str()) || ENCRYPTION.contains(&name.as_str());
         if at_creation || DELAYED.contains(&name.as_str()) != delayed || !applies(name, volume) {
             continue;
         }

@@ -162,7 +162,7 @@ fn incrementals_that_do_not_fit() {
     let mut b = raw_next(9);
     b[0] = raw_begin("src/p@b", (0x30, 0x2000), (0x51, 0x52), 9);
     expect!(refused(p, &b, &to("inc/p")), ReceiveError::RawOverPlain(_));
-    expect!(refused(p, &plain("q@a", 0, 1, 0), &to("inc/x/below")), ReceiveError::PlainBelowEncrypted(_));
+    expect!(refused(p, &plain("q@a", 0, 1, 0), &to("inc/x/below")), ReceiveError::KeyNotLoaded(_));
     let mut other = raw_full();
     other[0] = raw_begin("src/o@other", (0, 0x1000), (0, 1), 9);
     p.receive(&put_together(&plain("src/e@a", 0, 0x31, 0)), &to("inc/e")).unwrap();

@@ -7,7 +7,9 @@ use crate::{is, refused};
 use icecore_dmu::ReadError;
 use icecore_dsl::keystore::wrapping_key;
 use icecore_dsl::{DslError, KeyError, KeyForm};
-use icecore_stream::receive::{Engine, Naming, ReceiveError, ReceiveSpec, SharedRoot, inherit_root};
+use icecore_stream::receive::{
+    Encryption, Engine, Naming, ReceiveError, ReceiveSpec, SharedRoot, inherit_root,
+};
 use icecore_stream::send::SendError;
 use std::sync::Arc;
 
@@ -309,11 +311,10 @@ fn b36_nothing_plain_comes_below_an_encrypted_parent() {
     pool.reopen(); // and so the key is not loaded
     let writes = pool.disk.stats().writes;
     let got = pool.receive(&plain, &to("b36/e/x")).unwrap_err();
-    assert!(matches!(&got, ReceiveError::PlainBelowEncrypted(p) if p == "b36/e"), "{got:?}");
-    assert!(got.to_string().contains("send raw (-w)"), "{got}");
+    assert!(matches!(&got, ReceiveError::KeyNotLoaded(p) if p == "b36/e"), "{got:?}");
     let prefix = ReceiveSpec { naming: Naming::Prefix, ..to("b36/e") };
     let got = pool.receive(&plain, &prefix).unwrap_err();
-    is!(got, ReceiveError::PlainBelowEncrypted(_));
+    is!(got, ReceiveError::KeyNotLoaded(_));
     assert_eq!(pool.disk.stats().writes, writes, "refused before the first write");
     // Nor deeper, where parents would have to be made: they need the key.
     let mut far = SimPool::new("b36far");
@@ -327,12 +328,13 @@ fn b36_nothing_plain_comes_below_an_encrypted_parent() {
         "{got:?}"
     );
     // Asked for by name, it is.
-    let off = ReceiveSpec { set: vec![("encryption".into(), "off".into())], ..to("b36/e/x") };
+    let off = ReceiveSpec { crypt: Encryption::Off, ..to("b36/e/x") };
     pool.receive(&plain, &off).unwrap();
     assert_eq!(pool.root_of("b36/e/x"), "");
-    // With the key loaded it is still not made plain, and a clone of a locked origin cannot be made.
+    // With the key loaded it is encrypted as it comes in; what cannot be encrypted is refused.
     pool.unlock("b36/e", &KEY).unwrap();
-    is!(pool.receive(&plain, &to("b36/e/y")).unwrap_err(), ReceiveError::PlainBelowEncrypted(_));
+    pool.receive(&plain, &to("b36/e/y")).unwrap();
+    assert_eq!(pool.root_of("b36/e/y"), "b36/e");
 }
 
 #[test]
@@ -347,7 +349,8 @@ fn b37_what_only_creation_sets_is_not_set_again() {
     let next = pool.send(Some("b37/src@a"), "b37/src@b", PLAIN).unwrap();
     pool.encrypted("b37/e", RAW_FORM, &KEY);
     let set = vec![("encryption".into(), "off".into()), ("atime".into(), "off".into())];
-    let spec = ReceiveSpec { set, exclude: vec!["keylocation".into()], ..to("b37/e/x") };
+    let spec =
+        ReceiveSpec { set, crypt: Encryption::Off, exclude: vec!["keylocation".into()], ..to("b37/e/x") };
     pool.receive(&first, &spec).unwrap();
     let got = pool.receive(&next, &spec).unwrap();
     assert!(got.warnings.is_empty(), "{:?}", got.warnings);
