@@ -2,7 +2,12 @@
 # syncoid between two pools of ours, then its own tests.
 PEER=syncoid
 . /peers/scripts/lib.sh
-SYNCOID="syncoid --no-privilege-elevation --compress=none"
+# Its snapshots are named by the second: two in one are one too many.
+SYNCOID=syncoid_
+syncoid_() {
+    sleep 1
+    syncoid --no-privilege-elevation --compress=none "$@"
+}
 
 first_copy() {
     pool src && pool dst

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! 1. Nothing of a peer runs outside the sandbox.
-//! 2. A case passes only if it called our commands, and nothing is counted that passes with commands that do nothing.
+//! 2. A case passes only if it called our commands, and nothing is counted that passes with commands that do nothing. Of a
+//!    suite that runs in one process (python's unittest) only the whole can be seen calling; tests known to run no zfs are left out.
 //! 3. What cannot be had (no root, no network, no package) is said, and is never a pass.
 
 mod report;

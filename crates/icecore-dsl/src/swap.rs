@@ -196,7 +196,11 @@ impl Dsl {
         }
         // Of all below, and of their snapshots (`dsl_valid_rename`, dsl_dir.c).
         let mut longest = from.len();
+        let depth = |name: &str| name.matches('/').count();
         for n in self.descendants(io, from)? {
+            if depth(&n) - depth(from) + depth(to) >= name::NESTING_MAX {
+                return Err(DslError::Name(format!("nested more than {} levels", name::NESTING_MAX)));
+            }
             let tail = self.snapshots(io, &n)?.iter().map(|(s, _)| s.len() + 1).max().unwrap_or(0);
             longest = longest.max(n.len() + tail);
         }

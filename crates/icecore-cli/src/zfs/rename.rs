@@ -60,12 +60,12 @@ fn dataset(from: &str, to: &str, parents: bool) -> Outcome {
 fn snapshot(path: &str, snap: &str, to: &str, recursive: bool) -> Outcome {
     let full = format!("{path}@{snap}");
     let fail = |why: &str| Fail::new(format!("cannot rename '{full}': {why}"));
-    // `@new` alone is short for the same dataset.
+    // `@new` and `new` are short for the same dataset (`zfs_rename`, libzfs_dataset.c).
     let new = match to.split_once('@') {
         Some(("", new)) => new,
         Some((other, new)) if other == path => new,
         Some(_) => return Err(fail("snapshots must be part of same dataset")),
-        None => return Err(Fail::usage(format!("'{to}' is not a snapshot"), USAGE)),
+        None => to,
     };
     super::may_name(&format!("{path}@{new}")).map_err(|why| fail(&why))?;
     let mut pool = session::open(path, For::Write)?;

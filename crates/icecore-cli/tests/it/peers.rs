@@ -195,6 +195,23 @@ fn names_and_values_that_openzfs_refuses() {
     desk.ok("zfs destroy tank/fs@a");
 }
 
+/// A rename that would put something below too deep is refused: the pool could not be walked any more.
+#[test]
+fn a_rename_counts_the_levels_below() {
+    let desk = Desk::with_pool("tank");
+    let tower = |root: &str, n: usize| format!("tank/{root}{}", "/x".repeat(n));
+    desk.ok(&format!("zfs create -p {}", tower("a", 30)));
+    desk.ok(&format!("zfs create -p {}", tower("b", 18)));
+    let seen = desk.seen("tank");
+    desk.refused(&format!("zfs rename tank/a {}/a", tower("b", 18)), 1, &["nested more than 50 levels"]);
+    assert_eq!(desk.seen("tank"), seen);
+    desk.ok(&format!("zfs rename tank/a {}/a", tower("b", 17)));
+    desk.ok("zfs snapshot -r tank@all");
+    desk.ok("zfs rename tank@all short");
+    assert_eq!(desk.names("-t snapshot tank"), ["tank@short"]);
+    desk.export_and_judge("tank");
+}
+
 #[test]
 fn short_property_names_stand_for_the_long_ones() {
     let desk = Desk::with_pool("tank");
