@@ -71,7 +71,7 @@ pub fn run(args: &[String]) -> Outcome {
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
     let mut engine = Engine::open(target)?;
-    if crypto.asks() && !is_raw(&head) {
+    if crypto.asks() && may_encrypt(&head) {
         spec.crypt = encryption(&mut engine, &spec, &crypto)
             .map_err(|f| Fail { message: format!("cannot receive: {}", f.message), ..f })?;
     }
@@ -96,12 +96,12 @@ fn first_record(input: &mut dyn Read) -> Outcome<Vec<u8>> {
     }
 }
 
-/// Whether a stream that begins so brings its own encryption.
-fn is_raw(head: &[u8]) -> bool {
+/// Whether a stream that begins so may make a dataset that is encrypted here: it is not raw, and no increment.
+fn may_encrypt(head: &[u8]) -> bool {
     let head = head.get(..RECORD_SIZE).and_then(|h| <&[u8; RECORD_SIZE]>::try_from(h).ok());
     let Some(head) = head else { return false };
     let order = if head[8..16] == MAGIC.to_le_bytes() { Order::Little } else { Order::Big };
-    matches!(Record::parse(head, order), Ok(Record::Begin(b)) if b.has(feature::RAW))
+    matches!(Record::parse(head, order), Ok(Record::Begin(b)) if !b.has(feature::RAW) && b.fromguid == 0)
 }
 
 /// How a new dataset is to be encrypted (`zfs_crypto_create`, libzfs_crypto.c). A key cannot be typed here: the stream has
