@@ -29,6 +29,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
+  bench fs             files through a mount against passthrough FUSE, and a thousand data sets
   bench stream full|increment MIB     the raw stream that spine receives, to standard output";
 
 fn main() -> ExitCode {
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "read"] => bench::read(),
+        ["bench", "fs"] => bench::mounts(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["peers", rest @ ..] => peers::run(rest),

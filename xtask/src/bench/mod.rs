@@ -7,9 +7,11 @@
 //! A goal that is missed is shown, and is no error: another machine, or a neighbour on this one, may miss it honestly.
 
 mod measure;
+mod mounts;
 mod read;
 mod table;
 
+pub use mounts::mounts;
 pub use read::read;
 
 use std::fs::{self, File};
@@ -216,13 +218,19 @@ impl Bench {
         Ok(path)
     }
 
-    fn create(&self, mib: u64) -> Outcome {
+    /// A file for a pool.
+    fn place(&self, mib: u64) -> Outcome<PathBuf> {
         let image = self.dir.join("pool/bench.img");
         let place = || -> std::io::Result<()> {
             fs::create_dir_all(self.dir.join("pool"))?;
             File::create(&image)?.set_len(mib * MIB)
         };
         place().map_err(|e| format!("{}: {e}", image.display()))?;
+        Ok(image)
+    }
+
+    fn create(&self, mib: u64) -> Outcome {
+        let image = self.place(mib)?;
         shell(self.command().args(["zpool", "create", "-m", "none", "bench"]).arg(&image))
     }
 

@@ -10,12 +10,13 @@ pub enum Amount {
     /// From start to end, and of that on a processor.
     Seconds(f64, f64),
     Mib(f64),
+    Count(f64),
 }
 
 impl Amount {
     fn value(self) -> f64 {
         match self {
-            Amount::Seconds(v, _) | Amount::Mib(v) => v,
+            Amount::Seconds(v, _) | Amount::Mib(v) | Amount::Count(v) => v,
         }
     }
 }
@@ -31,6 +32,7 @@ impl fmt::Display for Amount {
         let text = match self {
             Amount::Seconds(v, cpu) => format!("{v:.3} s (CPU {cpu:.2})"),
             Amount::Mib(v) => format!("{v:.1} MiB"),
+            Amount::Count(v) => format!("{v}"),
         };
         f.pad(&text)
     }

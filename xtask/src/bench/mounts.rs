@@ -1,0 +1,250 @@
+//! `cargo xtask bench fs`: files through a mount, and many data sets, measured as ratios within one run.
+//!
+//! A file of [`FILE_MIB`] of noise is written into an encrypted file system through its mount and made durable, and read back
+//! through a fresh mount; the yardstick is the passthrough file system of `crates/icecore-fuse/examples`, on the same FUSE
+//! library with the same settings over the same disk. Then [`DATASETS`] data sets are snapshotted at once, again and again,
+//! and the snapshots listed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use icecore_check::fixture::target_dir;
+
+use super::measure::{Best, Sink, measure};
+use super::read::noise;
+use super::table::{Amount, Row, Table, seconds};
+use super::{Bench, MIB, ROUNDS};
+use crate::shell::{Outcome, cargo, output, program, run as shell};
+
+const FILE_MIB: u64 = 512;
+const DATASETS: usize = 1000;
+/// Snapshots of each data set, in the end.
+const SNAPSHOTS: usize = 10;
+/// A mount has to be at least this fast, measured by the passthrough's speed.
+const SPEED: f64 = 0.6;
+/// Ten times as much may take ten times as long, and this.
+const LINEAR: f64 = 1.25;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the comparison and prints its table.
+pub fn mounts() -> Outcome {
+    let bench = Bench::new()?;
+    let outcome = all(&bench);
+    let _ = served(&bench).args(["service", "stop"]).stderr(Stdio::null()).status();
+    fs::remove_dir_all(&bench.dir).map_err(|e| e.to_string())?;
+    print!("{}", outcome?);
+    Ok(())
+}
+
+fn all(bench: &Bench) -> Outcome<Table> {
+    let mut table = Table::default();
+    table.note(bench.circumstances());
+    if rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists() {
+        one_file(bench, &mut table)?;
+    } else {
+        table.note("mounts: SKIPPED, they need root and /dev/fuse".into());
+    }
+    data_sets(bench, &mut table)?;
+    Ok(table)
+}
+
+/// A command as a person types it: the service owns the pool.
+fn served(bench: &Bench) -> Command {
+    let mut command = bench.command();
+    command.env_remove("ICECORE_SERVICE");
+    command
+}
+
+fn one_file(bench: &Bench, table: &mut Table) -> Outcome {
+    let source = bench.dir.join("noise");
+    let len = usize::try_from(FILE_MIB * MIB).map_err(|e| e.to_string())?;
+    fs::write(&source, noise(1, len)).map_err(|e| format!("{}: {e}", source.display()))?;
+    let pool = Mount { dir: bench.dir.join("mnt"), bench };
+    pool.make()?;
+    let through = Passthrough::new(bench)?;
+    let (mut write, mut read) = ([Best::default(), Best::default()], [Best::default(), Best::default()]);
+    for _ in 0..ROUNDS {
+        write[0].take(measure(&mut written(&source, &pool.dir), Sink::Null)?);
+        pool.again()?;
+        read[0].take(measure(&mut reread(&pool.dir), Sink::Null)?);
+        pool.emptied()?;
+        let mut server = through.mount()?;
+        write[1].take(measure(&mut written(&source, &through.dir), Sink::Null)?);
+        through.unmount(&mut server)?;
+        server = through.mount()?;
+        read[1].take(measure(&mut reread(&through.dir), Sink::Null)?);
+        same(&source, &through.dir.join("file"))?;
+        through.unmount(&mut server)?;
+    }
+    for (what, [ours, theirs]) in [("write", write), ("read", read)] {
+        let what = format!("{what} {FILE_MIB} MiB through a mount, encrypted");
+        let (ours, theirs) = (ours.cost()?, theirs.cost()?);
+        table.row(Row::at_most(&what, seconds(ours), "passthrough FUSE", seconds(theirs), 1.0 / SPEED));
+    }
+    served(bench).args(["zpool", "export", "bench"]).status().map_err(|e| e.to_string())?;
+    fs::remove_dir_all(bench.dir.join("pool")).map_err(|e| e.to_string())?;
+    fs::remove_file(source).map_err(|e| e.to_string())
+}
+
+/// Writes the file and waits until it is durable.
+fn written(source: &Path, dir: &Path) -> Command {
+    let mut dd = program("dd");
+    dd.arg(format!("if={}", source.display())).arg(format!("of={}", dir.join("file").display()));
+    dd.args(["bs=1M", "conv=fsync", "status=none"]);
+    dd
+}
+
+fn reread(dir: &Path) -> Command {
+    let mut dd = program("dd");
+    dd.arg(format!("if={}", dir.join("file").display())).args(["of=/dev/null", "bs=1M", "status=none"]);
+    dd
+}
+
+fn same(a: &Path, b: &Path) -> Outcome {
+    shell(program("cmp").arg("-s").arg(a).arg(b))
+}
+
+/// The encrypted file system of a pool, mounted by the service.
+struct Mount<'a> {
+    dir: PathBuf,
+    bench: &'a Bench,
+}
+
+impl Mount<'_> {
+    fn make(&self) -> Outcome {
+        let image = self.bench.place(2048)?;
+        shell(served(self.bench).args(["zpool", "create", "-m", "none", "bench"]).arg(image))?;
+        let mountpoint = format!("mountpoint={}", self.dir.display());
+        let mut create = served(self.bench);
+        create.args([
+            "zfs",
+            "create",
+            "-o",
+            "encryption=on",
+            "-o",
+            "keyformat=passphrase",
+            "-o",
+            &mountpoint,
+        ]);
+        let mut child = create.arg("bench/fs").stdin(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        let mut key = child.stdin.take().ok_or("no pipe")?;
+        key.write_all(b"correct horse battery staple\n").map_err(|e| e.to_string())?;
+        drop(key);
+        let status = child.wait().map_err(|e| e.to_string())?;
+        if !status.success() {
+            return Err(format!("zfs create: {status}"));
+        }
+        self.is_mounted()
+    }
+    /// What is measured must be the pool's file system, not the folder below.
+    fn is_mounted(&self) -> Outcome {
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|e| e.to_string())?;
+        let dir = self.dir.display().to_string();
+        if mounts.lines().any(|line| line.split(' ').nth(1) == Some(&dir)) {
+            return Ok(());
+        }
+        Err(format!("bench/fs is not mounted on {dir}"))
+    }
+    /// A fresh mount, so that nothing is in the kernel's cache.
+    fn again(&self) -> Outcome {
+        shell(served(self.bench).args(["zfs", "unmount", "bench/fs"]))?;
+        shell(served(self.bench).args(["zfs", "mount", "bench/fs"]))?;
+        self.is_mounted()
+    }
+    /// Compares, and makes room for the next round.
+    fn emptied(&self) -> Outcome {
+        same(&self.bench.dir.join("noise"), &self.dir.join("file"))?;
+        fs::remove_file(self.dir.join("file")).map_err(|e| e.to_string())
+    }
+}
+
+struct Passthrough {
+    program: PathBuf,
+    folder: PathBuf,
+    dir: PathBuf,
+}
+
+impl Passthrough {
+    fn new(bench: &Bench) -> Outcome<Self> {
+        let args =
+            ["build", "--release", "--locked", "--package", "icecore-fuse", "--example", "passthrough"];
+        shell(cargo().args(args))?;
+        let (folder, dir) = (bench.dir.join("folder"), bench.dir.join("through"));
+        for made in [&folder, &dir] {
+            fs::create_dir_all(made).map_err(|e| format!("{}: {e}", made.display()))?;
+        }
+        Ok(Self { program: target_dir().join("release/examples/passthrough"), folder, dir })
+    }
+    fn mount(&self) -> Outcome<Child> {
+        let marker = self.folder.join("here");
+        File::create(&marker).map_err(|e| e.to_string())?;
+        let child =
+            program(&self.program).arg(&self.folder).arg(&self.dir).spawn().map_err(|e| e.to_string())?;
+        let start = Instant::now();
+        while !self.dir.join("here").exists() {
+            if start.elapsed() > PATIENCE {
+                return Err("the passthrough file system does not come up".into());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(child)
+    }
+    fn unmount(&self, server: &mut Child) -> Outcome {
+        shell(program("umount").arg(&self.dir))?;
+        server.wait().map(|_| ()).map_err(|e| e.to_string())
+    }
+}
+
+fn data_sets(bench: &Bench, table: &mut Table) -> Outcome {
+    bench.create(512)?;
+    for i in 0..DATASETS {
+        bench.icecore(&["zfs", "create", &format!("bench/fs-{i}")])?;
+    }
+    let mut lists = Vec::new();
+    for i in 0..SNAPSHOTS {
+        let name = format!("bench@daily-{i}");
+        bench.icecore(&["zfs", "snapshot", "-r", &name])?;
+        if i == 0 {
+            let txgs = Amount::Count(txgs_of_snapshots(bench)?);
+            let what = format!("snapshot -r of {DATASETS} data sets, txgs");
+            table.row(Row::at_most(&what, txgs, "limit", Amount::Count(1.0), 1.0));
+        }
+        if i == 0 || i + 1 == SNAPSHOTS {
+            lists.push(listed(bench, (DATASETS + 1) * (i + 1))?);
+        }
+    }
+    let [few, many] = lists.as_slice() else { return Err("two lists were to be measured".into()) };
+    let factor = SNAPSHOTS as f64;
+    let ten_fold = Amount::Seconds(few.seconds * factor, few.cpu_seconds * factor);
+    let what = format!("list -t snapshot of {} snapshots", (DATASETS + 1) * SNAPSHOTS);
+    let yardstick = format!("{SNAPSHOTS} × a list of {}", DATASETS + 1);
+    table.row(Row::at_most(&what, seconds(*many), &yardstick, ten_fold, LINEAR));
+    bench.destroy()
+}
+
+fn txgs_of_snapshots(bench: &Bench) -> Outcome<f64> {
+    let args = ["zfs", "list", "-Hp", "-t", "snapshot", "-o", "createtxg"];
+    let text = output(bench.command().args(args))?;
+    if text.lines().count() != DATASETS + 1 {
+        return Err(format!("{} snapshots are listed, not {}", text.lines().count(), DATASETS + 1));
+    }
+    Ok(text.lines().collect::<BTreeSet<_>>().len() as f64)
+}
+
+fn listed(bench: &Bench, count: usize) -> Outcome<super::measure::Cost> {
+    let mut best = Best::default();
+    let args = ["zfs", "list", "-H", "-t", "snapshot"];
+    let lines = output(bench.command().args(args))?.lines().count();
+    if lines != count {
+        return Err(format!("{lines} snapshots are listed, not {count}"));
+    }
+    for _ in 0..ROUNDS {
+        best.take(measure(bench.command().args(args), Sink::Null)?);
+    }
+    best.cost()
+}
