@@ -5,8 +5,11 @@
 mod bench;
 mod ci;
 mod interop;
+mod load;
 mod peers;
+mod posix;
 mod shell;
+mod stand;
 mod streamgen;
 mod tidy;
 mod walk;
@@ -25,6 +28,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
                        others' tools, unchanged, on our zfs and zpool: a table (in a sandbox, as root;
                        ICECORE_BIN=PROGRAM is tried instead of a release build)
+  posix [SECONDS]      pjdfstest, fsx, git, cargo and SQLite on a mount (as root)
+  load [SECONDS]       eight processes at once on one pool, through its mount and by commands (as root)
   walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["peers", rest @ ..] => peers::run(rest),
+        ["posix", rest @ ..] => posix::run(rest),
+        ["load", rest @ ..] => load::run(rest),
         ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {

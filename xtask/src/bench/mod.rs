@@ -12,7 +12,7 @@ mod read;
 mod table;
 
 pub use mounts::mounts;
-pub use read::read;
+pub use read::{noise, read};
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -218,19 +218,13 @@ impl Bench {
         Ok(path)
     }
 
-    /// A file for a pool.
-    fn place(&self, mib: u64) -> Outcome<PathBuf> {
+    fn create(&self, mib: u64) -> Outcome {
         let image = self.dir.join("pool/bench.img");
         let place = || -> std::io::Result<()> {
             fs::create_dir_all(self.dir.join("pool"))?;
             File::create(&image)?.set_len(mib * MIB)
         };
         place().map_err(|e| format!("{}: {e}", image.display()))?;
-        Ok(image)
-    }
-
-    fn create(&self, mib: u64) -> Outcome {
-        let image = self.place(mib)?;
         shell(self.command().args(["zpool", "create", "-m", "none", "bench"]).arg(&image))
     }
 

@@ -7,9 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,9 @@ use super::read::noise;
 use super::table::{Amount, Row, Table, seconds};
 use super::{Bench, MIB, ROUNDS};
 use crate::shell::{Outcome, cargo, output, program, run as shell};
+use crate::stand::{Stand, no_mounts};
 
+const FILE_SYSTEM: &str = "bench/fs";
 const FILE_MIB: u64 = 512;
 const DATASETS: usize = 1000;
 /// Snapshots of each data set, in the end.
@@ -35,7 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn mounts() -> Outcome {
     let bench = Bench::new()?;
     let outcome = all(&bench);
-    let _ = served(&bench).args(["service", "stop"]).stderr(Stdio::null()).status();
     fs::remove_dir_all(&bench.dir).map_err(|e| e.to_string())?;
     print!("{}", outcome?);
     Ok(())
@@ -44,35 +44,29 @@ pub fn mounts() -> Outcome {
 fn all(bench: &Bench) -> Outcome<Table> {
     let mut table = Table::default();
     table.note(bench.circumstances());
-    if rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists() {
-        one_file(bench, &mut table)?;
-    } else {
-        table.note("mounts: SKIPPED, they need root and /dev/fuse".into());
+    match no_mounts() {
+        None => one_file(bench, &mut table)?,
+        Some(why) => table.note(format!("mounts: SKIPPED, {why}")),
     }
     data_sets(bench, &mut table)?;
     Ok(table)
-}
-
-/// A command as a person types it: the service owns the pool.
-fn served(bench: &Bench) -> Command {
-    let mut command = bench.command();
-    command.env_remove("ICECORE_SERVICE");
-    command
 }
 
 fn one_file(bench: &Bench, table: &mut Table) -> Outcome {
     let source = bench.dir.join("noise");
     let len = usize::try_from(FILE_MIB * MIB).map_err(|e| e.to_string())?;
     fs::write(&source, noise(1, len)).map_err(|e| format!("{}: {e}", source.display()))?;
-    let pool = Mount { dir: bench.dir.join("mnt"), bench };
-    pool.make()?;
+    let stand = Stand::new(bench.icecore.clone(), bench.dir.join("stand"))?;
+    stand.pool("bench", 2048)?;
+    let dir = stand.encrypted(FILE_SYSTEM, &[])?;
     let through = Passthrough::new(bench)?;
     let (mut write, mut read) = ([Best::default(), Best::default()], [Best::default(), Best::default()]);
     for _ in 0..ROUNDS {
-        write[0].take(measure(&mut written(&source, &pool.dir), Sink::Null)?);
-        pool.again()?;
-        read[0].take(measure(&mut reread(&pool.dir), Sink::Null)?);
-        pool.emptied()?;
+        write[0].take(measure(&mut written(&source, &dir), Sink::Null)?);
+        stand.remount(FILE_SYSTEM, &dir)?;
+        read[0].take(measure(&mut reread(&dir), Sink::Null)?);
+        same(&source, &dir.join("file"))?;
+        fs::remove_file(dir.join("file")).map_err(|e| e.to_string())?;
         let mut server = through.mount()?;
         write[1].take(measure(&mut written(&source, &through.dir), Sink::Null)?);
         through.unmount(&mut server)?;
@@ -86,8 +80,6 @@ fn one_file(bench: &Bench, table: &mut Table) -> Outcome {
         let (ours, theirs) = (ours.cost()?, theirs.cost()?);
         table.row(Row::at_most(&what, seconds(ours), "passthrough FUSE", seconds(theirs), 1.0 / SPEED));
     }
-    served(bench).args(["zpool", "export", "bench"]).status().map_err(|e| e.to_string())?;
-    fs::remove_dir_all(bench.dir.join("pool")).map_err(|e| e.to_string())?;
     fs::remove_file(source).map_err(|e| e.to_string())
 }
 
@@ -107,60 +99,6 @@ fn reread(dir: &Path) -> Command {
 
 fn same(a: &Path, b: &Path) -> Outcome {
     shell(program("cmp").arg("-s").arg(a).arg(b))
-}
-
-/// The encrypted file system of a pool, mounted by the service.
-struct Mount<'a> {
-    dir: PathBuf,
-    bench: &'a Bench,
-}
-
-impl Mount<'_> {
-    fn make(&self) -> Outcome {
-        let image = self.bench.place(2048)?;
-        shell(served(self.bench).args(["zpool", "create", "-m", "none", "bench"]).arg(image))?;
-        let mountpoint = format!("mountpoint={}", self.dir.display());
-        let mut create = served(self.bench);
-        create.args([
-            "zfs",
-            "create",
-            "-o",
-            "encryption=on",
-            "-o",
-            "keyformat=passphrase",
-            "-o",
-            &mountpoint,
-        ]);
-        let mut child = create.arg("bench/fs").stdin(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
-        let mut key = child.stdin.take().ok_or("no pipe")?;
-        key.write_all(b"correct horse battery staple\n").map_err(|e| e.to_string())?;
-        drop(key);
-        let status = child.wait().map_err(|e| e.to_string())?;
-        if !status.success() {
-            return Err(format!("zfs create: {status}"));
-        }
-        self.is_mounted()
-    }
-    /// What is measured must be the pool's file system, not the folder below.
-    fn is_mounted(&self) -> Outcome {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|e| e.to_string())?;
-        let dir = self.dir.display().to_string();
-        if mounts.lines().any(|line| line.split(' ').nth(1) == Some(&dir)) {
-            return Ok(());
-        }
-        Err(format!("bench/fs is not mounted on {dir}"))
-    }
-    /// A fresh mount, so that nothing is in the kernel's cache.
-    fn again(&self) -> Outcome {
-        shell(served(self.bench).args(["zfs", "unmount", "bench/fs"]))?;
-        shell(served(self.bench).args(["zfs", "mount", "bench/fs"]))?;
-        self.is_mounted()
-    }
-    /// Compares, and makes room for the next round.
-    fn emptied(&self) -> Outcome {
-        same(&self.bench.dir.join("noise"), &self.dir.join("file"))?;
-        fs::remove_file(self.dir.join("file")).map_err(|e| e.to_string())
-    }
 }
 
 struct Passthrough {

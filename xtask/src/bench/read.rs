@@ -53,7 +53,7 @@ fn all(bench: &Bench) -> Outcome<Table> {
 }
 
 /// Contents that do not compress and are not the same twice.
-pub(super) fn noise(seed: usize, len: usize) -> Vec<u8> {
+pub fn noise(seed: usize, len: usize) -> Vec<u8> {
     let mut x = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
