@@ -22,6 +22,9 @@ pub struct Open {
     pub(crate) loans: Vec<Loan>,
 }
 
+/// Root pointers of heads that are mounted, when the pool was taken.
+type Roots = std::collections::BTreeMap<u64, Blkptr>;
+
 /// What there is of it.
 pub enum Has {
     /// The pool itself, opened for this command alone.
@@ -29,7 +32,7 @@ pub enum Has {
     /// The service's, for reading.
     Read(ReadGuard, Held, Arc<Owned>),
     /// The service's, for changing it.
-    Write(WriteGuard, Held, Arc<Owned>),
+    Write(WriteGuard, Held, Arc<Owned>, Roots),
     /// Nothing, for the moment.
     Nothing,
 }
@@ -42,7 +45,12 @@ impl Has {
     fn write(owned: Arc<Owned>) -> Outcome<Self> {
         let mut guard = owned.write()?;
         guard.note_command(crate::caller::command_line());
-        Ok(Self::Write(guard, Held::new(&owned), owned))
+        Ok(Self::writing(guard, owned))
+    }
+    /// The pool in hand, for changing it.
+    pub fn writing(guard: WriteGuard, owned: Arc<Owned>) -> Self {
+        let roots = crate::mounts::roots(&guard);
+        Self::Write(guard, Held::new(&owned), owned, roots)
     }
     /// Lets go; what is left to come back with, and whether it was for writing.
     fn let_go(&mut self) -> Option<(Arc<Owned>, bool)> {
@@ -57,10 +65,13 @@ impl Has {
                 drop(held);
                 Some((owned, false))
             }
-            Self::Write(mut guard, held, owned) => {
+            Self::Write(mut guard, held, owned, before) => {
                 owned.settle(&mut guard);
+                let now = crate::mounts::roots(&guard);
                 drop(guard);
                 drop(held);
+                // Without the pool: the kernel may wait for requests that wait for it.
+                crate::mounts::changed(owned.name(), &before, &now);
                 Some((owned, true))
             }
         }
@@ -80,7 +91,7 @@ impl Open {
     /// The service's pool, if this is it.
     pub fn owned(&self) -> Option<&Arc<Owned>> {
         match &self.has {
-            Has::Read(_, _, owned) | Has::Write(_, _, owned) => Some(owned),
+            Has::Read(_, _, owned) | Has::Write(_, _, owned, _) => Some(owned),
             Has::Own(_) | Has::Nothing => None,
         }
     }

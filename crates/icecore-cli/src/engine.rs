@@ -71,7 +71,7 @@ impl Engine {
             && let Home::Service(owned, _) = &self.home
         {
             let guard = owned.shared().write();
-            let has = Has::Write(guard, crate::caller::Held::new(owned), Arc::clone(owned));
+            let has = Has::writing(guard, Arc::clone(owned));
             self.open = Some(Open { has, loans: Vec::new() });
             self.since = Instant::now();
         }

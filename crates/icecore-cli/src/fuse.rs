@@ -109,7 +109,7 @@ pub fn unmount(args: &[String]) -> Outcome {
 }
 
 /// Whether a mount of ours is on `dir`. Asks the kernel's table: a mount whose process is gone answers nothing itself.
-fn is_ours(dir: &Path) -> bool {
+pub fn is_ours(dir: &Path) -> bool {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let real = real_path(dir);
     table.split(|b| *b == b'\n').any(|line| {
@@ -117,13 +117,13 @@ fn is_ours(dir: &Path) -> bool {
         let at = fields.nth(4).map(unescaped);
         let kind = fields.skip_while(|f| *f != b"-").nth(1);
         // What root mounts without fusermount3 has no second part.
-        let fuse = matches!(kind, Some(b"fuse.icecore" | b"fuse"));
+        let fuse = matches!(kind, Some(b"fuse.zfs" | b"fuse.icecore" | b"fuse"));
         fuse && at.as_deref() == Some(real.as_os_str().as_bytes())
     })
 }
 
 /// The path with links resolved in all but its last part, which may be a dead mount.
-fn real_path(dir: &Path) -> PathBuf {
+pub fn real_path(dir: &Path) -> PathBuf {
     match (dir.parent().and_then(|p| p.canonicalize().ok()), dir.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => dir.to_path_buf(),

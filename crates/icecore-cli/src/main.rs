@@ -16,6 +16,7 @@ mod fuse;
 mod human;
 mod inspect;
 mod keys;
+mod mounts;
 mod pipe;
 mod pools;
 mod replay;

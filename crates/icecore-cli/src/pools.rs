@@ -12,6 +12,7 @@
 //!    for a limited time.
 
 use crate::fail::{Fail, Outcome};
+use crate::mounts;
 use crate::session::{self, For, NotOpen, Why};
 use crate::state::Imported;
 use icecore_dsl::Hold;
@@ -22,10 +23,13 @@ use icecore_pool::{Pool, PoolError, Shared};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a command that holds one pool waits for another.
 const SECOND_POOL_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an export waits for those who had just looked at the pool.
+const LAST_MAX: Duration = Duration::from_secs(2);
 
 static SERVING: AtomicBool = AtomicBool::new(false);
 static POOLS: Mutex<BTreeMap<String, Arc<Mutex<Slot>>>> = Mutex::new(BTreeMap::new());
@@ -87,6 +91,7 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
     }
     let owned = Owned::new(record, session::open_alone(record, Access::Exclusive, For::Write)?);
     *slot = Slot::Open(Arc::clone(&owned));
+    mounts::attach(record.guid, &owned.shared);
     Ok(owned)
 }
 
@@ -97,6 +102,7 @@ pub fn adopt(record: &Imported, mut pool: Pool) -> Outcome {
         return Ok(());
     }
     let spec = session::open_spec(record, pool.devices(), For::Write);
+    pool.dsl.altroot.clone_from(&record.altroot);
     pool.reopen(spec)?;
     *lock(&slot(&record.name)) = Slot::Open(Owned::new(record, pool));
     Ok(())
@@ -129,20 +135,21 @@ pub fn clear(record: &Imported) -> Outcome<bool> {
 }
 
 /// Marks a pool exported on its devices and lets it go.
-pub fn export(record: &Imported) -> Outcome {
-    leave(record, Pool::mark_exported)
+pub fn export(record: &Imported, force: bool) -> Outcome {
+    leave(record, Pool::mark_exported, force)
 }
 
 /// Marks a pool destroyed on its devices and lets it go.
-pub fn destroy(record: &Imported) -> Outcome {
-    leave(record, Pool::mark_destroyed)
+pub fn destroy(record: &Imported, force: bool) -> Outcome {
+    leave(record, Pool::mark_destroyed, force)
 }
 
-fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>) -> Outcome {
+fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>, force: bool) -> Outcome {
     let owned = get(record).map_err(|n| n.fail)?;
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));
     }
+    mounts::unmount_all(mounts::of_pool(&record.name), force)?;
     let mut guard = owned.write()?;
     guard.note_command(crate::caller::command_line());
     // Under the lock nobody begins: who waits for it finds the pool gone.
@@ -156,16 +163,25 @@ fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>) ->
     *lock(&owned.over) = Some(Over::Exported);
     drop(guard);
     forget(&record.name);
+    // Whoever looked at it last lets its devices go.
+    let until = Instant::now() + LAST_MAX;
+    while Arc::strong_count(&owned.shared) > 1 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     Ok(())
 }
 
 /// Lets a pool go without a word to its devices.
 pub fn forget(name: &str) {
-    lock(&POOLS).remove(name);
+    let slot = lock(&POOLS).remove(name);
+    if let Some(Slot::Open(owned)) = slot.as_deref().map(|slot| std::mem::take(&mut *lock(slot))) {
+        mounts::detach(owned.record.guid);
+    }
 }
 
 /// Lets all pools go: their devices are closed when this returns.
 pub fn close() {
+    mounts::close();
     lock(&POOLS).clear();
 }
 
@@ -182,16 +198,36 @@ pub fn all() -> Vec<(String, Option<String>)> {
 
 impl Owned {
     fn new(record: &Imported, pool: Pool) -> Arc<Self> {
+        let shared = Shared::new(pool);
+        let own = record.clone();
+        shared.set_abandon(move |pool| {
+            let spec = session::open_spec(&own, pool.devices(), For::Write);
+            if let Err(e) = pool.reopen(spec) {
+                pool.suspend(&e.to_string());
+            }
+        });
         Arc::new(Self {
             record: record.clone(),
-            shared: Shared::new(pool),
+            shared,
             streams: AtomicUsize::new(0),
             over: Mutex::new(None),
             loans: Mutex::new(BTreeMap::new()),
         })
     }
-    /// The pool for reading.
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+    /// Its identity.
+    pub fn guid(&self) -> u64 {
+        self.record.guid
+    }
+    /// The pool for reading. What mounts have changed is there for all to see.
     pub fn read(&self) -> Outcome<ReadGuard> {
+        if self.shared.has_changes() && !crate::caller::holds_any() {
+            // Where that fails, whoever changes the pool is told.
+            let _ = self.shared.commit_files();
+        }
         let guard = if crate::caller::holds_any() {
             self.shared.read_within(SECOND_POOL_WAIT).ok_or_else(|| self.taken())?
         } else {
@@ -208,7 +244,15 @@ impl Owned {
             self.shared.write()
         };
         self.check()?;
-        Ok(guard)
+        match guard.io().suspended().map(String::from) {
+            // A commit of what mounts had changed failed.
+            Some(why) => {
+                drop(guard);
+                self.fail(&why);
+                Err(suspended(&self.record.name, &why).fail)
+            }
+            None => Ok(guard),
+        }
     }
     fn taken(&self) -> Fail {
         Fail::new(format!("pool '{}' is busy: another command has it", self.record.name))
@@ -251,6 +295,7 @@ impl Owned {
         let first = lock(&self.over).replace(Over::Failed(why.to_string())).is_none();
         if first {
             *lock(&slot(&self.record.name)) = Slot::Failed(why.to_string());
+            mounts::detach(self.record.guid);
         }
     }
     /// Something long begins: the pool is not exported before it ends.

@@ -29,8 +29,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Variables that commands look at.
-const ENV: &[&str] =
-    &["COLUMNS", "LANG", "NO_COLOR", "POSIXLY_CORRECT", "TERM", "TZ", "ZFS_COLOR", "ZPOOL_IMPORT_PATH"];
+const ENV: &[&str] = &[
+    "COLUMNS",
+    "ICECORE_MOUNT",
+    "LANG",
+    "NO_COLOR",
+    "POSIXLY_CORRECT",
+    "TERM",
+    "TZ",
+    "ZFS_COLOR",
+    "ZPOOL_IMPORT_PATH",
+];
 /// How long `service stop` waits for the commands that run.
 const STOP_MAX: Duration = Duration::from_secs(40);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -201,6 +210,7 @@ fn serve(_: &[String]) -> Outcome {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     pools::serve();
+    crate::mounts::restore();
     let tell = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
     // Whoever started us waits for the end of this pipe.
     let null = File::options().write(true).open("/dev/null").map_err(fail)?;
@@ -244,6 +254,7 @@ impl Commands {
         };
         let outcome = caller_of(&run, fds, line).and_then(|caller| {
             let outcome = caller::inherit(Some(caller.clone()), || {
+                crate::mounts::tell();
                 catch_unwind(AssertUnwindSafe(|| crate::dispatch(run.tool, &run.args)))
             });
             caller.flush();

@@ -191,6 +191,7 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let spec = open_spec(record, devices, what_for);
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
+        pool.dsl.altroot.clone_from(&record.altroot);
         if what_for == For::Write {
             crate::replay::now(&mut pool)?;
         }

@@ -195,7 +195,7 @@ fn round(o: &Options) -> Outcome {
     summary(o, &tally, start);
     if o.export {
         let pool = session::pool_of(&o.destination);
-        crate::zpool::export(pool)?;
+        crate::zpool::export(pool, false)?;
         say(o, &format!("{pool} is exported: the drive can be unplugged"));
         if o.json {
             say_json(&json!({"message_type": "export", "pool": pool}));

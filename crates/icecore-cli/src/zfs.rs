@@ -9,6 +9,7 @@ mod get;
 mod hold;
 mod key;
 mod list;
+mod mount;
 mod promote;
 mod receive;
 mod rename;
@@ -50,6 +51,8 @@ const COMMANDS: &[Command] = &[
     (&["load-key"], key::load, key::LOAD_USAGE),
     (&["unload-key"], key::unload, key::UNLOAD_USAGE),
     (&["change-key"], key::change, key::CHANGE_USAGE),
+    (&["mount"], mount::run, mount::USAGE),
+    (&["unmount", "umount"], mount::unmount, mount::UNMOUNT_USAGE),
     (&["upgrade"], upgrade::run, upgrade::USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];

@@ -160,6 +160,7 @@ pub struct Objset {
     room: Option<Room>,
     grown: room::Growth,
     free_hint: u64,
+    touched: u64,
 }
 
 /// log2 of the indirect block size of new metadnodes and objects (128 KiB).
@@ -231,6 +232,7 @@ impl Objset {
             room: None,
             grown: room::Growth::default(),
             free_hint: 1,
+            touched: 0,
         }
     }
 
@@ -277,6 +279,17 @@ impl Objset {
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.phys_dirty || !self.objs.is_empty() || !self.meta.bufs.is_empty()
+    }
+    /// Blocks of `obj` that wait in memory.
+    #[must_use]
+    pub fn buffers(&self, obj: ObjectId) -> usize {
+        self.objs.get(&obj.0).map_or(0, |o| o.bufs.len())
+    }
+    /// Counts every step that changes something: whoever compares it before and after a failed operation knows whether that
+    /// left a part of itself behind.
+    #[must_use]
+    pub fn touched(&self) -> u64 {
+        self.touched
     }
     /// Bytes of dirty buffers held in memory.
     #[must_use]
@@ -476,6 +489,7 @@ impl Objset {
         if bp.is_hole() {
             return Ok(());
         }
+        self.touched += 1;
         if bp.alloc_birth() == io.txg() {
             self.delta.born.sub(Space::of(bp));
             io.free(bp)

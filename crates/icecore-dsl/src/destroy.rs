@@ -25,7 +25,7 @@ impl Dsl {
     /// True if it is gone, false if marked.
     pub fn destroy_snapshot(&mut self, io: &mut dyn BlockWriter, name: &str, defer: bool) -> Result<bool> {
         let snap = self.lookup_snapshot(io, name)?;
-        self.check_idle(snap.obj)?;
+        self.check_unused(snap.obj)?;
         let mut ds = self.dataset(io, snap.obj)?;
         let held = self.userrefs(io, snap.obj)? > 0;
         if held || ds.num_children > 1 {
@@ -258,7 +258,7 @@ impl Dsl {
         if head.dir == self.root_dir {
             return Err(DslError::Invalid("the root dataset goes with its pool only".into()));
         }
-        self.check_idle(head.obj)?;
+        self.check_unused(head.obj)?;
         let ds = self.dataset(io, head.obj)?;
         let snaps = self.snapshots_of(io, head)?;
         if !snaps.is_empty() {

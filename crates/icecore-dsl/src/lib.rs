@@ -127,6 +127,8 @@ pub struct Dsl {
     activate: BTreeMap<u64, Vec<Feature>>,
     /// Feature changes since open that the pool must copy into its labels.
     pub mos_features_changed: bool,
+    /// The directory that stands before all mountpoints, for as long as the pool is imported (property `altroot`).
+    pub altroot: String,
 }
 
 impl Dsl {
@@ -175,6 +177,7 @@ impl Dsl {
             unreplayed: std::collections::BTreeSet::new(),
             activate: BTreeMap::new(),
             mos_features_changed: false,
+            altroot: String::new(),
         }
     }
 

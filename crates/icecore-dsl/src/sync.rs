@@ -84,6 +84,12 @@ impl Dsl {
         self.open.get_mut(&obj)
     }
 
+    /// The same, for reading.
+    #[must_use]
+    pub fn peek(&self, obj: u64) -> Option<&Objset> {
+        self.open.get(&obj)
+    }
+
     /// Forgets the open objset of a head. Unwritten changes are lost: for what is about to be destroyed.
     pub fn forget(&mut self, obj: u64) {
         self.open.remove(&obj);

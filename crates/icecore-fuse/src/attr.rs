@@ -1,7 +1,7 @@
 //! What `stat` says (`zfs_getattr_fast`, zfs_vnops_os.c).
 
 use crate::ino::{Node, ViewId};
-use crate::views::{Open, Snapdir};
+use crate::views::{At, Snapdir};
 use fuser::{FileAttr, FileType, INodeNo};
 use icecore_zpl::{FileKind, Filesystem, Time, Znode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,10 +30,10 @@ pub(crate) fn system_time(t: Time) -> SystemTime {
 }
 
 /// Of a file.
-pub(crate) fn of(open: &Open, view: ViewId, z: &Znode) -> FileAttr {
-    let is_root = z.id == open.fs.root();
+pub(crate) fn of(at: &At<'_>, view: ViewId, z: &Znode) -> FileAttr {
+    let is_root = z.id == at.fs().root();
     // A directory that shows has its `..` counted.
-    let control = u64::from(is_root && open.snapdir == Snapdir::Visible);
+    let control = u64::from(is_root && at.facts.snapdir == Snapdir::Visible);
     let (major, minor) = z.device();
     FileAttr {
         ino: INodeNo(Node::Object(view, z.id).number()),

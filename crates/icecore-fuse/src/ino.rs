@@ -52,6 +52,14 @@ impl Node {
         MADE_UP | (BASE + place) & ((1 << OBJECT_BITS) - 1)
     }
 
+    /// The dataset it is of.
+    pub(crate) fn view(self) -> ViewId {
+        match self {
+            Self::Top => 0,
+            Self::Object(view, _) | Self::Control(view) | Self::Snapshots(view) => view,
+        }
+    }
+
     /// The number, as files have it in `stat`.
     pub(crate) fn number(self) -> u64 {
         let at = |view: ViewId, object: u64| u64::from(view) << OBJECT_BITS | object;

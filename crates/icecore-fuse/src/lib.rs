@@ -1,14 +1,19 @@
-//! File systems and snapshots of a pool as mounts of this machine, through FUSE. For reading only so far.
+//! File systems and snapshots of a pool as mounts of this machine, through FUSE.
+//!
+//! A file system of a pool that is open for writing is read and changed through its open objset, so what one program wrote the
+//! next one reads, long before it is committed. The kernel caches what it read and what was written through it; it holds back
+//! no writes but those to memory that is mapped. So what write(2) was told is done, a snapshot that comes after it has.
 //!
 //! Invariants:
 //! 1. The pool is asked through [`Shared`], for one request at a time: no guard outlives a request, none is held while
-//!    the kernel is answered or waits for somebody else.
-//! 2. Numbers of files are a function of dataset and object (`ino`), nothing is kept for a file the kernel knows:
-//!    a mount has no state that could be lost but the places of open files and directories.
-//! 3. What a dataset holds is looked up again after each txg: a mount of a head never follows a pointer of a txg that
-//!    is gone.
-//! 4. Every failure becomes an errno in one place (`errno`), and no request waits for anything but its own reading.
-//! 5. Memory is bounded: open file systems, data read ahead and lists of names each have their limit.
+//!    the kernel is answered or waits for somebody else. A thread of a mount never waits for a mount.
+//! 2. Numbers of files are a function of dataset and object (`ino`). What is kept of files (`known`) is what the kernel itself
+//!    would have to say: losing it with the process loses nothing.
+//! 3. What a dataset holds is looked up again after each command that may have changed it, and what is only read, after each
+//!    txg: a mount never follows a pointer of a txg that is gone.
+//! 4. Every failure becomes an errno in one place (`errno`), and no request waits for anything but its own work.
+//! 5. Memory is bounded: open file systems, data read ahead and lists of names each have their limit; what is changed, that of
+//!    [`icecore_pool::shared::WEIGHT_MAX`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -17,23 +22,34 @@
 
 mod attr;
 mod blocks;
+mod change;
 mod errno;
 mod ino;
+mod kernel;
+mod known;
 mod listing;
+mod live;
 mod names;
 mod reading;
+mod requests;
 mod serve;
 mod views;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use icecore_dsl::Kind;
+use fuser::{BackgroundSession, Notifier};
+use icecore_dsl::{DslError, Kind};
 use icecore_pool::Shared;
 use icecore_zpl::ZplError;
+use serve::{Server, locked};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is mounted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,11 +77,33 @@ pub struct Options {
     pub allow_other: bool,
     /// Requests that are worked on at once.
     pub threads: usize,
+    /// Nothing can be changed, whatever the properties say.
+    pub read_only: bool,
+    /// Flags of the mount that override the properties `atime`, `devices`, `exec`, `setuid`: `None` leaves it to them.
+    pub flags: Flags,
+}
+
+/// What a mount may be told besides its dataset's properties.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flags {
+    /// `atime`, `noatime`.
+    pub atime: Option<bool>,
+    /// `dev`, `nodev`.
+    pub devices: Option<bool>,
+    /// `exec`, `noexec`.
+    pub exec: Option<bool>,
+    /// `suid`, `nosuid`.
+    pub setuid: Option<bool>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { allow_other: rustix::process::geteuid().is_root(), threads: 4 }
+        Self {
+            allow_other: rustix::process::geteuid().is_root(),
+            threads: 4,
+            read_only: false,
+            flags: Flags::default(),
+        }
     }
 }
 
@@ -97,17 +135,34 @@ impl From<ZplError> for MountError {
         Self::Zpl(e)
     }
 }
+impl From<io::Error> for MountError {
+    fn from(e: io::Error) -> Self {
+        Self::Fuse(e)
+    }
+}
 impl From<icecore_dsl::DslError> for MountError {
     fn from(e: icecore_dsl::DslError) -> Self {
         Self::Zpl(e.into())
     }
 }
 
-/// A mount at work. Dropping it unmounts.
+/// A mount at work. Dropping it lets it go on until it is unmounted.
 pub struct Mounted {
     session: BackgroundSession,
+    notifier: Notifier,
+    server: Arc<Server>,
     dir: PathBuf,
     name: String,
+}
+
+/// What fuser owns of the server.
+struct Served(Arc<Server>);
+
+impl Deref for Served {
+    type Target = Server;
+    fn deref(&self) -> &Server {
+        &self.0
+    }
 }
 
 impl Mounted {
@@ -116,7 +171,7 @@ impl Mounted {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
-    /// The dataset at the top.
+    /// The dataset at the top, by the name it had when it was mounted.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -126,51 +181,126 @@ impl Mounted {
     pub fn is_over(&self) -> bool {
         self.session.guard.is_finished()
     }
-    /// Unmounts. The system's refusal (busy) leaves it mounted.
+    /// Whether files can be changed.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.server.head.is_some() && self.server.writable.load(Ordering::Relaxed)
+    }
+    /// The pool that is behind it, unless that is let go.
+    #[must_use]
+    pub fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        self.server.pool().is_ok_and(|own| Arc::ptr_eq(&own, shared))
+    }
+    /// Waits a while until the kernel is done with it: everything is committed then, and the pool let go.
+    pub fn is_over_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while !self.is_over() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.is_over()
+    }
+    /// Unmounts. The system's refusal (busy) leaves it mounted. Everything that was written is durable then.
     pub fn unmount(self) -> io::Result<()> {
         unmount(&self.dir, false)?;
-        self.session.join()
+        self.wait()
     }
     /// Waits until somebody unmounts it.
     pub fn wait(self) -> io::Result<()> {
         self.session.join()
     }
+    fn take_back(&self) {
+        let Ok(shared) = self.server.pool() else { return };
+        if let Some((object, _)) = self.server.head {
+            *locked(&self.server.hold) = Some(shared.read().dsl.busy().mount(object));
+        }
+    }
+    /// Lets the pool go, whose devices failed: every request fails until [`Self::attach`].
+    pub fn detach(&self) {
+        drop(locked(&self.server.hold).take());
+        *self.server.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.server.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    /// Goes on with the pool, opened anew.
+    pub fn attach(&self, shared: Arc<Shared>) {
+        *self.server.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
+        *self.server.live.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.take_back();
+    }
+    /// Lets files be changed, or not: the kernel's flags are the caller's business.
+    pub fn set_writable(&self, on: bool) {
+        self.server.writable.store(on, Ordering::Relaxed);
+    }
+    /// Tells the kernel to forget what it has of the dataset's files, because somebody else changed them. Must not be called
+    /// with the pool in hand: the kernel may wait for requests that wait for it.
+    pub fn forget_caches(&self) {
+        let all = locked(&self.server.known).all();
+        // What it does not have any more it need not forget.
+        let _ = self.notifier.inval_inode(fuser::INodeNo::ROOT, 0, 0);
+        for (ino, parent, name) in all {
+            let _ = self.notifier.inval_entry(parent, OsStr::from_bytes(&name));
+            let _ = self.notifier.inval_inode(ino, 0, 0);
+        }
+    }
 }
 
 /// Mounts `what` of the pool on the directory `dir`. Works on in the background once this returns.
 ///
+/// A file system of a pool that is open for writing can be changed, unless the options or its property `readonly` say no.
 /// Without root this takes `fusermount3`. The flags of the mount follow the properties `devices`, `exec` and `setuid`.
 pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) -> Result<Mounted, MountError> {
     let name = what.name().to_string();
-    let mut flags = vec![
-        MountOption::FSName(name.clone()),
-        MountOption::Subtype("icecore".into()),
-        MountOption::DefaultPermissions,
-        MountOption::RO,
-    ];
-    let (views, mount_flags) = {
+    let tree = matches!(what, What::Tree(_));
+    let (views, flags, head, writable, hold) = {
         let pool = shared.read();
         let (io, dsl) = (pool.io(), &pool.dsl);
         let r = dsl.lookup_dataset(io, &name)?;
         if matches!(dsl.kind(io, r)?, Kind::Volume | Kind::VolumeSnapshot) {
             return Err(MountError::Volume);
         }
-        let on = |prop: &str| -> Result<bool, MountError> { Ok(dsl.prop_number(io, r, prop)? != 0) };
-        let mount_flags = [
-            if on("devices")? { MountOption::Dev } else { MountOption::NoDev },
-            if on("exec")? { MountOption::Exec } else { MountOption::NoExec },
-            if on("setuid")? { MountOption::Suid } else { MountOption::NoSuid },
-        ];
-        (views::Views::new(&pool, r.obj, matches!(what, What::Tree(_)))?, mount_flags)
+        let on = |prop: &str, said: Option<bool>| -> Result<bool, DslError> {
+            Ok(said.unwrap_or(dsl.prop_number(io, r, prop)? != 0))
+        };
+        let can_change = pool.writable() && !r.snapshot && !tree;
+        let writable = can_change && !options.read_only && !on("readonly", None)?;
+        let flags = kernel::Flags {
+            read_only: !writable,
+            atime: on("atime", options.flags.atime)?,
+            devices: on("devices", options.flags.devices)?,
+            exec: on("exec", options.flags.exec)?,
+            setuid: on("setuid", options.flags.setuid)?,
+        };
+        let head = can_change.then_some((r.obj, dsl.dataset(io, r.obj)?.guid));
+        let hold = dsl.busy().mount(r.obj);
+        (views::Views::new(&pool, r.obj, tree)?, flags, head, writable, hold)
     };
-    flags.extend(mount_flags);
-    let mut config = Config::default();
-    config.mount_options = flags;
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(options.threads.max(1));
-    let server = serve::Server::new(shared, views);
-    let session = Session::new(server, dir, &config).and_then(Session::spawn).map_err(MountError::Fuse)?;
-    Ok(Mounted { session, dir: dir.to_path_buf(), name })
+    let opened = match head {
+        Some(head) => live::Live::open(&mut shared.files(), head, shared.epoch()).map(Some),
+        None => Ok(None),
+    };
+    let opened = match opened {
+        // What we do not write to is for reading.
+        Err(ZplError::Unsupported(_)) => None,
+        opened => opened?,
+    };
+    let head = head.filter(|_| opened.is_some());
+    let writable = writable && head.is_some();
+    let flags = kernel::Flags { read_only: !writable, ..flags };
+    let server = Server::new(shared, views, head, writable);
+    *locked(&server.hold) = Some(hold);
+    *server.live.write().unwrap_or_else(PoisonError::into_inner) = opened;
+    let server = Arc::new(server);
+    let session = kernel::mount(Served(server.clone()), &name, dir, flags, options)?;
+    let notifier = session.notifier();
+    if writable {
+        // What a crash left without a name.
+        server.drain();
+    }
+    Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name })
+}
+
+/// Sets the kernel's flags of a mount anew: whether files can be changed.
+pub fn remount(dir: &Path, read_only: bool) -> io::Result<()> {
+    kernel::remount(dir, read_only)
 }
 
 /// Unmounts what is mounted on `dir`, by whomever; with `lazy` also what is in use, which then ends when it no longer is.

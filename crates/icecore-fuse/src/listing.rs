@@ -2,20 +2,22 @@
 //!
 //! Invariants:
 //! 1. The names of a directory of up to [`WHOLE_MAX`] entries are taken once, when its reading begins: what is made or
-//!    removed meanwhile moves no other name. Longer ones are read a leaf at a time, and from their beginning after a txg.
+//!    removed meanwhile moves no other name. Longer ones, where nobody changes them, are read a leaf at a time, and from their
+//!    beginning after a txg.
 //! 2. A name that no file can have is not handed to the kernel.
 
 use crate::ino::{Node, ViewId};
-use crate::views::{Open, Snapdir, Views};
+use crate::views::{Cx, Open, Snapdir};
 use fuser::FileType;
 use icecore_format::ObjectId;
-use icecore_pool::Pool;
-use icecore_zpl::{DirCursor, Result, is_safe_name};
+use icecore_zpl::{DirCursor, DirEntry, Files, Result, ZplError, is_safe_name};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Entries of directories that are listed at once.
 const WHOLE_MAX: u64 = 1 << 17;
+/// Of a dataset that is open for change more are: what was removed since must not move the places of the others.
+const WHOLE_MAX_LIVE: u64 = 1 << 22;
 
 /// A name to be shown.
 #[derive(Clone, Debug)]
@@ -44,7 +46,6 @@ struct Rest {
     cursor: DirCursor,
     /// Names that others hide.
     hidden: BTreeSet<Vec<u8>>,
-    whole: bool,
 }
 
 fn shown(name: &str, node: Node) -> Shown {
@@ -53,13 +54,13 @@ fn shown(name: &str, node: Node) -> Shown {
 
 impl Listing {
     /// The names from place `from` on, as many as are at hand; none at the end.
-    pub fn names(&mut self, pool: &Pool, views: &Views, node: Node, from: u64) -> Result<Vec<Shown>> {
+    pub fn names(&mut self, cx: &Cx<'_>, node: Node, from: u64) -> Result<Vec<Shown>> {
         let moved = match &self.rest {
-            Some(rest) if !rest.whole => views.open(pool, rest.view)?.id != rest.open.id,
+            Some(rest) => cx.views.open(cx.pool, rest.view)?.facts.id != rest.open.facts.id,
             _ => false,
         };
         if !self.begun || from == 0 || from < self.base || moved {
-            self.begin(pool, views, node)?;
+            self.begin(cx, node)?;
         }
         loop {
             let skip = from.saturating_sub(self.base);
@@ -67,13 +68,14 @@ impl Listing {
                 let skip = usize::try_from(skip).unwrap_or(usize::MAX);
                 return Ok(self.names.iter().skip(skip).take(1024).cloned().collect());
             }
-            if !self.more(pool)? {
+            if !self.more(cx)? {
                 return Ok(Vec::new());
             }
         }
     }
 
-    fn begin(&mut self, pool: &Pool, views: &Views, node: Node) -> Result<()> {
+    fn begin(&mut self, cx: &Cx<'_>, node: Node) -> Result<()> {
+        let (pool, views) = (cx.pool, cx.views);
         *self = Self { begun: true, ..Self::default() };
         self.names.push_back(shown(".", node));
         match node {
@@ -91,51 +93,62 @@ impl Listing {
             }
             Node::Top | Node::Object(..) => {}
         }
-        let Some((view, id, open)) = views.place(pool, node)? else { return Ok(()) };
-        let z = open.fs.znode(pool.io(), id)?;
+        let Some((view, id, at)) = cx.place(node)? else { return Ok(()) };
+        let fs = at.fs();
+        let z = fs.znode(pool.io(), id)?;
         let mut hidden = BTreeSet::new();
-        if id == open.fs.root() {
+        if id == fs.root() {
             self.names.push_back(shown("..", views.root(pool, views.above(view))?));
-            if open.snapdir == Snapdir::Visible {
+            if at.facts.snapdir == Snapdir::Visible {
                 self.names.push_back(shown(".zfs", Node::Control(view)));
             }
             hidden.insert(b".zfs".to_vec());
-            for name in views.children(pool, &open)? {
+            for name in views.children(pool, &at.facts)? {
                 self.names.push_back(Shown { node: None, ..shown(&name, node) });
                 hidden.insert(name.into_bytes());
             }
         } else {
-            self.names.push_back(shown("..", object(&open, view, z.parent)));
+            self.names.push_back(shown("..", object(fs.root(), view, z.parent)));
         }
-        let cursor = open.fs.entries(pool.io(), &z)?;
-        let whole = z.size <= WHOLE_MAX;
-        self.rest = Some(Rest { open, view, cursor, hidden, whole });
-        while whole && self.more(pool)? {}
+        let mut cursor = fs.entries(pool.io(), &z)?;
+        match at.kept() {
+            Some(open) if z.size > WHOLE_MAX => {
+                self.rest = Some(Rest { open: open.clone(), view, cursor, hidden });
+            }
+            None if z.size > WHOLE_MAX_LIVE => {
+                return Err(ZplError::TooLarge(format!("a directory of {} names", z.size)));
+            }
+            _ => {
+                while let Some(batch) = cursor.next_batch(fs, pool.io())? {
+                    self.take(batch, fs, view, &hidden);
+                }
+            }
+        }
         Ok(())
     }
 
     /// Takes the next leaf; false after the last.
-    fn more(&mut self, pool: &Pool) -> Result<bool> {
-        let Some(rest) = &mut self.rest else { return Ok(false) };
-        let Some(batch) = rest.cursor.next_batch(&rest.open.fs, pool.io())? else {
-            self.rest = None;
-            return Ok(false);
-        };
-        if !rest.whole {
-            self.base += self.names.len() as u64;
-            self.names.clear();
-        }
+    fn more(&mut self, cx: &Cx<'_>) -> Result<bool> {
+        let Some(mut rest) = self.rest.take() else { return Ok(false) };
+        let Some(batch) = rest.cursor.next_batch(&rest.open.fs, cx.pool.io())? else { return Ok(false) };
+        self.base += self.names.len() as u64;
+        self.names.clear();
+        self.take(batch, &rest.open.fs, rest.view, &rest.hidden);
+        self.rest = Some(rest);
+        Ok(true)
+    }
+
+    fn take(&mut self, batch: Vec<DirEntry>, fs: &Files<'_>, view: ViewId, hidden: &BTreeSet<Vec<u8>>) {
         for e in batch {
-            if is_safe_name(&e.name) && !rest.hidden.contains(&e.name) {
+            if is_safe_name(&e.name) && !hidden.contains(&e.name) {
                 let kind = e.kind.map_or(FileType::RegularFile, crate::attr::file_type);
-                let node = Some(object(&rest.open, rest.view, e.object));
+                let node = Some(object(fs.root(), view, e.object));
                 self.names.push_back(Shown { name: e.name, node, kind });
             }
         }
-        Ok(true)
     }
 }
 
-fn object(open: &Open, view: ViewId, id: ObjectId) -> Node {
-    if view == 0 && id == open.fs.root() { Node::Top } else { Node::Object(view, id) }
+fn object(root: ObjectId, view: ViewId, id: ObjectId) -> Node {
+    if view == 0 && id == root { Node::Top } else { Node::Object(view, id) }
 }

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a failure in a block that was only read ahead is nobody's; it is met again by who asks for it.
 
-use crate::blocks::{Block, Blocks};
-use crate::views::Open;
+use crate::blocks::{Block, Blocks, Key};
+use crate::views::{At, Open};
 use icecore_dmu::BlockStore;
-use icecore_format::{Bookmark, ObjectId};
-use icecore_zpl::{FileKind, Result, Znode, ZplError};
+use icecore_format::{Blkptr, Bookmark, ObjectId};
+use icecore_zpl::{FileKind, Files, Result, Znode, ZplError};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -42,7 +42,7 @@ impl Reader {
 /// `len` bytes of a file from `offset`, fewer at its end.
 pub(crate) fn read(
     blocks: &Mutex<Blocks>,
-    open: &Open,
+    at: &At<'_>,
     io: &dyn BlockStore,
     z: &Znode,
     reader: &mut Reader,
@@ -59,21 +59,14 @@ pub(crate) fn read(
     let size = z.dnode().block_size();
     let (first, last) = (offset / size, (end - 1) / size);
     let until = end.saturating_add(reader.ahead(offset, end)).min(z.size);
-    let mut have: BTreeMap<u64, Block> = BTreeMap::new();
-    {
-        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        for blkid in first..=last {
-            if let Some(block) = blocks.get((open.id, z.id.0, blkid)) {
-                have.insert(blkid, block);
-            }
-        }
-    }
-    if let Some(missing) = (first..=last).find(|b| !have.contains_key(b)) {
-        load(blocks, open, io, z, (missing, last, (until - 1) / size), &mut have)?;
-    }
+    let range = (first, last, (until - 1) / size);
+    let have = match at.kept() {
+        Some(open) => still(blocks, open, io, z, range)?,
+        None => live(blocks, at.fs(), io, z, range)?,
+    };
     let mut out = vec![0; usize::try_from(end - offset).unwrap_or(0)];
     for (blkid, block) in have {
-        let Some(block) = block else { continue };
+        let Some(block) = block.filter(|_| blkid <= last) else { continue };
         let at = blkid.saturating_mul(size);
         let (from, to) = (at.max(offset), at.saturating_add(size).min(end));
         let part = |base: u64| {
@@ -89,6 +82,92 @@ pub(crate) fn read(
         }
     }
     Ok(out)
+}
+
+/// Blocks `first` to `last` of what does not change; more is read ahead.
+fn still(
+    blocks: &Mutex<Blocks>,
+    open: &Open,
+    io: &dyn BlockStore,
+    z: &Znode,
+    (first, last, ahead): (u64, u64, u64),
+) -> Result<BTreeMap<u64, Block>> {
+    let mut have: BTreeMap<u64, Block> = BTreeMap::new();
+    {
+        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        for blkid in first..=last {
+            if let Some(block) = blocks.get(key(open, z, blkid)) {
+                have.insert(blkid, block);
+            }
+        }
+    }
+    if let Some(missing) = (first..=last).find(|b| !have.contains_key(b)) {
+        load(blocks, open, io, z, (missing, last, ahead), &mut have)?;
+    }
+    Ok(have)
+}
+
+fn key(open: &Open, z: &Znode, blkid: u64) -> Key {
+    [0, open.facts.id, z.id.0, blkid, 0, 0, 0]
+}
+
+/// The place of a block, its birth and its checksum: whatever else may come to its place has others.
+fn key_of(bp: &Blkptr) -> Key {
+    let [d0, d1] = bp.dva.first().map_or([0; 2], icecore_format::Dva::words);
+    let [c0, c1, c2, c3] = bp.cksum();
+    [d0 | 1 << 63, d1, bp.birth().0, c0, c1, c2, c3]
+}
+
+/// The same of a file that may change at any time: where its blocks are is looked up each time.
+fn live(
+    cache: &Mutex<Blocks>,
+    fs: &Files<'_>,
+    io: &dyn BlockStore,
+    z: &Znode,
+    (first, last, ahead): (u64, u64, u64),
+) -> Result<BTreeMap<u64, Block>> {
+    let os = fs.objset();
+    let count = |to: u64| usize::try_from(to - first + 1).unwrap_or(1);
+    let mut found = os.data_blocks(io, z.id, z.dnode(), first, count(last))?;
+    found.retain(|b| b.blkid <= last);
+    let mut have: BTreeMap<u64, Block> = BTreeMap::new();
+    let mut wanted = Vec::new();
+    {
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        for b in found {
+            match b.bp.filter(|bp| !bp.is_embedded()).map(|bp| (bp, cache.get(key_of(&bp)))) {
+                Some((_, Some(block))) => drop(have.insert(b.blkid, block)),
+                _ => wanted.push(b),
+            }
+        }
+    }
+    if !wanted.is_empty() && ahead > last {
+        // One look at the disk fetches what is likely to come, too.
+        let more = os.data_blocks(io, z.id, z.dnode(), last + 1, count(ahead) - count(last));
+        wanted.extend(more.unwrap_or_default().into_iter().filter(|b| b.blkid <= ahead && b.bp.is_some()));
+    }
+    let at = |blkid| Bookmark { objset: os.id(), object: z.id, level: 0, blkid };
+    let batch: Vec<_> = wanted.iter().filter_map(|b| Some((b.bp?, at(b.blkid)))).collect();
+    let mut read = io.read_many(&batch, os.want()).into_iter();
+    for b in wanted {
+        let block = match b.bp {
+            Some(_) => read.next().transpose(),
+            None => os.block(io, z.id, z.dnode(), b.blkid),
+        };
+        match block.map_err(ZplError::from) {
+            Ok(Some(block)) if block.len() as u64 == z.dnode().block_size() => {
+                if let Some(bp) = b.bp.filter(|bp| !bp.is_embedded()) {
+                    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+                    cache.put(key_of(&bp), Some(block.clone()));
+                }
+                have.insert(b.blkid, Some(block));
+            }
+            Ok(Some(block)) if b.blkid <= last => return Err(wrong_size(z.id, b.blkid, block.len())),
+            Err(e) if b.blkid <= last => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(have)
 }
 
 /// Reads blocks `from` to `ahead`; those to `last` are wanted.
@@ -125,7 +204,7 @@ fn load(
     }
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     for (blkid, block) in got {
-        cache.put((open.id, z.id.0, blkid), block.clone());
+        cache.put(key(open, z, blkid), block.clone());
         if blkid <= last {
             have.insert(blkid, block);
         }
@@ -140,7 +219,7 @@ fn wrong_size(id: ObjectId, blkid: u64, len: usize) -> ZplError {
 
 /// The first byte at or after `offset` that is data, or with `hole` that is not; `None` past the end (`lseek`).
 pub(crate) fn seek(
-    open: &Open,
+    fs: &Files<'_>,
     io: &dyn BlockStore,
     z: &Znode,
     offset: u64,
@@ -149,7 +228,7 @@ pub(crate) fn seek(
     if offset >= z.size {
         return Ok(None);
     }
-    let (os, size) = (open.fs.objset(), z.dnode().block_size());
+    let (os, size) = (fs.objset(), z.dnode().block_size());
     let mut at = offset / size;
     loop {
         let limit = if hole { SEEK_BLOCKS } else { 1 };

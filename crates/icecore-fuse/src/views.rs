@@ -7,10 +7,11 @@
 //! 3. At most [`OPEN_MAX`] file systems are open.
 
 use crate::ino::{Node, VIEWS_MAX, ViewId};
+use crate::live::Live;
 use icecore_dsl::{DatasetRef, DslError, Kind};
 use icecore_format::{Blkptr, ObjectId};
 use icecore_pool::Pool;
-use icecore_zpl::{Dataset, Filesystem, Result, ZplError};
+use icecore_zpl::{Dataset, Files, Filesystem, Result, ZplError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,10 +29,9 @@ pub(crate) enum Snapdir {
     Absent,
 }
 
-/// A file system that is open, as of a txg.
-pub(crate) struct Open {
-    /// The files.
-    pub fs: Filesystem,
+/// What is known of an open file system besides its files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
     /// Tells this opening from all others of the mount.
     pub id: u64,
     /// The dataset.
@@ -42,7 +42,82 @@ pub(crate) struct Open {
     pub snapdir: Snapdir,
     /// Nothing in it can ever change.
     pub frozen: bool,
+}
+
+/// A file system that is open, as of a txg.
+pub(crate) struct Open {
+    /// The files.
+    pub fs: Filesystem,
+    /// The rest.
+    pub facts: Facts,
     root: Blkptr,
+}
+
+/// What a request has at hand.
+pub(crate) struct Cx<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// The datasets of the mount.
+    pub views: &'a Views,
+    /// The dataset at the top, if that is open for change.
+    pub live: Option<&'a Live>,
+}
+
+enum Held<'a> {
+    Kept(Arc<Open>),
+    Live(Files<'a>),
+}
+
+/// A dataset of a mount, as it is now.
+pub(crate) struct At<'a> {
+    held: Held<'a>,
+    /// What is known of it.
+    pub facts: Facts,
+}
+
+impl At<'_> {
+    /// Its files.
+    pub fn fs(&self) -> &Files<'_> {
+        match &self.held {
+            Held::Kept(open) => &open.fs,
+            Held::Live(files) => files,
+        }
+    }
+    /// The opening to go on with, of what cannot change under it.
+    pub fn kept(&self) -> Option<&Arc<Open>> {
+        match &self.held {
+            Held::Kept(open) => Some(open),
+            Held::Live(_) => None,
+        }
+    }
+}
+
+impl<'a> Cx<'a> {
+    /// The dataset of a view.
+    pub fn at(&self, view: ViewId) -> Result<At<'a>> {
+        match self.live {
+            Some(live) if view == 0 => {
+                let os = self.pool.dsl.peek(live.facts.dataset.obj);
+                let os = os.ok_or_else(|| ZplError::NotFound("its dataset".into()))?;
+                Ok(At { held: Held::Live(live.writer.files(os)), facts: live.facts })
+            }
+            _ => {
+                let open = self.views.open(self.pool, view)?;
+                Ok(At { facts: open.facts, held: Held::Kept(open) })
+            }
+        }
+    }
+    /// View, object and dataset of a number; directories on no disk have none.
+    pub fn place(&self, node: Node) -> Result<Option<(ViewId, ObjectId, At<'a>)>> {
+        Ok(match node {
+            Node::Top => {
+                let at = self.at(0)?;
+                Some((0, at.fs().root(), at))
+            }
+            Node::Object(view, id) => Some((view, id, self.at(view)?)),
+            Node::Control(_) | Node::Snapshots(_) => None,
+        })
+    }
 }
 
 struct View {
@@ -105,6 +180,16 @@ impl Views {
         self.table().views.get(&view).map_or(0, |v| v.above)
     }
 
+    /// The dataset of a view, if it is still the same.
+    pub fn dataset(&self, pool: &Pool, view: ViewId) -> Result<DatasetRef> {
+        let gone = || ZplError::NotFound("its dataset".into());
+        let (object, guid) = self.table().views.get(&view).map(|v| (v.object, v.guid)).ok_or_else(gone)?;
+        if pool.dsl.dataset(pool.io(), object)?.guid != guid {
+            return Err(gone());
+        }
+        Ok(pool.dsl.by_object(pool.io(), object)?)
+    }
+
     /// The file system of a view, as the pool has it now.
     pub fn open(&self, pool: &Pool, view: ViewId) -> Result<Arc<Open>> {
         let gone = || ZplError::NotFound("its dataset".into());
@@ -156,25 +241,13 @@ impl Views {
         })
     }
 
-    /// View and object of a number; directories on no disk have none.
-    pub fn place(&self, pool: &Pool, node: Node) -> Result<Option<(ViewId, ObjectId, Arc<Open>)>> {
-        Ok(match node {
-            Node::Top => {
-                let open = self.open(pool, 0)?;
-                Some((0, open.fs.root(), open))
-            }
-            Node::Object(view, id) => Some((view, id, self.open(pool, view)?)),
-            Node::Control(_) | Node::Snapshots(_) => None,
-        })
-    }
-
     /// Children of a view's dataset that show in a tree, by their last name.
-    pub fn children(&self, pool: &Pool, open: &Open) -> Result<Vec<String>> {
-        if !self.tree || open.dataset.snapshot {
+    pub fn children(&self, pool: &Pool, facts: &Facts) -> Result<Vec<String>> {
+        if !self.tree || facts.dataset.snapshot {
             return Ok(Vec::new());
         }
         let (io, dsl) = (pool.io(), &pool.dsl);
-        let path = dsl.name(io, open.dataset)?;
+        let path = dsl.name(io, facts.dataset)?;
         let mut out = Vec::new();
         for name in dsl.children(io, &path)? {
             let last = name.rsplit('/').next().unwrap_or(&name).to_string();
@@ -186,12 +259,12 @@ impl Views {
     }
 
     /// The root directory of child `name` of a view's dataset, if it shows.
-    pub fn child(&self, pool: &Pool, view: ViewId, open: &Open, name: &[u8]) -> Result<Option<Node>> {
+    pub fn child(&self, pool: &Pool, view: ViewId, facts: &Facts, name: &[u8]) -> Result<Option<Node>> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
-        if !self.tree || open.dataset.snapshot {
+        if !self.tree || facts.dataset.snapshot {
             return Ok(None);
         }
-        let path = pool.dsl.name(pool.io(), open.dataset)?;
+        let path = pool.dsl.name(pool.io(), facts.dataset)?;
         match mounted_below(pool, &path, name)? {
             Some(object) => {
                 let id = self.enter(pool, view, object)?;
@@ -203,18 +276,16 @@ impl Views {
 
     /// The root directory of snapshot `name` of a view's dataset.
     pub fn snapshot(&self, pool: &Pool, view: ViewId, name: &str) -> Result<Node> {
-        let open = self.open(pool, view)?;
         let (io, dsl) = (pool.io(), &pool.dsl);
-        let path = dsl.name(io, open.dataset)?;
+        let path = dsl.name(io, self.dataset(pool, view)?)?;
         let id = self.enter(pool, view, dsl.lookup_snapshot(io, &format!("{path}@{name}"))?.obj)?;
         self.root(pool, id)
     }
 
     /// Names of the snapshots of a view's dataset.
     pub fn snapshots(&self, pool: &Pool, view: ViewId) -> Result<Vec<String>> {
-        let open = self.open(pool, view)?;
         let (io, dsl) = (pool.io(), &pool.dsl);
-        let path = dsl.name(io, open.dataset)?;
+        let path = dsl.name(io, self.dataset(pool, view)?)?;
         Ok(dsl.snapshots(io, &path)?.into_iter().map(|(name, _)| name).collect())
     }
 }
@@ -254,6 +325,13 @@ fn mounted_below(pool: &Pool, path: &str, last: &str) -> Result<Option<u64>> {
 }
 
 fn opened(pool: &Pool, dataset: DatasetRef, fs: Filesystem, id: u64, root: Blkptr) -> Result<Open, DslError> {
+    let mut facts = facts(pool, dataset)?;
+    facts.id = id;
+    Ok(Open { fs, facts, root })
+}
+
+/// What the properties say of a dataset.
+pub(crate) fn facts(pool: &Pool, dataset: DatasetRef) -> Result<Facts, DslError> {
     let (io, dsl) = (pool.io(), &pool.dsl);
     let posix = icecore_dsl::prop::table::find("acltype").and_then(|p| p.index("posix"));
     let posix_acl = Some(dsl.prop_number(io, dataset, "acltype")?) == posix;
@@ -265,5 +343,5 @@ fn opened(pool: &Pool, dataset: DatasetRef, fs: Filesystem, id: u64, root: Blkpt
             _ => Snapdir::Absent,
         },
     };
-    Ok(Open { fs, id, dataset, posix_acl, snapdir, frozen: dataset.snapshot || !pool.writable(), root })
+    Ok(Facts { id: 0, dataset, posix_acl, snapdir, frozen: dataset.snapshot || !pool.writable() })
 }

@@ -3,7 +3,7 @@
 
 use crate::content::Content;
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::sa::{Attr, le16, le32};
 use crate::znode::Znode;
 use icecore_dmu::BlockStore;
@@ -94,7 +94,7 @@ fn parse_old(bytes: &[u8], count: u64) -> Option<Vec<Ace>> {
     bytes.chunks_exact(OLD_ACE).map(one).collect()
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// The access control list of a file; empty if there is none.
     pub fn acl(&self, io: &dyn BlockStore, z: &Znode) -> Result<Vec<Ace>> {
         let (old, aces, count) = self.with_attrs(io, z, |attr| {

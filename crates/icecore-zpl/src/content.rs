@@ -3,7 +3,7 @@
 //! Invariant: a [`Content`] hands out each offset at most once, ascending, and nothing past the size.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::{BlockStore, DataBlock, Objset};
 use icecore_format::{Blkptr, Bookmark, Dnode, ObjectId};
@@ -117,7 +117,7 @@ fn batch_of(os: &Objset, object: ObjectId, blocks: &[DataBlock]) -> Vec<(Blkptr,
     blocks.iter().filter_map(|b| b.bp.map(|bp| (bp, at(b.blkid)))).collect()
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// The contents of a regular file, from its beginning.
     pub fn content(&self, z: &Znode) -> Result<Content> {
         match z.kind {

@@ -9,7 +9,7 @@
 //! 3. Memory is bounded by what [`Names`] keeps, however many files changed.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::newer::{self, Piece};
 use crate::whereis::Names;
 use crate::znode::{FileKind, Time, Znode, has_znode};
@@ -76,7 +76,7 @@ struct Look {
 }
 
 struct Side<'a> {
-    fs: &'a Filesystem,
+    fs: &'a Files<'a>,
     names: Names,
 }
 
@@ -113,7 +113,7 @@ impl Side<'_> {
     }
 }
 
-fn is_file(fs: &Filesystem, io: &dyn BlockStore, id: ObjectId) -> Result<bool> {
+fn is_file(fs: &Files<'_>, io: &dyn BlockStore, id: ObjectId) -> Result<bool> {
     fs.dnode(io, id).map(|dn| !dn.is_free() && has_znode(&dn))
 }
 
@@ -129,8 +129,8 @@ fn is_absence(e: &ZplError) -> bool {
 /// A block of dnodes could not be read, or makes no sense.
 pub fn diff<E: From<ZplError>>(
     io: &dyn BlockStore,
-    from: &Filesystem,
-    to: &Filesystem,
+    from: &Files<'_>,
+    to: &Files<'_>,
     since: Txg,
     tell: &mut dyn FnMut(Finding) -> Result<(), E>,
 ) -> Result<(), E> {

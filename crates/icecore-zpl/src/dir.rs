@@ -2,7 +2,7 @@
 //! the high 4 (0 in file systems of version 1). Other users of a dataset (Lustre) may put more words behind it.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::name::Folding;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
@@ -43,13 +43,13 @@ pub struct DirCursor {
 
 impl DirCursor {
     /// The next names in the order they have on disk, a leaf at a time and perhaps none; `None` after the last.
-    pub fn next_batch(&mut self, fs: &Filesystem, io: &dyn BlockStore) -> Result<Option<Vec<DirEntry>>> {
+    pub fn next_batch(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Result<Option<Vec<DirEntry>>> {
         let Some(entries) = self.zap.next_leaf(fs.objset(), io)? else { return Ok(None) };
         entries.into_iter().map(|e| DirEntry::new(self.dir, e)).collect::<Result<_>>().map(Some)
     }
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// The names in a directory, from the first.
     pub fn entries(&self, io: &dyn BlockStore, dir: &Znode) -> Result<DirCursor> {
         if dir.kind != FileKind::Directory {

@@ -10,6 +10,7 @@ use icecore_dmu::{BlockStore, Objset, ReadError};
 use icecore_format::dnode::{SLOT, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{Bookmark, Dnode, ObjectId, ObjectType};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,31 +34,21 @@ pub enum Case {
     Mixed,
 }
 
-/// A file system.
-pub struct Filesystem {
-    os: Objset,
-    registry: Registry,
-    version: u64,
-    root: ObjectId,
-    case: Case,
-    folding: Folding,
-    utf8_only: bool,
-    fuid_table: Option<ObjectId>,
-    delete_queue: Option<ObjectId>,
-    shares: Option<ObjectId>,
-    dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
+/// What the master node says of a file system. It stays as it is while the file system lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub version: u64,
+    pub root: ObjectId,
+    pub case: Case,
+    pub folding: Folding,
+    pub utf8_only: bool,
+    pub fuid_table: Option<ObjectId>,
+    pub delete_queue: Option<ObjectId>,
+    pub shares: Option<ObjectId>,
 }
 
-impl Filesystem {
-    /// The file system in `os`, opened with its key if it is encrypted.
-    pub fn open(io: &dyn BlockStore, os: Objset) -> Result<Self> {
-        if os.phys().kind() != ObjsetType::Zfs {
-            return Err(ZplError::Unsupported(format!(
-                "an objset of type {:?} has no files",
-                os.phys().kind()
-            )));
-        }
-        let master = read_master(&os, io)?;
+impl Shape {
+    pub fn of(master: &BTreeMap<String, u64>) -> Result<Self> {
         let number = |name: &str| master.get(name).copied();
         let object = |name: &str| number(name).filter(|n| *n != 0).map(ObjectId);
         let version = number("VERSION").unwrap_or(1);
@@ -65,10 +56,6 @@ impl Filesystem {
             return Err(ZplError::Unsupported(format!("file system version {version}")));
         }
         let root = object("ROOT").ok_or_else(|| ZplError::corrupt("master node", MASTER_NODE, "no ROOT"))?;
-        let registry = match number("SA_ATTRS").filter(|sa| version >= VERSION_SA && *sa != 0) {
-            Some(sa) => Registry::read(&os, io, ObjectId(sa))?,
-            None => Registry::default(),
-        };
         let case = match number("casesensitivity").unwrap_or(0) {
             0 => Case::Sensitive,
             1 => Case::Insensitive,
@@ -81,7 +68,6 @@ impl Filesystem {
             ZplError::corrupt("master node", MASTER_NODE, format!("normalization {norm:#x}"))
         })?;
         Ok(Self {
-            registry,
             version,
             root,
             case,
@@ -90,9 +76,47 @@ impl Filesystem {
             fuid_table: object("FUID"),
             delete_queue: object("DELETE_QUEUE"),
             shares: object("SHARES"),
-            dnode_blocks: Mutex::default(),
-            os,
         })
+    }
+}
+
+/// A file system: of an objset of its own, or of one that is open for change elsewhere, changes not yet committed included
+/// ([`crate::write::Writer::files`]).
+pub struct Files<'a> {
+    os: Cow<'a, Objset>,
+    registry: Cow<'a, Registry>,
+    shape: Shape,
+    dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
+}
+
+/// A file system with an objset of its own.
+pub type Filesystem = Files<'static>;
+
+impl Filesystem {
+    /// The file system in `os`, opened with its key if it is encrypted.
+    pub fn open(io: &dyn BlockStore, os: Objset) -> Result<Self> {
+        if os.phys().kind() != ObjsetType::Zfs {
+            return Err(ZplError::Unsupported(format!(
+                "an objset of type {:?} has no files",
+                os.phys().kind()
+            )));
+        }
+        let master = read_master(&os, io)?;
+        let shape = Shape::of(&master)?;
+        let attributes = master.get("SA_ATTRS").copied().unwrap_or(0);
+        let registry = match shape.version >= VERSION_SA && attributes != 0 {
+            true => Registry::read(&os, io, ObjectId(attributes))?,
+            false => Registry::default(),
+        };
+        let (os, registry) = (Cow::Owned(os), Cow::Owned(registry));
+        Ok(Self { registry, shape, dnode_blocks: Mutex::default(), os })
+    }
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn over(os: &'a Objset, registry: &'a Registry, shape: Shape) -> Self {
+        let (os, registry) = (Cow::Borrowed(os), Cow::Borrowed(registry));
+        Self { os, registry, shape, dnode_blocks: Mutex::default() }
     }
 
     /// The objset.
@@ -103,36 +127,36 @@ impl Filesystem {
     /// Version of the ZPL, 1 to 5.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.version
+        self.shape.version
     }
     /// The root directory.
     #[must_use]
     pub fn root(&self) -> ObjectId {
-        self.root
+        self.shape.root
     }
     /// How letters compare.
     #[must_use]
     pub fn case(&self) -> Case {
-        self.case
+        self.shape.case
     }
     /// Whether names that are not UTF-8 were refused.
     #[must_use]
     pub fn is_utf8_only(&self) -> bool {
-        self.utf8_only
+        self.shape.utf8_only
     }
     pub(crate) fn folding(&self) -> Folding {
-        self.folding
+        self.shape.folding
     }
     pub(crate) fn fuid_table(&self) -> Option<ObjectId> {
-        self.fuid_table
+        self.shape.fuid_table
     }
     /// The ZAP of files that were deleted while open (`ZFS_UNLINKED_SET`).
     pub(crate) fn delete_queue(&self) -> Option<ObjectId> {
-        self.delete_queue
+        self.shape.delete_queue
     }
     /// The hidden directory of shares (`ZFS_SHARES_DIR`).
     pub(crate) fn shares(&self) -> Option<ObjectId> {
-        self.shares
+        self.shape.shares
     }
 
     /// The attributes of object `id`; [`ZplError::Corrupt`] if it is no file.

@@ -3,7 +3,7 @@
 
 use crate::content::Content;
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use icecore_dmu::BlockStore;
 use icecore_format::reader::u64_at;
 use icecore_format::{NvList, NvValue};
@@ -13,7 +13,7 @@ const NOBODY: u32 = 65534;
 /// Longest packed table that is read.
 const TABLE_MAX: u64 = 4 << 20;
 
-impl Filesystem {
+impl Files<'_> {
     /// The POSIX number of an owner or group; 65534 for those of Windows domains (`zfs_fuid_map_id` without an identity
     /// service).
     #[must_use]

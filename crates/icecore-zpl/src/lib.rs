@@ -42,7 +42,7 @@ pub use dataset::{Dataset, Volume, open, open_object};
 pub use diff::{Change, Difference, Finding, diff};
 pub use dir::{DirCursor, DirEntry};
 pub use error::{Result, ZplError};
-pub use filesystem::{Case, Filesystem};
+pub use filesystem::{Case, Files, Filesystem};
 pub use name::is_safe_name;
 pub use path::{Follow, Resolved};
 pub use walk::{Step, Walk};

@@ -4,7 +4,7 @@
 //! files that are not in the dataset: that is an error and not another file that happens to have the same path here.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
 use std::collections::VecDeque;
@@ -38,7 +38,7 @@ impl Resolved {
     }
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// The file at `path` from the root; empty parts and a leading `/` mean nothing, a trailing one wants a directory.
     pub fn resolve(&self, io: &dyn BlockStore, path: &[u8], follow: Follow) -> Result<Resolved> {
         let mut here = vec![(Vec::new(), self.znode(io, self.root())?)];

@@ -3,7 +3,7 @@
 
 use crate::content::Content;
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::sa::Attr;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
@@ -11,7 +11,7 @@ use icecore_dmu::BlockStore;
 /// Longest target that is read; systems allow 4096 (`PATH_MAX`).
 const TARGET_MAX: u64 = 64 << 10;
 
-impl Filesystem {
+impl Files<'_> {
     /// The target of a symbolic link.
     pub fn readlink(&self, io: &dyn BlockStore, z: &Znode) -> Result<Vec<u8>> {
         if z.kind != FileKind::Symlink {

@@ -7,7 +7,7 @@
 
 use crate::dir::{DirCursor, DirEntry};
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::name::is_safe_name;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
@@ -63,7 +63,7 @@ pub struct Walk {
 
 impl Walk {
     /// A walk of what is below directory `top`.
-    pub fn new(fs: &Filesystem, io: &dyn BlockStore, top: Znode) -> Result<Self> {
+    pub fn new(fs: &Files<'_>, io: &dyn BlockStore, top: Znode) -> Result<Self> {
         let mut walk = Self { levels: Vec::new(), seen: BTreeSet::new(), enter: None };
         match walk.descend(fs, io, top, Vec::new()) {
             None => Ok(walk),
@@ -90,7 +90,7 @@ impl Walk {
     /// Enters a directory, if only to leave it: what hinders is returned.
     fn descend(
         &mut self,
-        fs: &Filesystem,
+        fs: &Files<'_>,
         io: &dyn BlockStore,
         dir: Znode,
         path: Vec<u8>,
@@ -111,7 +111,7 @@ impl Walk {
     }
 
     /// The next step; `None` after the start was left.
-    pub fn next(&mut self, fs: &Filesystem, io: &dyn BlockStore) -> Option<Step> {
+    pub fn next(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Option<Step> {
         if let Some((dir, path)) = self.enter.take()
             && let Some(error) = self.descend(fs, io, dir, path.clone())
         {
@@ -151,7 +151,7 @@ impl Walk {
 }
 
 impl Level {
-    fn next(&mut self, fs: &Filesystem, io: &dyn BlockStore) -> Result<Option<(DirEntry, Result<Znode>)>> {
+    fn next(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Result<Option<(DirEntry, Result<Znode>)>> {
         loop {
             if let Some(next) = self.ready.pop_front() {
                 return Ok(Some(next));

@@ -5,7 +5,7 @@
 //! 2. What [`Names`] keeps is bound by [`KEPT_MAX`]; a directory that alone has more is read through each time.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
 use icecore_format::ObjectId;
@@ -26,7 +26,7 @@ pub(crate) struct Names {
     bytes: usize,
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// The path of object `id` from the root, `/` first: the name it was made under or moved to. Of an extended
     /// attribute it is the file's, with `<xattrdir>` and the attribute behind it, as OpenZFS shows it.
     ///
@@ -88,7 +88,7 @@ impl Filesystem {
 }
 
 impl Names {
-    fn find(&mut self, fs: &Filesystem, io: &dyn BlockStore, dir: &Znode, id: ObjectId) -> Result<Vec<u8>> {
+    fn find(&mut self, fs: &Files<'_>, io: &dyn BlockStore, dir: &Znode, id: ObjectId) -> Result<Vec<u8>> {
         if !self.dirs.contains_key(&dir.id) {
             let (names, bytes) = Self::read(fs, io, dir)?;
             if self.bytes.saturating_add(bytes) > KEPT_MAX {
@@ -106,7 +106,7 @@ impl Names {
 
     #[allow(clippy::type_complexity)] // the value of the map, and what it costs
     fn read(
-        fs: &Filesystem,
+        fs: &Files<'_>,
         io: &dyn BlockStore,
         dir: &Znode,
     ) -> Result<(Option<BTreeMap<ObjectId, Vec<u8>>>, usize)> {

@@ -2,7 +2,7 @@
 //! file can have both kinds (zpl_xattr.c). POSIX ACLs are two of them.
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::Filesystem;
+use crate::filesystem::Files;
 use crate::sa::Attr;
 use crate::znode::{FileKind, Znode};
 use icecore_dmu::BlockStore;
@@ -45,7 +45,7 @@ impl Xattr {
     }
 }
 
-impl Filesystem {
+impl Files<'_> {
     /// All extended attributes of a file by stored name. One that is there in both forms counts as the packed one.
     pub fn xattrs(&self, io: &dyn BlockStore, z: &Znode) -> Result<Vec<Xattr>> {
         let (packed, dir) = self.with_attrs(io, z, |attr| {

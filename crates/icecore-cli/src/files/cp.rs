@@ -32,6 +32,12 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some((dataset, path)) = super::put::split(dest) {
         return super::put::cp(sources, dataset, path, recursive);
     }
+    for source in sources {
+        crate::mounts::refuse(
+            std::path::Path::new(dest),
+            crate::session::pool_of(source).split(':').next().unwrap_or(""),
+        )?;
+    }
     let target = Target::find(dest, sources.len())?;
     raise_file_limit();
     let mut pools = Pools::default();

@@ -10,9 +10,8 @@ use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How, unlock};
 use crate::session::{self, For, Open};
 use icecore_dsl::Kind;
-use icecore_dsl::feature::Feature;
 use icecore_format::ObjectId;
-use icecore_zpl::write::{New, Options, Stat, What, Writer};
+use icecore_zpl::write::{New, Stat, What, Writer};
 use icecore_zpl::{FileKind, Time};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -67,26 +66,8 @@ impl Target {
         unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
             .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
         crate::replay::now(&mut pool).map_err(|e| cannot(&e))?;
-        let mut record = pool.dsl.prop_number(pool.io(), head, "recordsize")?;
         let (io, dsl) = pool.parts();
-        if let Some(f) = icecore_dsl::block_size_feature(record) {
-            if dsl.feature_enabled(io, f)? {
-                dsl.activate_feature_later(head.obj, f);
-            } else {
-                record = icecore_format::units::OLD_MAX_BLOCK;
-            }
-        }
-        let mut options = Options::of(dsl, io, head)?;
-        if options.dnode_slots > 1 {
-            if dsl.feature_enabled(io, Feature::LARGE_DNODE)? {
-                dsl.activate_feature_later(head.obj, Feature::LARGE_DNODE);
-            } else {
-                options.dnode_slots = 1;
-            }
-        }
-        let os = dsl.open_dataset(io, head.obj)?;
-        let mut writer = Writer::open(io, os, record).map_err(|e| cannot(&e))?;
-        writer.set_options(options);
+        let writer = Writer::of_head(dsl, io, head).map_err(|e| cannot(&e))?;
         let mut target = Self { pool, dataset: head.obj, writer, bytes: 0, changes: 0 };
         target.drain()?;
         Ok(target)
@@ -284,6 +265,7 @@ pub fn import_tree(args: &[String]) -> Outcome {
         return Err(Fail::usage("a folder and a file system are needed", IMPORT_USAGE));
     };
     let (dataset, path) = split(to).unwrap_or((to, ""));
+    crate::mounts::refuse(Path::new(from), session::pool_of(dataset))?;
     let mut target = Target::open(dataset)?;
     let dir = target.walk(&name_in(path))?;
     let mut copy = Copy::new(&mut target);
@@ -293,6 +275,9 @@ pub fn import_tree(args: &[String]) -> Outcome {
 
 /// `icecore cp SOURCE ... POOL/FS:PATH`.
 pub fn cp(sources: &[String], dataset: &str, path: &str, recursive: bool) -> Outcome {
+    for source in sources {
+        crate::mounts::refuse(Path::new(source), session::pool_of(dataset))?;
+    }
     let mut target = Target::open(dataset)?;
     let parts = name_in(path);
     // Into a directory that is there, or under a new name.

@@ -51,5 +51,6 @@ pub fn run(args: &[String]) -> Outcome {
         dsl.prop_set(io, name, p, v).map_err(|e| cannot("create", name, &e))?;
     }
     pool.commit()?;
-    Ok(())
+    drop(pool);
+    if typed.has('u') { Ok(()) } else { super::create::mount_new(name, typed.has('p')) }
 }

@@ -81,7 +81,18 @@ pub fn run(args: &[String]) -> Outcome {
     }
     create(&mut pool, name, &new, how).map_err(fail)?;
     pool.commit()?;
-    Ok(())
+    drop(pool);
+    if typed.has('u') { Ok(()) } else { mount_new(name, typed.has('p')) }
+}
+
+/// Mounts a new file system, and with `above` those that were made above it.
+pub fn mount_new(name: &str, above: bool) -> Outcome {
+    if above && crate::mounts::automatic() {
+        for (at, _) in name.match_indices('/').filter(|(at, _)| *at > 0) {
+            crate::mounts::created(&name[..at])?;
+        }
+    }
+    crate::mounts::created(name)
 }
 
 fn announce(name: &str, new: &New<'_>, script: bool, dry: bool) {

@@ -98,7 +98,32 @@ fn clones_of(pool: &Pool, snaps: &[String], typed: &Typed) -> Outcome<Vec<String
 }
 
 /// A file system or volume, with `-r` and all below it, with `-R` all clones of that too.
-fn head(mut pool: Open, name: &str, typed: &Typed) -> Outcome {
+fn head(pool: Open, name: &str, typed: &Typed) -> Outcome {
+    let doomed = doomed(&pool, name, typed)?;
+    announce(&doomed, typed);
+    if typed.has('n') {
+        return Ok(());
+    }
+    let mounted: Vec<_> = doomed.iter().flat_map(|n| crate::mounts::exactly(&pool, n)).collect();
+    drop(pool);
+    crate::mounts::unmount_all(mounted.clone(), typed.has('f'))?;
+    let gone = destroy(name, doomed);
+    if gone.is_err() {
+        crate::mounts::again_all(&mounted);
+    }
+    gone
+}
+
+fn destroy(name: &str, doomed: Vec<String>) -> Outcome {
+    let mut pool = session::open(name, For::Write)?;
+    let (io, dsl) = pool.parts();
+    remove_all(dsl, io, doomed).map_err(|(n, e)| explain(&n, &e))?;
+    pool.commit()?;
+    Ok(())
+}
+
+/// What is to go, whatever depends on another before it.
+fn doomed(pool: &Pool, name: &str, typed: &Typed) -> Outcome<Vec<String>> {
     let fail = |why: String| Fail::new(format!("cannot destroy '{name}': {why}"));
     let (io, dsl) = (pool.io(), &pool.dsl);
     if typed.has('d') {
@@ -136,14 +161,7 @@ fn head(mut pool: Open, name: &str, typed: &Typed) -> Outcome {
     if name.contains('/') {
         doomed.push(name.to_string());
     }
-    announce(&doomed, typed);
-    if typed.has('n') {
-        return Ok(());
-    }
-    let (io, dsl) = pool.parts();
-    remove_all(dsl, io, doomed).map_err(|(n, e)| explain(&n, &e))?;
-    pool.commit()?;
-    Ok(())
+    Ok(doomed)
 }
 
 fn announce(doomed: &[String], typed: &Typed) {

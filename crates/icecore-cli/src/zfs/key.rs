@@ -46,6 +46,29 @@ pub fn load(args: &[String]) -> Outcome {
     count.end(verb, tell)
 }
 
+/// Loads the key of the root of `name` to stay (`zfs mount -l`).
+pub fn load_root_of(name: &str, how: How<'_>) -> Outcome {
+    let mut pool = session::open(name, For::Read)?;
+    let Some(root) = root_of(&pool, name)? else { return Ok(()) };
+    if !is_kept(&pool, &root)? {
+        load_one(&mut pool, &root, how, false)
+            .map_err(|f| Fail::new(format!("Key load error: {}", f.message)))?;
+    }
+    drop(pool);
+    crate::replay::with_new_key(name)
+}
+
+/// Unloads the key of the root of `name` (`zfs unmount -u`).
+pub fn unload_root_of(name: &str) -> Outcome {
+    let mut pool = session::open(name, For::Read)?;
+    match root_of(&pool, name)? {
+        Some(root) if is_kept(&pool, &root)? => {
+            unload_one(&mut pool, &root).map_err(|f| Fail::new(format!("Key unload error: {}", f.message)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks the key of one root and, unless that was all, loads it to stay.
 fn load_one(pool: &mut Open, root: &str, how: How<'_>, check_only: bool) -> Outcome {
     if !check_only {

@@ -77,7 +77,10 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let ahead = Ahead::new(stdin, head);
     engine.listen(&ahead);
-    run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'))
+    run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'))?;
+    drop(engine);
+    let target = target.split('@').next().unwrap_or(target);
+    if typed.has('u') || typed.has('n') { Ok(()) } else { crate::mounts::received(target) }
 }
 
 /// The first record, if it can be one: BEGIN has a number in its second word that tells its byte order.
@@ -127,6 +130,8 @@ fn encryption(engine: &mut Engine, spec: &ReceiveSpec, crypto: &CryptoProps) -> 
     if crypto.keylocation.as_deref().is_none_or(|l| l == "prompt") {
         return Err(Fail::new("Cannot use 'prompt' keylocation because stdin is in use."));
     }
+    // A key file may lie in a mount.
+    engine.let_go();
     Ok(Encryption::Root(Arc::new(crypto.new_key(Some(target), suite)?)))
 }
 

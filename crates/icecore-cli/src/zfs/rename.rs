@@ -26,7 +26,15 @@ pub fn run(args: &[String]) -> Outcome {
     match from.split_once('@') {
         Some((path, snap)) => snapshot(path, snap, to, typed.has('r')),
         None if typed.has('r') => Err(Fail::usage("source dataset must be a snapshot", USAGE)),
-        None => dataset(from, to, typed.has('p')),
+        None if typed.has('u') => dataset(from, to, typed.has('p')),
+        None => {
+            // Only if their mountpoints follow the name.
+            let aside = crate::mounts::Aside::of(from, typed.has('f'))?;
+            let renamed = dataset(from, to, typed.has('p'));
+            let back = aside.back();
+            renamed.and(back)?;
+            if typed.has('p') { super::create::mount_new(to, true) } else { Ok(()) }
+        }
     }
 }
 

@@ -45,17 +45,71 @@ pub fn run(args: &[String]) -> Outcome {
         }
         pairs.push((prop, text));
     }
+    let value = |prop: &str| pairs.iter().rev().find(|(p, _)| *p == prop).map(|(_, v)| *v);
+    let moves = Moves::by(typed.has('u'), value("mountpoint").is_some(), value("canmount"));
     each(more, |name| {
-        let mut pool = session::open(name, For::Write)?;
-        let (io, dsl) = pool.parts();
-        dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
-        for (prop, text) in &pairs {
-            dsl.prop_set(io, name, prop, text)
-                .map_err(|e| Fail::new(format!("cannot set property for '{name}': {}", unset(prop, &e))))?;
-        }
-        pool.commit()?;
-        Ok(())
+        around(name, moves, || {
+            let mut pool = session::open(name, For::Write)?;
+            let (io, dsl) = pool.parts();
+            dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
+            for (prop, text) in &pairs {
+                dsl.prop_set(io, name, prop, text).map_err(|e| {
+                    Fail::new(format!("cannot set property for '{name}': {}", unset(prop, &e)))
+                })?;
+            }
+            pool.commit()?;
+            Ok(())
+        })?;
+        crate::mounts::follow(name)
     })
+}
+
+/// What setting properties does to mounts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    /// Nothing but flags.
+    None,
+    /// Those below move where they belong, and what belongs somewhere for the first time is mounted.
+    Move,
+    /// The file system itself is unmounted.
+    Out,
+}
+
+impl Moves {
+    /// `canmount` is only followed when it becomes `off` (`zfs_prop_set_list_flags`, libzfs_dataset.c).
+    fn by(stay: bool, mountpoint: bool, canmount: Option<&str>) -> Self {
+        match (stay, mountpoint, canmount) {
+            (true, ..) => Self::None,
+            (_, true, _) => Self::Move,
+            (_, _, Some("off")) => Self::Out,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Runs `f`, which changes where `name` and what is below belong.
+fn around(name: &str, moves: Moves, f: impl FnOnce() -> Outcome) -> Outcome {
+    if moves == Moves::None || !crate::pools::serving() || name.contains('@') {
+        return f();
+    }
+    let before = crate::mounts::home(&*session::open(name, For::Read)?, name)?;
+    if moves == Moves::Out {
+        let own = crate::mounts::exactly(&*session::open(name, For::Read)?, name);
+        crate::mounts::unmount_all(own.clone(), false)?;
+        return f().inspect_err(|_| crate::mounts::again_all(&own));
+    }
+    let aside = crate::mounts::Aside::of(name, false)?;
+    let done = f();
+    let back = aside.back();
+    done?;
+    back?;
+    match before {
+        // It had no place of its own: now it is mounted, unless it is not to be.
+        Some(h) if !h.mountpoint.starts_with('/') && crate::mounts::automatic() => {
+            crate::mounts::settle_below(name).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why a property could not be set; for quotas and reservations "out of space" means something else
@@ -96,30 +150,36 @@ pub fn inherit(args: &[String]) -> Outcome {
     let prop = super::list::canonical(prop);
     let received = typed.has('S');
     inheritable(prop, received)?;
+    let moves = Moves::by(false, prop == "mountpoint", None);
     each(names, |name| {
-        let mut pool = session::open(name, For::Write)?;
-        let (io, dsl) = pool.parts();
-        let mut todo = vec![name.to_string()];
-        if typed.has('r') {
-            let below = dsl.descendants(io, name).map_err(|e| cannot("open", name, &e))?;
-            todo.extend(below.into_iter().filter(|d| d != name));
-        }
-        for ds in todo {
-            let r = dsl.lookup_dataset(io, &ds).map_err(|e| cannot("open", &ds, &e))?;
-            if !applies(dsl, io, prop, &ds)? {
-                if typed.has('r') {
-                    continue;
-                }
-                return Err(Fail::new(format!(
-                    "cannot inherit {prop} for '{ds}': property doesn't apply to datasets of this type"
-                )));
-            }
-            dsl.prop_inherit(io, r, prop, received)
-                .map_err(|e| Fail::new(format!("cannot inherit {prop} for '{ds}': {}", unset(prop, &e))))?;
-        }
-        pool.commit()?;
-        Ok(())
+        around(name, moves, || inherit_one(name, prop, typed.has('r'), received))?;
+        crate::mounts::follow(name)
     })
+}
+
+fn inherit_one(name: &str, prop: &str, below: bool, received: bool) -> Outcome {
+    let mut pool = session::open(name, For::Write)?;
+    let (io, dsl) = pool.parts();
+    let mut todo = vec![name.to_string()];
+    if below {
+        let all = dsl.descendants(io, name).map_err(|e| cannot("open", name, &e))?;
+        todo.extend(all.into_iter().filter(|d| d != name));
+    }
+    for ds in todo {
+        let r = dsl.lookup_dataset(io, &ds).map_err(|e| cannot("open", &ds, &e))?;
+        if !applies(dsl, io, prop, &ds)? {
+            if below {
+                continue;
+            }
+            return Err(Fail::new(format!(
+                "cannot inherit {prop} for '{ds}': property doesn't apply to datasets of this type"
+            )));
+        }
+        dsl.prop_inherit(io, r, prop, received)
+            .map_err(|e| Fail::new(format!("cannot inherit {prop} for '{ds}': {}", unset(prop, &e))))?;
+    }
+    pool.commit()?;
+    Ok(())
 }
 
 /// Whether the property may be inherited at all, or go back to what was received.

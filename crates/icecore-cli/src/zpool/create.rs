@@ -106,7 +106,9 @@ pub fn run(args: &[String]) -> Outcome {
         max_txg: None,
     };
     state::remember(&record)?;
-    pools::adopt(&record, pool)
+    pools::adopt(&record, pool)?;
+    crate::mounts::settle_below(&record.name)?;
+    Ok(())
 }
 
 /// What `-o` may say.

@@ -26,15 +26,15 @@ pub fn run(args: &[String]) -> Outcome {
     // One that cannot be exported does not keep the others.
     let failed: Vec<String> = names
         .iter()
-        .filter_map(|n| if force { abandon(n) } else { export(n) }.err())
+        .filter_map(|n| if force { abandon(n) } else { export(n, false) }.err())
         .map(|f| f.message)
         .collect();
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
 }
 
 /// Exports `name`: everything is on its devices and says so; then it is forgotten here.
-pub fn export(name: &str) -> Outcome {
-    leave(name, "export", pools::export, Pool::mark_exported)
+pub fn export(name: &str, force: bool) -> Outcome {
+    leave(name, "export", pools::export, Pool::mark_exported, force)
 }
 
 /// `zpool destroy` (`zpool_do_destroy`, zpool_main.c): the labels say that the pool is destroyed. Its blocks stay.
@@ -48,15 +48,16 @@ pub fn destroy(args: &[String]) -> Outcome {
     if state::find(name)?.is_some_and(|r| r.readonly) {
         return Err(Fail::new(format!("cannot destroy '{name}': one or more devices is read only")));
     }
-    leave(name, "destroy", pools::destroy, Pool::mark_destroyed)
+    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, typed.has('f'))
 }
 
 /// Marks the pool on its devices and forgets it here.
 fn leave(
     name: &str,
     verb: &str,
-    owned: fn(&Imported) -> Outcome,
+    owned: fn(&Imported, bool) -> Outcome,
     alone: fn(&mut Pool) -> icecore_pool::Result<Txg>,
+    force: bool,
 ) -> Outcome {
     let Some(record) = state::find(name)? else {
         return Err(Fail::new(format!("cannot open '{name}': no such pool")));
@@ -71,8 +72,11 @@ fn leave(
         };
         if pools::serving() {
             pools::get(&record).map_err(refused)?;
-            let fail = |f: Fail| Fail::new(format!("cannot {verb} '{name}': {}", f.message));
-            owned(&record).map_err(fail)?;
+            let fail = |f: Fail| match f.message.starts_with("cannot unmount") {
+                true => f,
+                false => Fail::new(format!("cannot {verb} '{name}': {}", f.message)),
+            };
+            owned(&record, force).map_err(fail)?;
         } else {
             let mut pool = session::open_alone(&record, Access::Exclusive, For::Write).map_err(refused)?;
             pool.note_command(crate::caller::command_line());
@@ -91,7 +95,7 @@ fn abandon(name: &str) -> Outcome {
     match session::try_open(&record, if record.readonly { For::Read } else { For::Write }) {
         Ok(pool) => {
             drop(pool);
-            export(name)
+            export(name, true)
         }
         Err(n) if n.why == Why::Busy => Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message))),
         Err(n) => {

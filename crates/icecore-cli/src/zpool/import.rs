@@ -59,8 +59,14 @@ pub fn run(args: &[String]) -> Outcome {
         (None, true) => Back::AsFarAsNeeded,
         (None, false) => Back::No,
     };
+    let mount = !typed.has('N');
     let how = How { readonly, force: typed.has('f'), altroot: typed.value('R').unwrap_or(""), back };
-    wanted.into_iter().try_for_each(|f| import(f, how))
+    let mut well = true;
+    for f in wanted {
+        import(f, how)?;
+        well &= !mount || readonly || crate::mounts::settle_below(&f.name)?;
+    }
+    if well { Ok(()) } else { Err(Fail::said(1)) }
 }
 
 fn imported(f: &FoundPool) -> bool {

@@ -85,6 +85,7 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     } else {
         format!("cannot attach {new} to {old}")
     };
+    crate::mounts::refuse(&full_path(new), name)?;
     let (record, mut pool) = open(name)?;
     let Some(guid) = leaf(&pool, old) else {
         return Err(Fail::new(format!("{what}: no such device in pool")));

@@ -183,6 +183,7 @@ impl Objset {
     fn insert_new(&mut self, io: &dyn BlockStore, obj: ObjectId, new: &NewObject) -> Result<(), WriteError> {
         let dn = new.dnode()?;
         let slots = dn.slots();
+        self.touched += 1;
         // Heads freed in this txg whose slots the new one covers give way; their zeroing is ours now.
         let mut clear = slots;
         for id in obj.0..obj.0 + slots as u64 {
@@ -213,6 +214,7 @@ impl Objset {
             return Ok(&mut self.meta.dn);
         }
         let o = self.take_obj(io, obj)?;
+        self.touched += 1;
         self.objs.insert(obj.0, o);
         self.objs.get_mut(&obj.0).map(|o| &mut o.dn).ok_or(WriteError::Read(ReadError::NoObject(obj)))
     }
@@ -253,6 +255,7 @@ impl Objset {
             && (12..=17).contains(&indblkshift);
         let (ok, mut o) = (same || (empty && fits), o);
         if ok {
+            self.touched += 1;
             o.dn.set_block_size(bytes);
             o.dn.set_indblkshift(indblkshift);
         }
@@ -282,6 +285,7 @@ impl Objset {
                 return Err(WriteError::Invalid(format!("object {obj}: cannot grow its block to {bytes}")));
             }
             os.buf_mut(io, obj, o, 0, 0)?.resize(bytes as usize, 0);
+            os.touched += 1;
             o.dn.set_block_size(bytes);
             Ok(())
         })
@@ -376,6 +380,7 @@ impl Objset {
         old: &Blkptr,
         new: Option<&Blkptr>,
     ) -> Result<(), WriteError> {
+        self.touched += 1;
         o.dn.set_spill(new);
         self.account(io, o, old, &new.copied().unwrap_or_default())
     }

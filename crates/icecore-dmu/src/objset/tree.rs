@@ -338,6 +338,7 @@ impl Objset {
                 if blkid > o.dn.maxblkid() {
                     o.dn.set_maxblkid(blkid);
                 }
+                os.touched += 1;
                 let buf = os.buf_mut(io, obj, o, 0, blkid)?;
                 buf[skip..skip + take].copy_from_slice(&data[done..done + take]);
                 done += take;
@@ -416,6 +417,7 @@ impl Objset {
         bp: &Blkptr,
     ) -> Result<(), WriteError> {
         let old = self.set_bp(io, obj, o, level, blkid, bp)?;
+        self.touched += 1;
         self.account(io, o, &old, bp)
     }
 

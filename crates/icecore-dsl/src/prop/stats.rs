@@ -36,11 +36,20 @@ struct Subject {
     stats: Stats,
     /// The only properties that will be asked for; `None` for any.
     wanted: Option<Vec<String>>,
+    mounted: bool,
+    altroot: String,
 }
 
 impl Subject {
     fn new(name: &str, kind: Kind, wanted: Option<&[&str]>) -> Self {
-        let mut s = Self { name: name.into(), kind, stats: Stats::new(), wanted: None };
+        let mut s = Self {
+            name: name.into(),
+            kind,
+            stats: Stats::new(),
+            wanted: None,
+            mounted: false,
+            altroot: String::new(),
+        };
         let fits = |p: &&&str| table::find(p).is_none_or(|p| p.types & s.mask() != 0);
         s.wanted = wanted.map(|all| all.iter().filter(fits).map(|p| (*p).to_string()).collect());
         s
@@ -237,6 +246,8 @@ impl Dsl {
         if s.wants_set() {
             s.stats = self.set_props(io, r)?;
         }
+        s.mounted = self.busy().is_mounted(r.obj);
+        s.altroot.clone_from(&self.altroot);
         self.dataset_stats(io, r, &mut s)?;
         if !r.snapshot {
             self.dir_stats(io, r, &mut s)?;
@@ -489,7 +500,7 @@ fn row(s: &Subject, p: &Prop) -> Option<PropRow> {
     match p.name {
         "type" => return Some(plain(p, s.kind.text())),
         "name" => return Some(plain(p, &s.name)),
-        "mounted" => return Some(plain(p, "no")),
+        "mounted" => return Some(plain(p, if s.mounted { "yes" } else { "no" })),
         "mountpoint" => return Some(mountpoint(s, p)),
         _ => {}
     }
@@ -601,10 +612,15 @@ fn mountpoint(s: &Subject, p: &Prop) -> PropRow {
             Source::Default => s.name.clone(),
             _ => String::new(),
         };
-        match (set.as_str(), rest.as_str()) {
+        let path = match (set.as_str(), rest.as_str()) {
             (_, "") => set,
             ("/", rest) => format!("/{rest}"),
             (set, rest) => format!("{set}/{rest}"),
+        };
+        match (s.altroot.trim_end_matches('/'), path.as_str()) {
+            ("", _) => path,
+            (root, "/") => root.into(),
+            (root, path) => format!("{root}{path}"),
         }
     } else {
         set

@@ -135,7 +135,13 @@ impl Io {
         // Two headers even for one copy, on all levels the same number: each adds the space of its parts, and
         // an encrypted block has no room for a third (`zio_write_gang_block`).
         let headers = self.allocate(HEADER as u64, copies.max(2))?;
-        let parts = self.place_parts(bp, data, copies, depth, out)?;
+        let parts = match self.place_parts(bp, data, copies, depth, out) {
+            Ok(parts) => parts,
+            Err(e) => {
+                headers.iter().try_for_each(|dva| self.alloc.free(dva))?;
+                return Err(e);
+            }
+        };
         let mut header = vec![0; HEADER];
         for (slot, part) in header.chunks_exact_mut(size_of::<Blkptr>()).zip(&parts) {
             slot.copy_from_slice(part.as_bytes());

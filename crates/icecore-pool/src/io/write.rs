@@ -4,7 +4,7 @@
 //! 1. Places are given in input order, so the layout does not depend on scheduling.
 //! 2. Only blocks of the MOS are rewritten in place, and only if they were born in this txg: nothing
 //!    committed and no snapshot refers to them, and there is no IV to be used twice. Passes converge by it.
-//! 3. On an error nothing of the txg is ever committed; the caller abandons it.
+//! 3. A batch that finds no space has taken none. After any other error the caller abandons the txg.
 
 use super::behind::Pieces;
 use super::codec::{self, Closed, Context};
@@ -183,6 +183,17 @@ impl Io {
         done
     }
 
+    /// Gives back the places of a batch that does not fit as a whole: whoever goes on with the txg loses no space by it.
+    /// In the MOS some are those of older blocks; its txg is abandoned.
+    fn take_back(&mut self, blocks: &[NewBlock], writes: &[(Dva, Vec<u8>)]) -> Result<(), WriteError> {
+        if blocks.iter().all(|new| new.at.objset != 0) {
+            for (dva, _) in writes {
+                self.alloc.free(dva)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends everything to the devices, once the batch before has arrived.
     fn write_out(&mut self, writes: Vec<(Dva, Vec<u8>)>) -> Result<(), WriteError> {
         if writes.is_empty() {
@@ -236,7 +247,10 @@ impl BlockWriter for Io {
                 }
                 Closed::Embedded(bp) => out.push(bp),
                 Closed::Block { mut bp, data } => {
-                    self.place(new, &mut bp, data, &mut writes)?;
+                    if let Err(e) = self.place(new, &mut bp, data, &mut writes) {
+                        self.take_back(&blocks, &writes)?;
+                        return Err(e);
+                    }
                     out.push(bp);
                 }
             }

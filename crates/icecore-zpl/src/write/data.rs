@@ -57,7 +57,8 @@ impl Writer {
     /// Writes into a file at byte `offset`.
     ///
     /// # Errors
-    /// [`WriteError::Quota`] where a quota is used up: then the file ends where it ended.
+    /// [`WriteError::Quota`] where a quota is used up, [`WriteError::NoSpace`] where the pool is full: then the file ends
+    /// where it ended, and the txg can go on.
     pub fn write(
         &mut self,
         os: &mut Objset,
@@ -108,8 +109,8 @@ impl Writer {
         let size = old.max(end);
         self.grow_block(os, io, id, size)?;
         if let Err(e) = self.put(os, io, id, offset, data, size) {
-            if matches!(e, ZplError::Write(WriteError::Quota)) {
-                // What came in before the quota was reached would show if the file were stretched later.
+            if matches!(e, ZplError::Write(WriteError::Quota | WriteError::NoSpace)) {
+                // What came in before the room ended would show if the file were stretched later.
                 self.punch(os, io, id, old, u64::MAX)?;
             }
             return Err(e);

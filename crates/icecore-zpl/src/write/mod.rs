@@ -22,7 +22,7 @@ mod replay;
 mod xattr;
 
 use crate::error::{Result, ZplError};
-use crate::filesystem::read_master;
+use crate::filesystem::{Files, Shape, read_master};
 use crate::sa::{Attr, Registry};
 use icecore_dmu::{BlockStore, Objset};
 use icecore_format::ObjectId;
@@ -42,6 +42,7 @@ pub const NAME_MAX: usize = 255;
 pub struct Writer {
     registry: Registry,
     layouts: ObjectId,
+    shape: Shape,
     root: ObjectId,
     utf8_only: bool,
     record: u64,
@@ -84,6 +85,7 @@ impl Writer {
             projects: registry.number(Attr::Projid).is_some() && !os.phys().projectused_dnode()?.is_free(),
             registry,
             layouts: ObjectId(layouts),
+            shape: Shape::of(&master)?,
             root: ObjectId(number("ROOT")),
             utf8_only: number("utf8only") != 0,
             record,
@@ -96,6 +98,12 @@ impl Writer {
             queue: Some(ObjectId(number("DELETE_QUEUE"))).filter(|q| q.0 != 0),
             damaged: std::collections::BTreeSet::new(),
         })
+    }
+
+    /// The files as they are by now, for reading.
+    #[must_use]
+    pub fn files<'a>(&'a self, os: &'a Objset) -> Files<'a> {
+        Files::over(os, &self.registry, self.shape)
     }
 
     /// The root directory.

@@ -280,6 +280,96 @@ impl Writer {
         Ok(kept)
     }
 
+    /// Exchanges what two names lead to (`renameat2` with `RENAME_EXCHANGE`).
+    ///
+    /// # Errors
+    /// As [`Writer::rename`]; both names must be there.
+    pub fn exchange(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        (a, a_name): (ObjectId, &[u8]),
+        (b, b_name): (ObjectId, &[u8]),
+        now: Time,
+    ) -> Result<()> {
+        self.directory(os, io, a)?;
+        self.directory(os, io, b)?;
+        let (first, second) = (self.need(os, io, a, a_name)?, self.need(os, io, b, b_name)?);
+        if first == second {
+            return Ok(());
+        }
+        let kind = |w: &Self, id: ObjectId| Node::load(w, os, io, id)?.kind(w);
+        let directories = [kind(self, first)?, kind(self, second)?].map(|k| k == FileKind::Directory);
+        for (id, into, directory) in [(first, b, directories[0]), (second, a, directories[1])] {
+            if directory {
+                self.refuse_inside(os, io, into, id)?;
+            }
+        }
+        for (id, dir, name) in [(first, b, b_name), (second, a, a_name)] {
+            let mut node = Node::load(self, os, io, id)?;
+            node.set_word(self, Attr::Parent, dir.0)?;
+            node.set_time(self, Attr::Ctime, now)?;
+            node.store(self, os, io)?;
+            let word = ZapValue::u64(node.entry_word(self)?);
+            zap::remove_bytes(os, io, dir, name)?;
+            zap::add_bytes(os, io, dir, name, &word)?;
+        }
+        // Each directory has as many names as before; of directories among them perhaps not.
+        let by = i64::from(directories[1]) - i64::from(directories[0]);
+        for (dir, by) in [(a, by), (b, -by)] {
+            let mut parent = Node::load(self, os, io, dir)?;
+            let links = if a == b { 0 } else { by };
+            let links = parent.word(self, Attr::Links)?.saturating_add_signed(links);
+            parent.set_word(self, Attr::Links, links)?;
+            parent.changed(self, now)?;
+            parent.store(self, os, io)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the set-user and, of what its group may execute, the set-group bit away: what a change by others does
+    /// (`zfs_clear_setid_bits_if_necessary`, zfs_vnops.c).
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn strip_set_ids(&mut self, os: &mut Objset, io: &mut dyn BlockWriter, id: ObjectId) -> Result<()> {
+        let mut node = Node::load(self, os, io, id)?;
+        let mode = node.word(self, Attr::Mode)?;
+        let mut new = mode & !0o4000;
+        if mode & 0o010 != 0 {
+            new &= !0o2000;
+        }
+        if new == mode || node.kind(self)? == FileKind::Directory {
+            return Ok(());
+        }
+        node.set_mode(self, new)?;
+        node.store(self, os, io)
+    }
+
+    /// A file was read; nothing else about it changes.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn accessed(
+        &mut self,
+        os: &mut Objset,
+        io: &mut dyn BlockWriter,
+        id: ObjectId,
+        now: Time,
+    ) -> Result<()> {
+        let mut node = Node::load(self, os, io, id)?;
+        node.set_time(self, Attr::Atime, now)?;
+        node.store(self, os, io)
+    }
+
+    /// Whether new files in `dir` get an access control list from it: the umask of who makes them counts for nothing then.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn hands_on_acl(&self, os: &Objset, io: &dyn BlockStore, dir: ObjectId) -> Result<bool> {
+        Ok(self.options().posix_acls && self.get_xattr(os, io, dir, super::POSIX_ACL_DEFAULT)?.is_some())
+    }
+
     /// Refuses to move directory `id` into `dir` that lies in it.
     fn refuse_inside(&self, os: &Objset, io: &dyn BlockStore, dir: ObjectId, id: ObjectId) -> Result<()> {
         let mut at = dir;

@@ -3,7 +3,7 @@
 use super::Writer;
 use crate::error::Result;
 use icecore_dmu::BlockStore;
-use icecore_dsl::{DatasetRef, Dsl};
+use icecore_dsl::{DatasetRef, Dsl, Feature};
 
 /// Where extended attributes go (property `xattr`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +58,33 @@ impl Options {
 }
 
 impl Writer {
+    /// For the head `head` as its properties say; features that its files may come to need become active with the next
+    /// sync.
+    ///
+    /// # Errors
+    /// As [`Writer::open`]; properties that cannot be read.
+    pub fn of_head(dsl: &mut Dsl, io: &dyn BlockStore, head: DatasetRef) -> Result<Self> {
+        let mut record = dsl.prop_number(io, head, "recordsize")?;
+        if let Some(f) = icecore_dsl::block_size_feature(record) {
+            if dsl.feature_enabled(io, f)? {
+                dsl.activate_feature_later(head.obj, f);
+            } else {
+                record = icecore_format::units::OLD_MAX_BLOCK;
+            }
+        }
+        let mut options = Options::of(dsl, io, head)?;
+        if options.dnode_slots > 1 {
+            if dsl.feature_enabled(io, Feature::LARGE_DNODE)? {
+                dsl.activate_feature_later(head.obj, Feature::LARGE_DNODE);
+            } else {
+                options.dnode_slots = 1;
+            }
+        }
+        let os = dsl.open_dataset(io, head.obj)?;
+        let mut writer = Self::open(io, os, record)?;
+        writer.options = options;
+        Ok(writer)
+    }
     /// Sets the choices; [`Options::default`] until then.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;

@@ -484,39 +484,6 @@ impl Writer {
         };
         self.create_as(os, io, from, old, &made, (w.new.object, w.new.slots, w.generation), now)
     }
-
-    /// Two names lead each to what the other led to (`renameat2(2)`, `RENAME_EXCHANGE`).
-    fn exchange(
-        &mut self,
-        os: &mut Objset,
-        io: &mut dyn BlockWriter,
-        (from, name): (ObjectId, &[u8]),
-        (to, other): (ObjectId, &[u8]),
-        now: Time,
-    ) -> Result<()> {
-        self.directory(os, io, from)?;
-        self.directory(os, io, to)?;
-        let (a, b) = (self.need(os, io, from, name)?, self.need(os, io, to, other)?);
-        if a == b {
-            return Ok(());
-        }
-        for (id, dir, name, home) in [(a, to, other, from), (b, from, name, to)] {
-            let mut node = Node::load(self, os, io, id)?;
-            node.set_word(self, Attr::Parent, dir.0)?;
-            node.set_time(self, Attr::Ctime, now)?;
-            node.store(self, os, io)?;
-            let word = node.entry_word(self)?;
-            zap::remove_bytes(os, io, dir, name)?;
-            zap::add_bytes(os, io, dir, name, &ZapValue::u64(word))?;
-            let directory = node.kind(self)? == FileKind::Directory;
-            for (dir, by) in [(dir, 1), (home, -1)] {
-                let mut parent = Node::load(self, os, io, dir)?;
-                self.named(&mut parent, by, directory, now)?;
-                parent.store(self, os, io)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What a mode makes.

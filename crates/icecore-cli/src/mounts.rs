@@ -1,0 +1,642 @@
+//! The mounts that the service serves, and where file systems belong.
+//!
+//! Invariants:
+//! 1. Nothing here touches a path while it holds a pool: the path may lead through a mount of that very pool. What is needed of
+//!    the pool is read first ([`Home`]).
+//! 2. What is mounted is written down in the state folder (`mounts/POOL.json`). A service that died is followed by one that
+//!    detaches the dead mounts and mounts them again; keys are gone by then, so encrypted ones wait for theirs.
+//! 3. A mount ends with the kernel's word, not with ours: one that somebody unmounts with umount(8) is forgotten when it is
+//!    next looked for.
+
+use crate::fail::{Fail, Outcome};
+use crate::pools::{self, Owned};
+use crate::session::{self, For};
+use crate::state::{self, Imported};
+use icecore_dsl::{Kind, Source};
+use icecore_format::Blkptr;
+use icecore_fuse::{Flags, MountError, Mounted, Options, What};
+use icecore_pool::{Pool, Shared};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long the end of a mount is waited for once the kernel has let it go.
+const END_MAX: Duration = Duration::from_secs(20);
+
+static MOUNTS: Mutex<Vec<Arc<Mount>>> = Mutex::new(Vec::new());
+/// What the next command tells its caller: about mounts that did not come back.
+static NEWS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A file system that is mounted.
+pub struct Mount {
+    pool: String,
+    pool_guid: u64,
+    /// The dataset object.
+    object: u64,
+    guid: u64,
+    flags: Flags,
+    read_only: bool,
+    mounted: Mounted,
+}
+
+/// What is written down of one.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    guid: u64,
+    dir: PathBuf,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    atime: Option<bool>,
+    #[serde(default)]
+    devices: Option<bool>,
+    #[serde(default)]
+    exec: Option<bool>,
+    #[serde(default)]
+    setuid: Option<bool>,
+}
+
+/// A file system, and where it belongs.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Its name.
+    pub name: String,
+    object: u64,
+    guid: u64,
+    /// Property `mountpoint`: a path, `none` or `legacy`.
+    pub mountpoint: String,
+    /// Where the property comes from.
+    pub source: Source,
+    /// Property `canmount`.
+    pub canmount: String,
+    overlay: bool,
+    /// The key is loaded, or none is needed.
+    pub unlocked: bool,
+    /// Half received.
+    pub partial: bool,
+    /// It is mounted.
+    pub mounted: bool,
+}
+
+/// How something is to be mounted.
+#[derive(Clone, Copy, Default)]
+pub struct How {
+    /// Over a directory that is not empty.
+    pub overlay: bool,
+    /// For reading, whatever the property says.
+    pub read_only: bool,
+    /// Flags that override properties.
+    pub flags: Flags,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether commands mount by themselves: in the service, unless the caller's environment says `ICECORE_MOUNT=off`.
+pub fn automatic() -> bool {
+    pools::serving() && crate::caller::var("ICECORE_MOUNT").is_none_or(|v| v != "off")
+}
+
+/// All mounts that are still there.
+pub fn all() -> Vec<Arc<Mount>> {
+    let mut all = lock(&MOUNTS);
+    all.retain(|m| !m.mounted.is_over());
+    all.clone()
+}
+
+/// Those of a pool.
+pub fn of_pool(name: &str) -> Vec<Arc<Mount>> {
+    all().into_iter().filter(|m| m.pool == name).collect()
+}
+
+impl Mount {
+    /// Where.
+    pub fn dir(&self) -> &Path {
+        self.mounted.dir()
+    }
+    /// The name of the file system, as it is now.
+    pub fn name(&self) -> Option<String> {
+        let record = state::find(&self.pool).ok()??;
+        let owned = pools::get(&record).ok()?;
+        let pool = owned.shared().read();
+        let r = pool.dsl.by_object(pool.io(), self.object).ok()?;
+        pool.dsl.name(pool.io(), r).ok()
+    }
+    fn kept(&self) -> Kept {
+        let Flags { atime, devices, exec, setuid } = self.flags;
+        let (dir, read_only) = (self.dir().to_path_buf(), self.read_only);
+        Kept { guid: self.guid, dir, read_only, atime, devices, exec, setuid }
+    }
+}
+
+/// What is known of file system `name`; `None` of what has no files.
+pub fn home(pool: &Pool, name: &str) -> Outcome<Option<Home>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let r = dsl.lookup_head(io, name).map_err(|e| crate::zfs::cannot("open", name, &e))?;
+    if dsl.kind(io, r)? != Kind::Filesystem {
+        return Ok(None);
+    }
+    let row = |prop: &str| -> Outcome<(String, Source)> {
+        Ok(dsl.prop(io, name, prop)?.map_or_else(|| (String::new(), Source::None), |p| (p.value, p.source)))
+    };
+    let (mountpoint, source) = row("mountpoint")?;
+    let ds = dsl.dataset(io, r.obj)?;
+    Ok(Some(Home {
+        name: name.into(),
+        object: r.obj,
+        guid: ds.guid,
+        mountpoint,
+        source,
+        canmount: row("canmount")?.0,
+        overlay: row("overlay")?.0 != "off",
+        unlocked: dsl.key_loaded(io, r.dir)?,
+        partial: ds.is_inconsistent(),
+        mounted: dsl.busy().is_mounted(r.obj),
+    }))
+}
+
+/// The file systems from `name` down, by where they belong: what lies in another comes after it.
+pub fn homes(pool: &Pool, name: &str) -> Outcome<Vec<Home>> {
+    let names = pool.dsl.descendants(pool.io(), name).map_err(|e| crate::zfs::cannot("open", name, &e))?;
+    let mut out = Vec::new();
+    for name in names.iter().filter(|n| !n.contains('%')) {
+        out.extend(home(pool, name)?);
+    }
+    out.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+    Ok(out)
+}
+
+impl Home {
+    /// Whether it is not mounted when nobody asks for it by name.
+    /// With `asking` its key is asked for first.
+    pub fn stays_out(&self, asking: bool) -> bool {
+        !self.mountpoint.starts_with('/')
+            || self.canmount != "on"
+            || !(self.unlocked || asking)
+            || self.partial
+            || self.mounted
+    }
+
+    /// Mounts it at `dir`.
+    pub fn mount_at(&self, owned: &Arc<Owned>, dir: &Path, how: How) -> Outcome {
+        let cannot =
+            |what: &str, why: &dyn std::fmt::Display| Fail::new(format!("cannot mount '{what}': {why}"));
+        let shown = dir.display().to_string();
+        if std::fs::symlink_metadata(dir).is_err() {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+            made.map_err(|e| cannot(&shown, &format!("failed to create mountpoint: {}", reason(&e))))?;
+        }
+        if !self.overlay && !how.overlay && !is_empty(dir) {
+            return Err(cannot(&shown, &"directory is not empty"));
+        }
+        let dir = dir.canonicalize().map_err(|e| cannot(&self.name, &reason(&e)))?;
+        let options = Options { read_only: how.read_only, flags: how.flags, ..Options::default() };
+        let what = What::Dataset(self.name.clone());
+        let mounted = served(|| icecore_fuse::mount(Arc::clone(owned.shared()), &what, &dir, &options));
+        let mounted = mounted.map_err(|e| match e {
+            MountError::Fuse(e) => cannot(&self.name, &reason(&e)),
+            e => cannot(&self.name, &e),
+        })?;
+        let mount = Arc::new(Mount {
+            pool: owned.name().to_string(),
+            pool_guid: owned.guid(),
+            object: self.object,
+            guid: self.guid,
+            flags: how.flags,
+            read_only: how.read_only,
+            mounted,
+        });
+        lock(&MOUNTS).push(mount);
+        remember(owned.name());
+        Ok(())
+    }
+    /// Mounts it where it belongs.
+    pub fn mount(&self, owned: &Arc<Owned>, how: How) -> Outcome {
+        self.mount_at(owned, Path::new(&self.mountpoint), how)
+    }
+}
+
+/// Runs `f`, which starts threads that stay, where they keep no folder of the caller's in use.
+fn served<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Ok(root) = std::fs::File::open("/") {
+                let _ = icecore_service::server::settle(&root.into(), 0o022);
+            }
+            f()
+        });
+        match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn reason(e: &io::Error) -> String {
+    match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::BUSY) => "mountpoint or dataset is busy".into(),
+        Some(rustix::io::Errno::PERM) => "Insufficient privileges".into(),
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) if !Path::new("/dev/fuse").exists() => {
+            "FUSE is not available here: there is no /dev/fuse".into()
+        }
+        Some(_) => {
+            let text = e.to_string();
+            text.split(" (os error").next().unwrap_or(&text).to_string()
+        }
+        None => e.to_string(),
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Mounts what is to be mounted of these by itself; every failure is told, and the rest goes on. Whether all went well.
+pub fn mount_all(owned: &Arc<Owned>, homes: &[Home]) -> bool {
+    let mut well = true;
+    for home in homes.iter().filter(|h| !h.stays_out(false)) {
+        if let Err(f) = home.mount(owned, How::default()) {
+            eprintln!("{}", f.message);
+            well = false;
+        }
+    }
+    well
+}
+
+/// A new file system `name`: mounted, unless it is to stay out. What hinders that does not undo it.
+pub fn created(name: &str) -> Outcome {
+    if !automatic() {
+        return Ok(());
+    }
+    let (owned, home) = {
+        let pool = session::open(name, For::Read)?;
+        let (Some(owned), Some(home)) = (pool.owned().cloned(), home(&pool, name)?) else { return Ok(()) };
+        (owned, home)
+    };
+    if home.stays_out(false) {
+        return Ok(());
+    }
+    match home.mount(&owned, How::default()) {
+        Ok(()) => Ok(()),
+        Err(f) if rustix::process::geteuid().is_root() => {
+            Err(Fail::new(format!("{}\nfilesystem successfully created, but not mounted", f.message)))
+        }
+        Err(f) => {
+            eprintln!("{}\nfilesystem successfully created, but not mounted", f.message);
+            Ok(())
+        }
+    }
+}
+
+/// Mounts what a receive made or changed from `name` down; but nothing where a stream alone says so.
+pub fn received(name: &str) -> Outcome {
+    if !automatic() {
+        return Ok(());
+    }
+    let (owned, homes) = {
+        let pool = session::open(name, For::Read)?;
+        let Some(owned) = pool.owned().cloned() else { return Ok(()) };
+        (owned, homes(&pool, name)?)
+    };
+    let homes: Vec<Home> = homes.into_iter().filter(|h| h.source != Source::Received).collect();
+    mount_all(&owned, &homes);
+    Ok(())
+}
+
+/// Mounts what belongs mounted from `name` down.
+pub fn settle_below(name: &str) -> Outcome<bool> {
+    if !automatic() {
+        return Ok(true);
+    }
+    let (owned, homes) = {
+        let pool = session::open(name, For::Read)?;
+        let Some(owned) = pool.owned().cloned() else { return Ok(true) };
+        (owned, homes(&pool, name)?)
+    };
+    Ok(mount_all(&owned, &homes))
+}
+
+/// Unmounts one. With `force` also what is in use: its open files are cut off.
+pub fn unmount(mount: &Mount, force: bool) -> Outcome {
+    let dir = mount.dir().to_path_buf();
+    let fail = |why: &str| Fail::new(format!("cannot unmount '{}': {why}", dir.display()));
+    match icecore_fuse::unmount(&dir, false) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && force => {
+            cut_off(&dir).map_err(|e| fail(&reason(&e)))?
+        }
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(fail("pool or dataset is busy")),
+        // Somebody else was faster.
+        Err(_) if mount.mounted.is_over_within(Duration::from_millis(200)) => {}
+        Err(e) => return Err(fail(&reason(&e))),
+    }
+    if !mount.mounted.is_over_within(END_MAX) {
+        return Err(fail("pool or dataset is busy"));
+    }
+    remember(&mount.pool);
+    Ok(())
+}
+
+/// Takes a mount away under those who use it. What they had written is kept.
+fn cut_off(dir: &Path) -> io::Result<()> {
+    if let Ok(root) = std::fs::File::open(dir) {
+        let _ = rustix::fs::syncfs(&root);
+    }
+    let number = std::fs::metadata(dir).map(|m| rustix::fs::minor(m.dev()))?;
+    icecore_fuse::unmount(dir, true)?;
+    // Without it the mount goes when the last who uses it does.
+    let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
+    Ok(())
+}
+
+/// Unmounts many, what lies in another first. All or, as far as it can be had again, none.
+pub fn unmount_all(mut mounts: Vec<Arc<Mount>>, force: bool) -> Outcome {
+    mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
+    let mut gone: Vec<Arc<Mount>> = Vec::new();
+    for mount in mounts {
+        if let Err(f) = unmount(&mount, force) {
+            for mount in gone.iter().rev() {
+                let _ = again(mount, None);
+            }
+            return Err(f);
+        }
+        gone.push(mount);
+    }
+    Ok(())
+}
+
+/// Mounts what was unmounted, where it was or elsewhere.
+fn again(mount: &Mount, dir: Option<&Path>) -> Outcome {
+    let record = state::find(&mount.pool)?.ok_or_else(|| session::no_pool(&mount.pool))?;
+    let owned = pools::get(&record).map_err(|n| n.fail)?;
+    let home = {
+        let pool = owned.shared().read();
+        let r = pool.dsl.by_object(pool.io(), mount.object)?;
+        let name = pool.dsl.name(pool.io(), r)?;
+        home(&pool, &name)?
+    };
+    let Some(home) = home.filter(|h| h.guid == mount.guid) else { return Ok(()) };
+    let how = How { overlay: true, read_only: mount.read_only, flags: mount.flags };
+    home.mount_at(&owned, dir.unwrap_or(mount.dir()), how)
+}
+
+/// Mounts again what was unmounted for nothing.
+pub fn again_all(mounts: &[Arc<Mount>]) {
+    let mut mounts = mounts.to_vec();
+    mounts.sort_by(|a, b| a.dir().cmp(b.dir()));
+    for mount in mounts {
+        if let Err(f) = again(&mount, None) {
+            eprintln!("{}", f.message);
+        }
+    }
+}
+
+/// The mounts of `name` itself.
+pub fn exactly(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
+    let object = pool.dsl.lookup_head(pool.io(), name).map(|r| r.obj).ok();
+    of_pool(pool.name()).into_iter().filter(|m| Some(m.object) == object).collect()
+}
+
+/// The mounts of `name` and of all below it.
+pub fn below(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let inside = |m: &&Arc<Mount>| {
+        let path = dsl.by_object(io, m.object).and_then(|r| dsl.name(io, r));
+        m.pool == pool.name()
+            && path.is_ok_and(|p| {
+                p.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+    };
+    all().iter().filter(inside).cloned().collect()
+}
+
+/// Mounts that step aside while a command changes where file systems belong: unmounted before, and mounted again after,
+/// where they belong then.
+#[derive(Default)]
+pub struct Aside {
+    mounts: Vec<Arc<Mount>>,
+}
+
+impl Aside {
+    /// Unmounts what is mounted of `name` and below, the pool not in hand.
+    pub fn of(name: &str, force: bool) -> Outcome<Self> {
+        if !pools::serving() {
+            return Ok(Self::default());
+        }
+        let mounts = below(&*session::open(name, For::Read)?, name);
+        unmount_all(mounts.clone(), force)?;
+        Ok(Self { mounts })
+    }
+    /// Mounts again, where they belong by now, those that may be; the ones that are there already stay.
+    pub fn back(self) -> Outcome {
+        let mut mounts = self.mounts;
+        mounts.sort_by(|a, b| a.dir().cmp(b.dir()));
+        let mut failed = None;
+        for mount in mounts {
+            let belongs = {
+                let Some(record) = state::find(&mount.pool)? else { continue };
+                let owned = pools::get(&record).map_err(|n| n.fail)?;
+                let pool = owned.shared().read();
+                let named =
+                    pool.dsl.by_object(pool.io(), mount.object).and_then(|r| pool.dsl.name(pool.io(), r));
+                match named {
+                    Ok(name) => home(&pool, &name)?.filter(|h| h.guid == mount.guid),
+                    Err(_) => None,
+                }
+            };
+            let Some(home) = belongs.filter(|h| !h.mounted && h.canmount != "off" && h.mountpoint != "none")
+            else {
+                continue;
+            };
+            // Of a legacy mountpoint nobody but the one who mounted it knows where.
+            let dir = (home.mountpoint != "legacy").then(|| PathBuf::from(&home.mountpoint));
+            if let Err(f) = again(&mount, dir.as_deref()) {
+                failed.get_or_insert(f);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// After properties of `name` changed that mounts follow: `readonly`, `atime` and the like.
+pub fn follow(name: &str) -> Outcome {
+    if !pools::serving() {
+        return Ok(());
+    }
+    let changed: Vec<(Arc<Mount>, bool)> = {
+        let pool = session::open(name, For::Read)?;
+        let (io, dsl) = (pool.io(), &pool.dsl);
+        let of = |m: Arc<Mount>| {
+            let r = dsl.by_object(io, m.object).ok()?;
+            let read_only = m.read_only || dsl.prop_number(io, r, "readonly").ok()? != 0;
+            (m.mounted.is_writable() == read_only).then_some((m, read_only))
+        };
+        below(&pool, name).into_iter().filter_map(of).collect()
+    };
+    for (mount, read_only) in changed {
+        if !read_only {
+            mount.mounted.set_writable(true);
+        }
+        icecore_fuse::remount(mount.dir(), read_only).map_err(|e| {
+            Fail::new(format!("property may be set but unable to remount filesystem: {}", reason(&e)))
+        })?;
+        mount.mounted.set_writable(!read_only);
+    }
+    Ok(())
+}
+
+/// The root pointers of the heads of this pool that are mounted.
+pub fn roots(pool: &Pool) -> BTreeMap<u64, Blkptr> {
+    let root = |m: &Arc<Mount>| Some((m.object, pool.dsl.dataset(pool.io(), m.object).ok()?.bp));
+    of_pool(pool.name()).iter().filter_map(root).collect()
+}
+
+/// After a command let the pool go: tells the kernel to forget what it has of heads that the command changed.
+pub fn changed(pool: &str, before: &BTreeMap<u64, Blkptr>, now: &BTreeMap<u64, Blkptr>) {
+    for mount in of_pool(pool).iter().filter(|m| before.get(&m.object) != now.get(&m.object)) {
+        mount.mounted.forget_caches();
+    }
+}
+
+/// The devices of a pool failed: its mounts let it go, and answer errors.
+pub fn detach(guid: u64) {
+    for mount in lock(&MOUNTS).iter().filter(|m| m.pool_guid == guid) {
+        mount.mounted.detach();
+    }
+}
+
+/// A pool was opened anew: its mounts go on with it.
+pub fn attach(guid: u64, shared: &Arc<Shared>) {
+    for mount in all().iter().filter(|m| m.pool_guid == guid && !m.mounted.is_of(shared)) {
+        mount.mounted.attach(Arc::clone(shared));
+    }
+}
+
+/// Whether `path` lies in a mount of pool `name`, or has one in it: reading or writing there with the pool in hand would wait
+/// for itself.
+fn meets(path: &Path, name: &str) -> Option<PathBuf> {
+    let mounts = of_pool(name);
+    if mounts.is_empty() {
+        return None;
+    }
+    let path = std::path::absolute(path).ok()?;
+    // As far as it is there: what is to be made lies where its parent lies.
+    let real = path.ancestors().find_map(|p| Some((p.canonicalize().ok()?, p)));
+    let real =
+        real.map_or(path.clone(), |(real, p)| real.join(path.strip_prefix(p).unwrap_or(Path::new(""))));
+    mounts
+        .iter()
+        .map(|m| m.dir())
+        .find(|dir| real.starts_with(dir) || dir.starts_with(&real))
+        .map(Path::to_path_buf)
+}
+
+/// Refuses to read or write at `path` with pool `name` in hand, where that would wait for itself.
+pub fn refuse(path: &Path, name: &str) -> Outcome {
+    match meets(path, name) {
+        Some(dir) => Err(Fail::new(format!(
+            "{}: a file system of pool '{name}' is mounted at {}: this command has the pool in hand, and would wait for itself\n\
+             copy between mounted file systems with cp(1), or unmount it first",
+            path.display(),
+            dir.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn file(pool: &str) -> Outcome<PathBuf> {
+    Ok(state::folder()?.join("mounts").join(format!("{pool}.json")))
+}
+
+/// Writes down what is mounted of a pool. A failure costs no more than that a service that dies leaves dead mounts.
+fn remember(pool: &str) {
+    let kept: Vec<Kept> = of_pool(pool).iter().map(|m| m.kept()).collect();
+    let Ok(path) = file(pool) else { return };
+    let write = || -> io::Result<()> {
+        if kept.is_empty() {
+            return std::fs::remove_file(&path);
+        }
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let temp = path.with_extension("new");
+        std::fs::write(&temp, serde_json::to_string(&kept)?)?;
+        std::fs::rename(&temp, &path)
+    };
+    if let Err(e) = write()
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        eprintln!("{}: {e}", path.display());
+    }
+}
+
+/// What an earlier service had mounted is mounted again.
+pub fn restore() {
+    for record in state::all().unwrap_or_default().into_iter().filter(|r| !r.readonly) {
+        let kept = file(&record.name).ok().and_then(|p| std::fs::read(p).ok());
+        let kept: Vec<Kept> = kept.and_then(|k| serde_json::from_slice(&k).ok()).unwrap_or_default();
+        if !kept.is_empty() {
+            restore_pool(&record, kept);
+        }
+    }
+}
+
+fn restore_pool(record: &Imported, mut kept: Vec<Kept>) {
+    kept.sort_by(|a, b| a.dir.cmp(&b.dir));
+    // What hangs in another first.
+    for k in kept.iter().rev().filter(|k| crate::fuse::is_ours(&k.dir)) {
+        let _ = icecore_fuse::unmount(&k.dir, true);
+    }
+    let owned = match pools::get(record) {
+        Ok(owned) => owned,
+        Err(n) => return lock(&NEWS).push(format!("{}: not mounted again: {}", record.name, n.fail.message)),
+    };
+    let homes: Vec<Home> = {
+        let pool = owned.shared().read();
+        homes(&pool, &record.name).unwrap_or_default()
+    };
+    let mut locked = Vec::new();
+    for k in kept {
+        let Some(home) = homes.iter().find(|h| h.guid == k.guid) else { continue };
+        if !home.unlocked {
+            locked.push(home.name.clone());
+            continue;
+        }
+        let flags = Flags { atime: k.atime, devices: k.devices, exec: k.exec, setuid: k.setuid };
+        let how = How { overlay: true, read_only: k.read_only, flags };
+        if let Err(f) = home.mount_at(&owned, &k.dir, how) {
+            lock(&NEWS).push(f.message);
+        }
+    }
+    if !locked.is_empty() {
+        lock(&NEWS).push(format!(
+            "the service had ended, and with it the keys: no longer mounted until 'zfs mount -l': {}",
+            locked.join(", ")
+        ));
+    }
+}
+
+/// Tells the caller what there is to be told.
+pub fn tell() {
+    for line in std::mem::take(&mut *lock(&NEWS)) {
+        eprintln!("{line}");
+    }
+}
+
+/// Before the service ends: everything is written, and the mounts are detached. They stay written down.
+pub fn close() {
+    let mut mounts = all();
+    mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
+    for mount in &mounts {
+        if icecore_fuse::unmount(mount.dir(), false).is_err() {
+            let _ = cut_off(mount.dir());
+        }
+        mount.mounted.is_over_within(END_MAX);
+    }
+    lock(&MOUNTS).clear();
+}

@@ -1,0 +1,248 @@
+//! `zfs mount` and `zfs unmount` (`share_mount_one`, `unshare_unmount`, zfs_main.c; `zfs_mount_at`, `zfs_unmount`,
+//! libzfs_mount.c).
+
+use crate::args::{Typed, flag, value};
+use crate::fail::{Fail, Outcome};
+use crate::keys::{Ask, How as KeyHow};
+use crate::mounts::{self, Home, How, Mount};
+use crate::session::{self, For};
+use crate::state;
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+pub const USAGE: &str = "mount [-j]\n\tmount [-flvO] [-o opts] <-a|-R filesystem|filesystem>";
+pub const UNMOUNT_USAGE: &str = "unmount [-fu] <-a | filesystem|mountpoint>";
+
+pub fn run(args: &[String]) -> Outcome {
+    let known = [
+        flag('a', ""),
+        flag('R', ""),
+        flag('v', ""),
+        flag('O', ""),
+        flag('l', ""),
+        flag('f', ""),
+        flag('j', "json"),
+        value('o', ""),
+    ];
+    let typed = Typed::parse(args, &known, USAGE)?;
+    let how = how(&typed)?;
+    match (typed.has('a'), typed.has('R'), typed.operands.as_slice()) {
+        (true, _, []) => all(&typed, how),
+        (true, ..) => Err(Fail::usage("too many arguments", USAGE)),
+        (_, true, []) => Err(Fail::usage("no dataset provided", USAGE)),
+        (_, true, names) => {
+            let mut well = true;
+            for name in names {
+                well &= many(name, &typed, how)?;
+            }
+            if well { Ok(()) } else { Err(Fail::said(1)) }
+        }
+        (_, _, []) if typed.value('o').is_some() => {
+            Err(Fail::usage("missing filesystem argument (specify -a for all)", USAGE))
+        }
+        (_, _, []) => list(typed.has('j')),
+        (_, _, [_, _, ..]) => Err(Fail::usage("too many arguments", USAGE)),
+        (_, _, [_]) if typed.has('j') => Err(Fail::usage("too many arguments", USAGE)),
+        (_, _, [name]) => one(name, &typed, how),
+    }
+}
+
+/// What the options ask for.
+fn how(typed: &Typed) -> Outcome<How> {
+    let mut how = How { overlay: typed.has('O'), ..How::default() };
+    for word in typed.values('o').flat_map(|o| o.split(',')).filter(|w| !w.is_empty()) {
+        let flags = &mut how.flags;
+        match word {
+            "ro" => how.read_only = true,
+            "rw" => how.read_only = false,
+            "atime" => flags.atime = Some(true),
+            "noatime" => flags.atime = Some(false),
+            "dev" | "devices" => flags.devices = Some(true),
+            "nodev" | "nodevices" => flags.devices = Some(false),
+            "exec" => flags.exec = Some(true),
+            "noexec" => flags.exec = Some(false),
+            "suid" | "setuid" => flags.setuid = Some(true),
+            "nosuid" | "nosetuid" => flags.setuid = Some(false),
+            // What is so anyhow, or has no meaning here.
+            "defaults" | "relatime" | "norelatime" | "xattr" | "noxattr" | "remount" | "nonbmand"
+            | "zfsutil" => {}
+            other => return Err(Fail::new(format!("invalid mount option '{other}'"))),
+        }
+    }
+    Ok(how)
+}
+
+/// Active mounts.
+fn list(as_json: bool) -> Outcome {
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for mount in mounts::all() {
+        if let Some(name) = mount.name() {
+            rows.push((name, mount.dir().display().to_string()));
+        }
+    }
+    if !as_json {
+        rows.iter().for_each(|(name, dir)| println!("{name:<30}  {dir}"));
+        return Ok(());
+    }
+    let version = json!({"command": "zfs mount", "vers_major": 0, "vers_minor": 1});
+    let sets: serde_json::Map<String, serde_json::Value> = rows
+        .into_iter()
+        .map(|(name, dir)| (name.clone(), json!({"filesystem": name, "mountpoint": dir})))
+        .collect();
+    println!("{}", json!({"output_version": version, "datasets": sets}));
+    Ok(())
+}
+
+fn all(typed: &Typed, how: How) -> Outcome {
+    let mut well = true;
+    for pool in state::all()?.into_iter().filter(|p| !p.readonly) {
+        well &= many(&pool.name, typed, how)?;
+    }
+    if well { Ok(()) } else { Err(Fail::said(1)) }
+}
+
+/// Mounts what belongs mounted from `name` down. What fails is told, and the others go on.
+fn many(name: &str, typed: &Typed, how: How) -> Outcome<bool> {
+    let homes = mounts::homes(&*session::open(name, For::Read)?, name)?;
+    let mut well = true;
+    for home in homes.iter().filter(|h| !h.stays_out(typed.has('l'))) {
+        if let Err(f) = mount(home, how) {
+            eprintln!("{}", f.message);
+            well = false;
+        }
+    }
+    Ok(well)
+}
+
+fn one(name: &str, typed: &Typed, how: How) -> Outcome {
+    if name.contains(['@', '#']) {
+        return Err(super::not_a_dataset(name));
+    }
+    let cannot = |why: &str| Fail::new(format!("cannot mount '{name}': {why}"));
+    let home = mounts::home(&*session::open(name, For::Read)?, name)?;
+    let Some(home) = home else {
+        return Err(Fail::new(format!(
+            "cannot open '{name}': operation not applicable to datasets of this type"
+        )));
+    };
+    match home.mountpoint.as_str() {
+        "legacy" => return Err(cannot("legacy mountpoint\nuse mount(8) to mount this filesystem")),
+        "none" => return Err(cannot("no mountpoint set")),
+        _ => {}
+    }
+    if home.canmount == "off" {
+        return Err(cannot("'canmount' property is set to 'off'"));
+    }
+    if !home.unlocked && !typed.has('l') {
+        return Err(cannot("encryption key not loaded"));
+    }
+    if home.partial {
+        return Err(cannot(
+            "Contains partially-completed state from \"zfs receive -s\", which can be resumed with \"zfs send -t\"",
+        ));
+    }
+    if home.mounted {
+        if typed.values('o').any(|o| o.split(',').any(|w| w == "remount")) {
+            return Ok(());
+        }
+        return Err(cannot("filesystem already mounted"));
+    }
+    mount(&home, how)
+}
+
+fn mount(home: &Home, how: How) -> Outcome {
+    if !home.unlocked {
+        super::key::load_root_of(&home.name, KeyHow { location: None, ask: Ask::Input, otherwise: "" })?;
+    }
+    let owned = session::open(&home.name, For::Read)?.owned().cloned();
+    let Some(owned) = owned else {
+        return Err(Fail::new(format!(
+            "cannot mount '{}': no process serves its mounts: that takes a pool that is imported for writing, and the\n\
+             service. 'icecore mount {} DIR' mounts for reading",
+            home.name, home.name
+        )));
+    };
+    home.mount(&owned, how)
+}
+
+pub fn unmount(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[flag('a', ""), flag('f', ""), flag('u', "")], UNMOUNT_USAGE)?;
+    let force = typed.has('f');
+    match (typed.has('a'), typed.operands.as_slice()) {
+        (true, []) => unmount_every(force, typed.has('u')),
+        (true, _) | (_, [_, _, ..]) => Err(Fail::usage("too many arguments", UNMOUNT_USAGE)),
+        (false, []) => Err(Fail::usage("missing filesystem argument", UNMOUNT_USAGE)),
+        (false, [path]) if path.starts_with('/') => unmount_path(path, force, typed.has('u')),
+        (false, [name]) => unmount_name(name, force, typed.has('u')),
+    }
+}
+
+/// The deepest first; what is in use stays, and the rest goes on.
+fn unmount_every(force: bool, keys: bool) -> Outcome {
+    let mut mounts: Vec<(String, Arc<Mount>)> =
+        mounts::all().into_iter().filter_map(|m| Some((m.name()?, m))).collect();
+    mounts.sort_by(|a, b| b.1.dir().cmp(a.1.dir()));
+    let mut last = Ok(());
+    for (name, m) in mounts {
+        let skipped = mounts::home(&*session::open(&name, For::Read)?, &name)?
+            .is_some_and(|h| h.mountpoint == "legacy" || h.canmount == "noauto");
+        if skipped {
+            continue;
+        }
+        let done = mounts::unmount(&m, force).and_then(|()| unload(&name, keys));
+        if let Err(f) = done
+            && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(f))
+        {
+            eprintln!("{message}");
+        }
+    }
+    last
+}
+
+fn unload(name: &str, keys: bool) -> Outcome {
+    if keys { super::key::unload_root_of(name) } else { Ok(()) }
+}
+
+fn unmount_path(path: &str, force: bool, keys: bool) -> Outcome {
+    let fail = |why: &str| Fail::new(format!("cannot unmount '{path}': {why}"));
+    let real = crate::fuse::real_path(Path::new(path));
+    let Some(m) = mounts::all().into_iter().find(|m| m.dir() == real) else {
+        return Err(match std::fs::symlink_metadata(path) {
+            Err(e) => fail(if e.kind() == std::io::ErrorKind::NotFound {
+                "no such file or directory"
+            } else {
+                "not a mountpoint"
+            }),
+            Ok(_) if mounts::all().iter().any(|m| real.starts_with(m.dir())) => fail("not a mountpoint"),
+            Ok(_) => fail("not a ZFS filesystem"),
+        });
+    };
+    let Some(name) = m.name() else { return mounts::unmount(&m, force) };
+    unmount_name(&name, force, keys)
+}
+
+/// A file system, and what is mounted of those below it.
+fn unmount_name(name: &str, force: bool, keys: bool) -> Outcome {
+    let fail = |why: &str| Fail::new(format!("cannot unmount '{name}': {why}"));
+    if name.contains(['@', '#']) {
+        return Err(super::not_a_dataset(name));
+    }
+    let (home, below) = {
+        let pool = session::open(name, For::Read)?;
+        (mounts::home(&pool, name)?, mounts::below(&pool, name))
+    };
+    let Some(home) = home else {
+        return Err(Fail::new(format!(
+            "cannot open '{name}': operation not applicable to datasets of this type"
+        )));
+    };
+    if home.mountpoint == "legacy" {
+        return Err(fail("legacy mountpoint\nuse umount(8) to unmount this filesystem"));
+    }
+    if !home.mounted {
+        return Err(fail("not currently mounted"));
+    }
+    mounts::unmount_all(below, force)?;
+    unload(name, keys)
+}

@@ -1,0 +1,110 @@
+//! The kernel's end of a mount.
+//!
+//! Root mounts by itself, under the type `fuse.zfs` and the dataset's name, which is what `df`, `findmnt` and `mount` show;
+//! others through `fusermount3`.
+
+use crate::{Options, Served};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// Type of the mounts, as tools show it.
+const TYPE: &str = "fuse.zfs";
+
+/// Flags of a mount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flags {
+    pub read_only: bool,
+    pub atime: bool,
+    pub devices: bool,
+    pub exec: bool,
+    pub setuid: bool,
+}
+
+impl Flags {
+    fn bits(self) -> MountFlags {
+        let mut bits = MountFlags::empty();
+        for (off, flag) in [
+            (self.read_only, MountFlags::RDONLY),
+            (!self.atime, MountFlags::NOATIME),
+            (!self.devices, MountFlags::NODEV),
+            (!self.exec, MountFlags::NOEXEC),
+            (!self.setuid, MountFlags::NOSUID),
+        ] {
+            if off {
+                bits |= flag;
+            }
+        }
+        bits
+    }
+    fn options(self, name: &str) -> Vec<MountOption> {
+        let or = |on: bool, yes: MountOption, no: MountOption| if on { yes } else { no };
+        vec![
+            MountOption::FSName(name.into()),
+            MountOption::Subtype("zfs".into()),
+            MountOption::DefaultPermissions,
+            or(self.read_only, MountOption::RO, MountOption::RW),
+            or(self.devices, MountOption::Dev, MountOption::NoDev),
+            or(self.exec, MountOption::Exec, MountOption::NoExec),
+            or(self.setuid, MountOption::Suid, MountOption::NoSuid),
+            or(self.atime, MountOption::Atime, MountOption::NoAtime),
+        ]
+    }
+}
+
+fn config(options: &Options) -> Config {
+    let mut config = Config::default();
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(options.threads.max(1));
+    config
+}
+
+/// Mounts, and begins to serve.
+pub(crate) fn mount(
+    server: Served,
+    name: &str,
+    dir: &Path,
+    flags: Flags,
+    options: &Options,
+) -> io::Result<BackgroundSession> {
+    let mut config = config(options);
+    if !rustix::process::geteuid().is_root() {
+        config.mount_options = flags.options(name);
+        return Session::new(server, dir, &config)?.spawn();
+    }
+    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let other = if options.allow_other { ",allow_other" } else { "" };
+    let data =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{other}", device.as_raw_fd());
+    let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
+    rustix::mount::mount(name, dir, TYPE, flags.bits(), Some(data.as_c_str()))?;
+    let session = Session::from_fd(server, device, config.acl, config).and_then(Session::spawn);
+    session.inspect_err(|_| {
+        let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
+    })
+}
+
+/// Sets whether files can be changed; the other flags stay.
+pub(crate) fn remount(dir: &Path, read_only: bool) -> io::Result<()> {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    let now = statvfs(dir)?.f_flag;
+    let mut bits = MountFlags::empty();
+    for (has, flag) in [
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+    ] {
+        if now.contains(has) {
+            bits |= flag;
+        }
+    }
+    if read_only {
+        bits |= MountFlags::RDONLY;
+    }
+    Ok(rustix::mount::mount_remount(dir, bits, c"")?)
+}
