@@ -19,7 +19,7 @@ use icecore_pool::{Pool, Shared};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -328,7 +328,7 @@ pub fn unmount(mount: &Mount, force: bool) -> Outcome {
     match icecore_fuse::unmount(&dir, false) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy && force => {
-            cut_off(&dir).map_err(|e| fail(&reason(&e)))?
+            icecore_fuse::cut_off(&dir).map_err(|e| fail(&reason(&e)))?
         }
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(fail("pool or dataset is busy")),
         // Somebody else was faster.
@@ -339,18 +339,6 @@ pub fn unmount(mount: &Mount, force: bool) -> Outcome {
         return Err(fail("pool or dataset is busy"));
     }
     remember(&mount.pool);
-    Ok(())
-}
-
-/// Takes a mount away under those who use it. What they had written is kept.
-fn cut_off(dir: &Path) -> io::Result<()> {
-    if let Ok(root) = std::fs::File::open(dir) {
-        let _ = rustix::fs::syncfs(&root);
-    }
-    let number = std::fs::metadata(dir).map(|m| rustix::fs::minor(m.dev()))?;
-    icecore_fuse::unmount(dir, true)?;
-    // Without it the mount goes when the last who uses it does.
-    let _ = std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1");
     Ok(())
 }
 
@@ -634,7 +622,7 @@ pub fn close() {
     mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
     for mount in &mounts {
         if icecore_fuse::unmount(mount.dir(), false).is_err() {
-            let _ = cut_off(mount.dir());
+            let _ = icecore_fuse::cut_off(mount.dir());
         }
         mount.mounted.is_over_within(END_MAX);
     }

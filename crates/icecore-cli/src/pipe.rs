@@ -5,8 +5,10 @@
 
 use crate::caller;
 use icecore_service::stdio::{Input, Output};
+use rustix::fs::FileType;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What a pipe is widened to: what a user without privileges may ask for by default (fs.pipe-max-size, pipe(7)).
 const WIDTH: usize = 1 << 20;
@@ -30,8 +32,28 @@ pub fn output() -> io::Result<Output> {
 /// Standard input for a stream.
 pub fn input() -> io::Result<Input> {
     let input = caller::stdin()?;
+    if caller::current().is_some() && lies_in_a_mount(&input) {
+        return pumped(input);
+    }
     widen(&input);
     Ok(input)
+}
+
+/// Whether this is a file of a mount, perhaps one of ours: reading it may wait for a pool.
+fn lies_in_a_mount(fd: impl AsFd) -> bool {
+    const FUSE: i64 = 0x6573_5546;
+    let regular = |s: rustix::fs::Stat| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile;
+    rustix::fs::fstat(&fd).is_ok_and(regular)
+        && rustix::fs::fstatfs(&fd).is_ok_and(|s| i64::try_from(s.f_type) == Ok(FUSE))
+}
+
+/// The same through a pipe, filled by a thread that holds no pool: who holds one sees whether there is something to read, and
+/// waits for no mount. A failure to read ends the stream early.
+fn pumped(mut from: Input) -> io::Result<Input> {
+    let (reader, mut writer) = io::pipe()?;
+    widen(&writer);
+    std::thread::Builder::new().name("pump".into()).spawn(move || io::copy(&mut from, &mut writer))?;
+    Ok(Input::new(File::from(OwnedFd::from(reader)), caller::line()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Type of the mounts, as tools show it.
 const TYPE: &str = "fuse.zfs";
@@ -86,6 +87,30 @@ pub(crate) fn mount(
     session.inspect_err(|_| {
         let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
     })
+}
+
+/// Ends connection `number` of the kernel's: whoever uses its mounts gets errors.
+pub(crate) fn abort(number: u32) -> io::Result<()> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    if std::fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1").is_ok() {
+        return Ok(());
+    }
+    // The file system of the connections is not mounted here: for this moment it is.
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("icecore-fusectl-{}-{serial}", std::process::id()));
+    std::fs::create_dir(&dir)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounted = rustix::mount::mount("none", &dir, "fusectl", flags, None);
+    let done = match mounted {
+        Ok(()) => {
+            let done = std::fs::write(dir.join(number.to_string()).join("abort"), "1");
+            rustix::mount::unmount(&dir, UnmountFlags::DETACH)?;
+            done
+        }
+        Err(e) => Err(e.into()),
+    };
+    std::fs::remove_dir(&dir)?;
+    done
 }
 
 /// Sets whether files can be changed; the other flags stay.

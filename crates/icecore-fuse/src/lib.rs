@@ -303,6 +303,19 @@ pub fn remount(dir: &Path, read_only: bool) -> io::Result<()> {
     kernel::remount(dir, read_only)
 }
 
+/// Takes a mount of ours away under those who use it, whose files are cut off. What they wrote is kept.
+pub fn cut_off(dir: &Path) -> io::Result<()> {
+    let root = std::fs::File::open(dir)?;
+    let number = rustix::fs::minor(rustix::fs::fstat(&root)?.st_dev);
+    // What is mapped and not yet written.
+    let _ = rustix::fs::syncfs(&root);
+    drop(root);
+    unmount(dir, true)?;
+    // Without the rights for that it ends when the last who uses it does.
+    let _ = kernel::abort(number);
+    Ok(())
+}
+
 /// Unmounts what is mounted on `dir`, by whomever; with `lazy` also what is in use, which then ends when it no longer is.
 pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
     use rustix::mount::UnmountFlags;

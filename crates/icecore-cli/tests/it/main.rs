@@ -7,6 +7,7 @@ mod diff;
 mod inspect;
 mod keys;
 mod mirrors;
+mod mounts;
 mod peers;
 mod props;
 mod receive;
