@@ -160,6 +160,8 @@ pub struct Objset {
     room: Option<Room>,
     grown: room::Growth,
     free_hint: u64,
+    /// Freed in this txg; to be had again in the next.
+    lowest_freed: u64,
     touched: u64,
 }
 
@@ -232,6 +234,7 @@ impl Objset {
             room: None,
             grown: room::Growth::default(),
             free_hint: 1,
+            lowest_freed: u64::MAX,
             touched: 0,
         }
     }

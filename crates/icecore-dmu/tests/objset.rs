@@ -4,7 +4,7 @@ use icecore_dmu::mem::MemStore;
 use icecore_dmu::{BlockStore, NewObject, Objset, Policy, ReadError, Want};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{ObjectId, ObjectType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn fresh() -> (MemStore, Objset) {
     (MemStore::default(), Objset::create(21, ObjsetType::Zfs, Policy::default(), Want::Logical))
@@ -88,20 +88,26 @@ fn objects_of_many_slots_come_and_go() {
         let (mut io, mut os) = fresh();
         let mut rng = Rng(seed);
         let mut model: BTreeMap<u64, u8> = BTreeMap::new();
+        let mut freed = BTreeSet::new();
         for _ in 0..300 {
             match rng.below(6) {
-                0 => sync(&mut io, &mut os),
+                0 => {
+                    sync(&mut io, &mut os);
+                    freed.clear();
+                }
                 1 | 2 if !model.is_empty() => {
                     let nth = rng.below(model.len() as u64) as usize;
                     let id = *model.keys().nth(nth).unwrap();
                     os.free_object(&mut io, ObjectId(id)).unwrap();
                     model.remove(&id);
+                    freed.insert(id);
                 }
                 _ => {
                     let slots = [1, 1, 1, 2, 5, 16][rng.below(6) as usize];
                     let new = NewObject { slots, ..NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 4096) };
                     let id = os.allocate(&io, &new).unwrap();
                     assert!(model.insert(id.0, slots).is_none(), "seed {seed}: {id} given out twice");
+                    assert!(!freed.contains(&id.0), "seed {seed}: {id} was freed in the same txg");
                 }
             }
         }

@@ -110,11 +110,12 @@ pub fn deduce_nblkptr(bonus_type: ObjectType, bonuslen: u16, slots: u8) -> u8 {
 }
 
 impl Objset {
-    /// Slots in use in block `blkid` of dnodes, with the overlay applied.
+    /// Slots in use in block `blkid` of dnodes, with the overlay applied; `freed` ones of this txg count where said so.
     fn occupied(
         &self,
         io: &dyn BlockStore,
         blkid: u64,
+        freed: bool,
     ) -> Result<[bool; SLOTS_PER_BLOCK as usize], WriteError> {
         let mut used = [false; SLOTS_PER_BLOCK as usize];
         let base = blkid * SLOTS_PER_BLOCK;
@@ -126,22 +127,26 @@ impl Objset {
             }
         }
         for (id, o) in self.objs.range(base..base + SLOTS_PER_BLOCK) {
-            if !o.dn.is_free() {
-                let at = (id - base) as usize;
-                let end = (at + o.dn.slots()).min(used.len());
-                used[at..end].fill(true);
-            }
+            let slots = match o.dn.is_free() {
+                false => o.dn.slots(),
+                true if freed => o.clear_slots.max(1),
+                true => continue,
+            };
+            let at = (id - base) as usize;
+            let end = (at + slots).min(used.len());
+            used[at..end].fill(true);
         }
         used[0] |= blkid == 0; // object 0 is the metadnode
         Ok(used)
     }
 
-    /// A new object at the first place with room. Its id is small and dense.
+    /// A new object at the first place with room. Its id is small and dense, and none that was freed in this txg, as in
+    /// OpenZFS (`dnode_hold_impl`): who knows a file by its number and the txg of its birth never takes one for another.
     pub fn allocate(&mut self, io: &dyn BlockStore, new: &NewObject) -> Result<ObjectId, WriteError> {
         let want = usize::from(new.slots.max(1));
         let mut blkid = self.free_hint / SLOTS_PER_BLOCK;
         loop {
-            let used = self.occupied(io, blkid)?;
+            let used = self.occupied(io, blkid, true)?;
             let base = blkid * SLOTS_PER_BLOCK;
             let fits =
                 (0..=used.len().saturating_sub(want)).find(|at| used[*at..at + want].iter().all(|u| !u));
@@ -170,7 +175,7 @@ impl Objset {
                 new.slots
             )));
         }
-        let used = self.occupied(io, blkid)?;
+        let used = self.occupied(io, blkid, false)?;
         if let Some(taken) = (at..end).find(|s| used[*s]) {
             return Err(WriteError::Invalid(format!(
                 "object {obj}: slot {} is in use",
@@ -229,7 +234,7 @@ impl Objset {
         o.bufs.clear();
         o.dn = Dnode::empty(1);
         self.objs.insert(obj.0, o);
-        self.free_hint = self.free_hint.min(obj.0);
+        self.lowest_freed = self.lowest_freed.min(obj.0);
         Ok(())
     }
 

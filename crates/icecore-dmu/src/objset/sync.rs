@@ -31,6 +31,7 @@ impl Objset {
             self.sync_meta(io)?;
             self.sync_root(io)?;
             self.objs.clear();
+            self.free_hint = self.free_hint.min(std::mem::replace(&mut self.lowest_freed, u64::MAX));
             self.raw_dnode_blocks.clear();
         }
         let mut delta = std::mem::take(&mut self.delta);
