@@ -43,8 +43,7 @@ pub fn input() -> io::Result<Input> {
 fn lies_in_a_mount(fd: impl AsFd) -> bool {
     const FUSE: i64 = 0x6573_5546;
     let regular = |s: rustix::fs::Stat| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile;
-    rustix::fs::fstat(&fd).is_ok_and(regular)
-        && rustix::fs::fstatfs(&fd).is_ok_and(|s| i64::try_from(s.f_type) == Ok(FUSE))
+    rustix::fs::fstat(&fd).is_ok_and(regular) && rustix::fs::fstatfs(&fd).is_ok_and(|s| s.f_type == FUSE)
 }
 
 /// The same through a pipe, filled by a thread that holds no pool: who holds one sees whether there is something to read, and

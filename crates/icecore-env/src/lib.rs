@@ -32,6 +32,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> u64;
     /// Nanoseconds from an arbitrary start, never going back.
     fn monotonic_ns(&self) -> u64;
+    /// Seconds since 1970 and nanoseconds: what files have as times.
+    fn wall(&self) -> (u64, u32) {
+        (self.now(), u32::try_from(self.monotonic_ns() % 1_000_000_000).unwrap_or(0))
+    }
 }
 
 /// Randomness, as the engine may see it.

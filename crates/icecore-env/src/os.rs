@@ -23,6 +23,9 @@ impl Clock for OsClock {
     fn monotonic_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+    fn wall(&self) -> (u64, u32) {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or((0, 0), |d| (d.as_secs(), d.subsec_nanos()))
+    }
 }
 
 /// The kernel's random source.

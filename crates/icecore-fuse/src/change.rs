@@ -70,8 +70,9 @@ fn time_of(t: SystemTime) -> Time {
     }
 }
 
-fn now() -> Time {
-    time_of(SystemTime::now())
+fn now(pool: &Pool) -> Time {
+    let (seconds, nanos) = pool.io().env().clock.wall();
+    Time { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos }
 }
 
 /// What a mode of mknod(2) makes.
@@ -136,10 +137,11 @@ impl Server {
         self.refresh(shared, pool)?;
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let Some(live) = live.as_mut() else { return Err(Errno::ESTALE) };
+        let now = now(pool);
         let (io, dsl) = pool.parts();
         let os = dsl.open_dataset(io, live.facts.dataset.obj).map_err(|e| errno(&e.into()))?;
         let before = os.touched();
-        let mut tx = Tx { w: &mut live.writer, os, io, now: now() };
+        let mut tx = Tx { w: &mut live.writer, os, io, now };
         let done = f(&mut tx);
         let touched = tx.os.touched() != before;
         match done {
@@ -480,12 +482,12 @@ impl Server {
             let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
             live.as_ref().map_or(Atime::Never, |l| l.atime)
         };
-        let now = now();
         let due = match atime {
             Atime::Never => false,
             Atime::Always => true,
             Atime::Relative => self
-                .with_file(ino, |_, _, z| {
+                .with_file(ino, |cx, _, z| {
+                    let now = now(cx.pool);
                     Ok(z.atime <= z.mtime || z.atime <= z.ctime || z.atime.seconds < now.seconds - DAY)
                 })
                 .is_ok_and(|due| due == Some(true)),

@@ -49,7 +49,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is mounted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -193,9 +193,11 @@ impl Mounted {
     }
     /// Waits a while until the kernel is done with it: everything is committed then, and the pool let go.
     pub fn is_over_within(&self, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
-        while !self.is_over() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+        const LOOK: Duration = Duration::from_millis(1);
+        let mut waited = Duration::ZERO;
+        while !self.is_over() && waited < limit {
+            std::thread::sleep(LOOK);
+            waited += LOOK;
         }
         self.is_over()
     }

@@ -65,7 +65,7 @@ pub(crate) struct Cx<'a> {
 
 enum Held<'a> {
     Kept(Arc<Open>),
-    Live(Files<'a>),
+    Live(Box<Files<'a>>),
 }
 
 /// A dataset of a mount, as it is now.
@@ -99,7 +99,7 @@ impl<'a> Cx<'a> {
             Some(live) if view == 0 => {
                 let os = self.pool.dsl.peek(live.facts.dataset.obj);
                 let os = os.ok_or_else(|| ZplError::NotFound("its dataset".into()))?;
-                Ok(At { held: Held::Live(live.writer.files(os)), facts: live.facts })
+                Ok(At { held: Held::Live(Box::new(live.writer.files(os))), facts: live.facts })
             }
             _ => {
                 let open = self.views.open(self.pool, view)?;

@@ -16,10 +16,11 @@
 
 use crate::Pool;
 use crate::error::{PoolError, Result};
+use icecore_env::Clock as Watch;
 use parking_lot::{ArcRwLockReadGuard, ArcRwLockWriteGuard, RawRwLock, RwLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The pool, for reading. Many at once.
 pub type ReadGuard = ArcRwLockReadGuard<RawRwLock, Pool>;
@@ -36,7 +37,8 @@ type Abandon = Box<dyn Fn(&mut Pool) + Send + Sync>;
 /// When the changes that wait began, and what they weigh.
 #[derive(Default)]
 struct Waiting {
-    since: Option<Instant>,
+    /// By the pool's clock.
+    since: Option<u64>,
     weight: u64,
     /// The pool is gone.
     over: bool,
@@ -58,6 +60,7 @@ impl Clock {
 /// A pool that several threads use.
 pub struct Shared {
     pool: Arc<RwLock<Pool>>,
+    watch: Arc<dyn Watch>,
     waiting: AtomicUsize,
     /// Grows whenever a command may have changed anything.
     epoch: AtomicU64,
@@ -76,6 +79,7 @@ impl Shared {
     #[must_use]
     pub fn new(pool: Pool) -> Arc<Self> {
         Arc::new(Self {
+            watch: Arc::clone(&pool.io.env.clock),
             pool: Arc::new(RwLock::new(pool)),
             waiting: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
@@ -161,7 +165,7 @@ impl Shared {
             let mut waiting = self.clock.lock();
             waiting.weight = waiting.weight.saturating_add(weight);
             if waiting.since.is_none() {
-                waiting.since = Some(Instant::now());
+                waiting.since = Some(self.watch.monotonic_ns());
                 self.clock.changed.notify_all();
             }
             waiting.weight > WEIGHT_MAX
@@ -217,8 +221,9 @@ impl Shared {
 
     /// Starts the thread that commits in time. It ends with the pool.
     fn start(self: &Arc<Self>) {
-        let (weak, clock) = (Arc::downgrade(self), Arc::clone(&self.clock));
-        let spawned = std::thread::Builder::new().name("commit".into()).spawn(move || tick(&weak, &clock));
+        let (weak, clock, watch) = (Arc::downgrade(self), Arc::clone(&self.clock), Arc::clone(&self.watch));
+        let spawned =
+            std::thread::Builder::new().name("commit".into()).spawn(move || tick(&weak, &clock, &*watch));
         if let Err(e) = spawned {
             // Then commits come with fsync, with volume and with commands.
             eprintln!("no thread that commits in time: {e}");
@@ -226,10 +231,11 @@ impl Shared {
     }
 }
 
-fn tick(shared: &Weak<Shared>, clock: &Clock) {
+fn tick(shared: &Weak<Shared>, clock: &Clock, watch: &dyn Watch) {
     let mut waiting = clock.lock();
     while !waiting.over {
-        let left = waiting.since.map(|since| COMMIT_EVERY.saturating_sub(since.elapsed()));
+        let waited = |since: u64| Duration::from_nanos(watch.monotonic_ns().saturating_sub(since));
+        let left = waiting.since.map(|since| COMMIT_EVERY.saturating_sub(waited(since)));
         match left {
             Some(Duration::ZERO) => {
                 drop(waiting);
