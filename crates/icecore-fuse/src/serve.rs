@@ -189,8 +189,14 @@ impl Server {
         }
         let io = cx.pool.io();
         let dir = at.fs().znode(io, id)?;
-        let found = at.fs().lookup(io, &dir, name)?.ok_or_else(none)?;
-        Ok(Node::Object(view, found.object))
+        match at.fs().lookup(io, &dir, name)? {
+            Some(found) => Ok(Node::Object(view, found.object)),
+            // Longer names are found where a pool has them (`longname`); nothing here makes them.
+            None if name.len() > icecore_zpl::write::NAME_MAX => {
+                Err(ZplError::NameTooLong(String::from_utf8_lossy(name).into_owned()))
+            }
+            None => Err(none()),
+        }
     }
 
     pub fn new_handle(&self, handle: Handle) -> FileHandle {
