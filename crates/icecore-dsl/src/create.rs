@@ -51,14 +51,25 @@ pub enum NewCrypt<'a> {
     Root(&'a NewKey),
 }
 
+/// What the root file system of a new pool is made with.
+#[derive(Default)]
+pub struct RootDataset {
+    /// What is fixed at its creation.
+    pub zpl: zpl::ZplProps,
+    /// Its key, if it is to be encrypted.
+    pub key: Option<NewKey>,
+}
+
 impl Dsl {
     /// The DSL of a new pool in txg 4: object directory, special directories, origin snapshot, features,
-    /// and an empty root file system. The MOS is left dirty; the pool adds its own objects and commits.
+    /// and an empty root file system. The MOS is left dirty; the pool adds its own objects and commits. Where the root is
+    /// encrypted the block store needs its keys ([`Dsl::master_keys`]) before that.
     pub fn create(
         io: &mut dyn BlockWriter,
         info: PoolInfo,
         chance: Box<dyn Chance>,
         features: &[Feature],
+        root: &RootDataset,
     ) -> Result<Self> {
         name::check_pool(&info.name)?;
         let mos = Objset::create(0, ObjsetType::Meta, Policy::mos(), Want::Logical);
@@ -78,8 +89,14 @@ impl Dsl {
         dsl.free_bpobj = dsl.bpobj_new(io)?;
         dsl.zap_put_u64(io, DIRECTORY, "free_bpobj", dsl.free_bpobj)?;
         dsl.create_origin(io)?;
-        let root = dsl.dataset_create(io, dsl.root_dir, None, 0)?;
-        dsl.fill_filesystem(io, root, &zpl::ZplProps::default())?;
+        let flags = if root.zpl.folds_case() { DS_FLAG_CI_DATASET } else { 0 };
+        let obj = dsl.dataset_create(io, dsl.root_dir, None, flags)?;
+        if let Some(key) = &root.key {
+            dsl.new_key_check(io, key)?;
+            let head = DatasetRef { obj, dir: dsl.root_dir, snapshot: false };
+            dsl.key_make(io, head, key)?;
+        }
+        dsl.fill_filesystem(io, obj, &root.zpl)?;
         Ok(dsl)
     }
 

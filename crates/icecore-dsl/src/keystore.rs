@@ -15,10 +15,10 @@ use crate::prop::{SetSource, Value};
 use crate::{Dir, Dsl};
 use icecore_dmu::{BlockStore, BlockWriter};
 use icecore_format::{Corrupt, Guid};
+use icecore_secret::Secret;
 use icecore_transform::crypt::{MasterKeys, Suite, WrappedKey, WrappingKey, unwrap_key, wrap_key};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// A passphrase has at least this many bytes (`MIN_PASSPHRASE_LEN`).
 pub const PASSPHRASE_LEN_MIN: usize = 8;
@@ -50,7 +50,7 @@ pub struct KeyForm {
 pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
     let bad = |why: &str| Err(DslError::Key(KeyError::Form(why.into())));
     match form.keyformat {
-        KEYFORMAT_RAW => match <[u8; 32]>::try_from(material) {
+        KEYFORMAT_RAW => match <&[u8; 32]>::try_from(material) {
             Ok(key) => Ok(WrappingKey::from_bytes(key)),
             Err(_) => bad("Raw key must be exactly 32 bytes."),
         },
@@ -58,7 +58,7 @@ pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
             if material.len() != 64 {
                 return bad("Hex key must be exactly 64 digits.");
             }
-            let mut key = Zeroizing::new([0_u8; 32]);
+            let mut key = Secret::<[u8; 32]>::zeros();
             for (to, pair) in key.iter_mut().zip(material.chunks_exact(2)) {
                 let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 match (digit(pair[0]), digit(pair[1])) {
@@ -66,7 +66,7 @@ pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
                     _ => return bad("Invalid hex key provided."),
                 }
             }
-            Ok(WrappingKey::from_bytes(*key))
+            Ok(WrappingKey::from_bytes(&key))
         }
         KEYFORMAT_PASSPHRASE => {
             if material.len() < PASSPHRASE_LEN_MIN {
@@ -287,7 +287,7 @@ impl Dsl {
     }
 
     fn generate(&mut self, suite: Suite) -> MasterKeys {
-        let mut random = Zeroizing::new([0; 96]);
+        let mut random = Secret::<[u8; 96]>::zeros();
         self.chance.fill(&mut *random);
         let guid = Guid(self.chance.number());
         MasterKeys::generate(suite, guid, &random)

@@ -43,7 +43,7 @@ pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
 pub use busy::{Busy, Hold};
-pub use create::{NewContents, NewCrypt};
+pub use create::{NewContents, NewCrypt, RootDataset};
 pub use errlog::ErrorLog;
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;

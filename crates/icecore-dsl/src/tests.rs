@@ -50,7 +50,8 @@ impl Pool {
     fn new() -> Self {
         let mut io = MemStore::default();
         let info = PoolInfo { name: "p".into(), version: 5000, usable: 1 << 30 };
-        let dsl = Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES).unwrap();
+        let dsl =
+            Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES, &RootDataset::default()).unwrap();
         let mut pool = Self { io, dsl };
         pool.commit();
         pool

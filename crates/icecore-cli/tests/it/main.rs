@@ -4,6 +4,7 @@
 
 mod datasets;
 mod diff;
+mod encrypted_root;
 mod inspect;
 mod keys;
 mod mirrors;
@@ -12,6 +13,7 @@ mod props;
 mod receive;
 mod replay;
 mod scrub;
+mod secrets;
 mod send;
 mod service;
 mod space;
