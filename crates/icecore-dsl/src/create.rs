@@ -7,6 +7,7 @@
 
 use crate::error::{DslError, Result};
 use crate::feature::Feature;
+use crate::limits::Counted;
 use crate::lookup::{DatasetRef, Kind};
 use crate::name;
 use crate::phys::{
@@ -20,8 +21,6 @@ use icecore_format::units::MIN_BLOCK;
 use icecore_format::{ObjectId, ObjectType};
 use icecore_transform::crypt::Suite;
 
-const FS_COUNT: &str = "com.joyent:filesystem_count";
-pub(crate) const SNAP_COUNT: &str = "com.joyent:snapshot_count";
 const SNAPSHOTS_CHANGED: &str = "com.ixsystems:snapshots_changed";
 
 /// What a new dataset is made with.
@@ -132,34 +131,10 @@ impl Dsl {
             let map = self.dir(io, parent)?.child_dir_zapobj;
             self.zap_put_u64(io, map, name, obj)?;
             if !name.starts_with('$') {
-                self.count_adjust(io, parent, FS_COUNT, 1)?;
+                self.count_adjust(io, parent, Counted::Filesystems, 1)?;
             }
         }
         Ok(obj)
-    }
-
-    /// Counts of file systems and snapshots, where they are kept (`dsl_fs_ss_count_adjust`).
-    pub(crate) fn count_adjust(
-        &mut self,
-        io: &mut dyn BlockWriter,
-        dir: u64,
-        field: &str,
-        delta: i64,
-    ) -> Result<()> {
-        let mut obj = dir;
-        for _ in 0..name::NESTING_MAX + 8 {
-            if obj == 0 {
-                break;
-            }
-            let Some(n) = self.field_u64(io, obj, field)? else { break };
-            self.zap_put_u64(io, obj, field, crate::space::add(n, delta))?;
-            obj = self.dir(io, obj)?.parent_obj;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn count_fs_gone(&mut self, io: &mut dyn BlockWriter, parent: u64) -> Result<()> {
-        self.count_adjust(io, parent, FS_COUNT, -1)
     }
 
     /// Notes when the set of snapshots changed (`dsl_dir_snap_cmtime_update`).
@@ -270,6 +245,10 @@ impl Dsl {
         if self.kind(io, head)? != Kind::Filesystem && !last.starts_with('%') {
             return Err(DslError::Invalid(format!("parent '{parent}' is not a filesystem")));
         }
+        // What a receive works in is no file system for long.
+        if !last.starts_with('%') {
+            self.limit_check(io, head.dir, Counted::Filesystems, 1, 0)?;
+        }
         Ok((head.dir, last))
     }
 
@@ -283,11 +262,7 @@ impl Dsl {
     ) -> Result<DatasetRef> {
         let dir = self.dir_create(io, parent, last)?;
         let obj = self.dataset_create(io, dir, origin, flags)?;
-        if self.feature_active(io, Feature::FS_SS_LIMIT)? {
-            self.zapify(io, dir)?;
-            self.zap_put_u64(io, dir, FS_COUNT, 0)?;
-            self.zap_put_u64(io, dir, SNAP_COUNT, 0)?;
-        }
+        self.begin_counts_of_new(io, dir)?;
         Ok(DatasetRef { obj, dir, snapshot: false })
     }
 

@@ -173,6 +173,7 @@ impl Dsl {
     /// keys that still open their roots. Gives the data keys for the block store.
     pub fn take_over(&mut self, io: &dyn BlockStore, old: &mut Self) -> Result<Vec<ObjsetKeys>> {
         self.busy = old.busy.clone();
+        self.limits_bind = old.limits_bind;
         let mut out = Vec::new();
         for (root, key) in std::mem::take(&mut old.wrapping) {
             if self.encryption_root(io, root).ok().flatten() == Some(root)

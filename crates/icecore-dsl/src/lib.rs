@@ -23,6 +23,7 @@ pub mod error;
 pub mod feature;
 pub mod hold;
 pub mod keystore;
+mod limits;
 mod lookup;
 mod mos;
 pub mod name;
@@ -103,6 +104,9 @@ pub struct Dsl {
     pub info: PoolInfo,
     /// Time and randomness.
     pub chance: Box<dyn Chance>,
+    /// Whether limits on the number of file systems and snapshots bind whoever is at work: not the administrator, who
+    /// could lift them (`dsl_enforce_ds_ss_limits`, dsl_dir.c).
+    pub limits_bind: bool,
     root_dir: u64,
     mos_dir: u64,
     free_dir: u64,
@@ -158,6 +162,7 @@ impl Dsl {
             mos,
             info,
             chance,
+            limits_bind: true,
             root_dir: 0,
             mos_dir: 0,
             free_dir: 0,

@@ -91,6 +91,7 @@ pub fn run(args: &[String]) -> Outcome {
         features,
     };
     let mut pool = Pool::create_with(env, spec, &root).map_err(|e| fail(e.to_string()))?;
+    pool.dsl.limits_bind = session::limits_bind();
     for (p, n) in &stored {
         pool.set_property(p, *n).map_err(|e| fail(format!("property '{p}': {e}")))?;
     }
