@@ -192,6 +192,10 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
         pool.dsl.limits_bind = limits_bind();
+        if pool.name() != record.name {
+            // Imported under another name for reading only: its labels have the old one.
+            pool.rename(&record.name);
+        }
         if what_for == For::Write {
             crate::replay::now(&mut pool)?;
         }

@@ -23,6 +23,7 @@ use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
 use icecore_dsl::{DslError, KeyError};
 
+pub use key::load_below as load_keys;
 pub use receive::{Stream as Kind, explain_stream as explain_receive, token_of};
 pub use send::explain as explain_send;
 pub use set::split;

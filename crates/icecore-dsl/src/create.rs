@@ -389,7 +389,9 @@ impl Dsl {
 
     fn fill_filesystem(&mut self, io: &mut dyn BlockWriter, obj: u64, props: &zpl::ZplProps) -> Result<()> {
         let now = self.chance.now();
-        let os = self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
+        self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
+        self.begin_accounts(io, obj)?;
+        let os = self.opened(obj).ok_or_else(|| DslError::Invalid("not open".into()))?;
         zpl::create_empty(io, os, props, now)
     }
 

@@ -46,6 +46,22 @@ pub fn load(args: &[String]) -> Outcome {
     count.end(verb, tell)
 }
 
+/// Loads all keys from `name` down that are not loaded, as far as that can be done (`zpool import -l`).
+pub fn load_below(name: &str) -> Outcome {
+    let how = How { location: None, ask: Ask::Input, otherwise: "" };
+    let mut count = Count::default();
+    let mut pool = session::open(name, For::Read)?;
+    for root in roots(&pool, name, true, "Key load error")? {
+        if !is_kept(&pool, &root)? {
+            count.add(load_one(&mut pool, &root, how, false), "Key load error");
+        }
+    }
+    drop(pool);
+    crate::replay::with_new_key(name)?;
+    println!("{} / {} keys successfully loaded", count.tried - count.failed.len(), count.tried);
+    count.end("loaded", false)
+}
+
 /// Checks the key of one root and, unless that was all, loads it to stay.
 fn load_one(pool: &mut Open, root: &str, how: How<'_>, check_only: bool) -> Outcome {
     if !check_only {

@@ -339,7 +339,7 @@ fn show((kind, members): &(NewKind, Vec<Member>)) {
 
 /// Names that no new pool may have: those of `pool_namecheck`, and what begins like a vdev (`zpool_name_valid`,
 /// libzfs_pool.c).
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     icecore_dsl::name::check_pool(name).map_err(|e| e.to_string())?;
     let vdev_like = ["mirror", "raidz", "draid", "spare"].iter().any(|p| name.starts_with(p));
     if vdev_like || name == "log" { Err("name is reserved".into()) } else { Ok(()) }
