@@ -81,6 +81,14 @@ pub struct How<'a> {
     pub ask: Ask,
     /// What else can be done where there is no key, as a clause of its own.
     pub otherwise: &'a str,
+    /// What OpenZFS says where there is none.
+    pub missing: &'a str,
+}
+
+impl Default for How<'_> {
+    fn default() -> Self {
+        Self { location: None, ask: Ask::Input, otherwise: "", missing: "encryption key not loaded" }
+    }
 }
 
 /// What is asked for.
@@ -344,8 +352,8 @@ pub fn right_key(pool: &mut Open, root: &str, how: How<'_>) -> Outcome<Material>
         let read = pool.away(|| read(&question, &location, how.ask))?;
         let material = read.map_err(|f| Fail {
             message: format!(
-                "encryption key not loaded\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
-                f.message, how.otherwise
+                "{}\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
+                how.missing, f.message, how.otherwise
             ),
             ..f
         })?;

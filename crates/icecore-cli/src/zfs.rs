@@ -18,6 +18,7 @@ mod send;
 mod set;
 mod snapshot;
 mod upgrade;
+mod userspace;
 
 use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
@@ -52,6 +53,9 @@ const COMMANDS: &[Command] = &[
     (&["unload-key"], key::unload, key::UNLOAD_USAGE),
     (&["change-key"], key::change, key::CHANGE_USAGE),
     (&["upgrade"], upgrade::run, upgrade::USAGE),
+    (&["userspace"], userspace::users, userspace::USER_USAGE),
+    (&["groupspace"], userspace::groups, userspace::GROUP_USAGE),
+    (&["projectspace"], userspace::projects, userspace::PROJECT_USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];
 

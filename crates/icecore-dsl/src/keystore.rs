@@ -420,7 +420,7 @@ impl Dsl {
     fn rewrap_check(&self, io: &dyn BlockStore, head: DatasetRef) -> Result<u64> {
         let root = self.encryption_root(io, head.dir)?.ok_or(DslError::Key(KeyError::NotEncrypted))?;
         if self.is_clone(&self.dir(io, head.dir)?) {
-            return Err(DslError::Invalid("a clone shares the key of its origin".into()));
+            return Err(DslError::Invalid("Keys cannot be changed on clones.".into()));
         }
         Ok(root)
     }
@@ -431,7 +431,7 @@ impl Dsl {
             return Err(DslError::Key(KeyError::NotRoot(self.dir_name(io, root)?)));
         }
         let parent = self.dir(io, head.dir)?.parent_obj;
-        let none = || DslError::Invalid("the parent is not encrypted".into());
+        let none = || DslError::Invalid("Parent must be encrypted.".into());
         if parent == 0 {
             return Err(none());
         }

@@ -215,7 +215,9 @@ impl Dsl {
         let (old_parent, new_parent) = (self.lookup_dir(io, from_parent)?, self.lookup_dir(io, to_parent)?);
         let root = self.encryption_root(io, dir)?;
         if root.is_some_and(|r| r != dir) && self.encryption_root(io, new_parent)? != root {
-            return Err(DslError::Invalid("an encrypted dataset must stay below its encryption root".into()));
+            return Err(DslError::Invalid(
+                "cannot move encrypted child outside of its encryption root".into(),
+            ));
         }
         if old_parent != new_parent {
             self.move_counts(io, dir, old_parent, new_parent)?;

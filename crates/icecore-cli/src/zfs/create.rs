@@ -4,13 +4,16 @@
 use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, CryptoProps, How, root_of, unlock};
+use crate::keys::{CryptoProps, How, root_of, unlock};
 use crate::session::{self, For, Open};
 use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume, zpl};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
 
 pub const USAGE: &str = "create [-Pnpuv] [--keylocation <keylocation>] [-o property=value] ... <filesystem>\n\tcreate [-Pnpsv] [--keylocation <keylocation>] [-b blocksize] [-o property=value] ... -V <size> <volume>";
+
+/// What OpenZFS says of an encryption root whose key is not there (`zfs_create`, libzfs_dataset.c).
+pub const MISSING: &str = "encryption root's key is not loaded or provided";
 
 /// What is to be made.
 struct New<'a> {
@@ -72,7 +75,7 @@ pub fn run(args: &[String]) -> Outcome {
     let new = wanted(&typed, fail)?;
     super::may_name(name).map_err(|why| fail(Fail::new(why)))?;
     let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
-    let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
+    let how = How { location: typed.value('K'), missing: MISSING, ..How::default() };
     if dry {
         new.check().map_err(fail)?;
     }

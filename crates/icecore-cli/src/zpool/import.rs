@@ -15,8 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str =
-    "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id> [newpool]]";
+pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id> [newpool]]";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];

@@ -8,6 +8,7 @@ mod encrypted_root;
 mod inspect;
 mod keys;
 mod mirrors;
+mod owners;
 mod peers;
 mod props;
 mod receive;

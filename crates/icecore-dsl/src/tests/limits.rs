@@ -17,8 +17,7 @@ impl Pool {
     fn recount(&self, when: &str) {
         for name in self.dsl.descendants(&self.io, "p").unwrap() {
             let below = self.dsl.descendants(&self.io, &name).unwrap();
-            let snaps: usize =
-                below.iter().map(|n| self.dsl.snapshots(&self.io, n).unwrap().len()).sum();
+            let snaps: usize = below.iter().map(|n| self.dsl.snapshots(&self.io, n).unwrap().len()).sum();
             if let Some(counts) = self.counts(&name) {
                 assert_eq!(counts, (below.len() as u64 - 1, snaps as u64), "{when}: {name}");
                 assert!(below.iter().all(|n| self.counts(n).is_some()), "{when}: below {name}");
@@ -78,7 +77,8 @@ fn limits_bind_what_comes_by_any_way() {
     p.set("p/a", "filesystem_limit", "1").unwrap();
     p.set("p/a", "snapshot_limit", "1").unwrap();
     p.recount("set");
-    let full = |r: Result<(), DslError>, what: &str| assert!(matches!(r, Err(DslError::Quota)), "{what}: {r:?}");
+    let full =
+        |r: Result<(), DslError>, what: &str| assert!(matches!(r, Err(DslError::Quota)), "{what}: {r:?}");
     let made = p.dsl.create_filesystem(&mut p.io, "p/a/c", &[]).map(drop);
     full(made, "created");
     let origin = p.dsl.lookup_dataset(&p.io, "p/x@1").unwrap();
