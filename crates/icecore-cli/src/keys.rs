@@ -128,7 +128,7 @@ impl Question<'_> {
             return Err(Fail::new("Invalid hex character detected."));
         }
         if self.keyformat == KEYFORMAT_PASSPHRASE && material.contains(&0) {
-            // OpenZFS would take the part before it for the whole.
+            // OpenZFS takes the part before it for the whole, and says nothing.
             return Err(Fail::new("a passphrase cannot hold a zero byte"));
         }
         Ok(())

@@ -46,7 +46,8 @@ pub struct KeyForm {
 }
 
 /// The wrapping key that `material` stands for: 32 bytes, 64 hexadecimal digits or a passphrase, as the
-/// form says. A line end has been taken off already.
+/// form says. A line end has been taken off already. How long a passphrase may be binds new ones only, and whoever asks for
+/// one (`validate_key`, libzfs_crypto.c).
 pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
     let bad = |why: &str| Err(DslError::Key(KeyError::Form(why.into())));
     match form.keyformat {
@@ -69,12 +70,8 @@ pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
             Ok(WrappingKey::from_bytes(&key))
         }
         KEYFORMAT_PASSPHRASE => {
-            if material.len() < PASSPHRASE_LEN_MIN {
-                return bad("Passphrase too short (min 8).");
-            }
-            if material.len() > PASSPHRASE_LEN_MAX {
-                return bad("Passphrase too long (max 512).");
-            }
+            // OpenZFS measures a string of C: what stands behind a zero byte is not part of it.
+            let material = material.split(|b| *b == 0).next().unwrap_or(&[]);
             match u32::try_from(form.iters) {
                 Ok(iters) if iters > 0 && form.iters <= ITERATIONS_MAX => {
                     Ok(WrappingKey::from_passphrase(material, form.salt, iters))
@@ -514,7 +511,11 @@ mod tests {
         assert!(wrapping_key(form(KEYFORMAT_HEX), &[b'a'; 64]).is_ok());
         assert!(wrapping_key(form(KEYFORMAT_HEX), &[b'g'; 64]).is_err());
         assert!(wrapping_key(form(KEYFORMAT_PASSPHRASE), b"12345678").is_ok());
-        assert!(wrapping_key(form(KEYFORMAT_PASSPHRASE), b"1234567").is_err());
+        // Short ones, and what stands before a zero byte, may have been keys of OpenZFS.
+        let expose =
+            |text: &[u8]| wrapping_key(form(KEYFORMAT_PASSPHRASE), text).map(|k| *k.expose()).unwrap();
+        assert_eq!(expose(b"1234567\0longer"), expose(b"1234567"));
+        assert_ne!(expose(b"1234567"), expose(b"12345678"));
         let years = KeyForm { keyformat: KEYFORMAT_PASSPHRASE, salt: 7, iters: u64::MAX };
         assert!(wrapping_key(years, b"12345678").is_err());
     }

@@ -166,7 +166,7 @@ fn what_holds_something_is_not_overwritten() {
     desk.refused(&create(""), 1, &["use '-f' to override", "tank"]);
     assert!(std::fs::read(&drive).unwrap() == bytes, "a refusal writes nothing");
     for wrong in
-        ["-O compression=nonsense", "-O encryption=on", "-o ashift=99", "-o nonsense=1", "-O nonsense=1"]
+        ["-O compression=nonsense", "-o ashift=99", "-o nonsense=1", "-O nonsense=1"]
     {
         let fresh = desk.drive("fresh.img", 96);
         desk.refused(&format!("zpool create {wrong} new {}", fresh.display()), 1, &["property"]);
