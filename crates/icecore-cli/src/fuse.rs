@@ -34,7 +34,7 @@ pub fn mount(args: &[String]) -> Outcome {
     let cannot = |why: &dyn std::fmt::Display| Fail::new(format!("cannot mount '{name}': {why}"));
     let mut pool = session::open(name, For::Read)?;
     pool.dsl.lookup_dataset(pool.io(), name).map_err(|e| crate::zfs::cannot("open", name, &e))?;
-    let how = How { location: None, ask: Ask::Input, otherwise: "" };
+    let how = How { location: None, ask: Ask::Input, ..How::default() };
     unlock(&mut pool, name, how).map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
     let what = if typed.has('r') { What::Tree(name.clone()) } else { What::Dataset(name.clone()) };
     let Some(pool) = pool.into_own() else {

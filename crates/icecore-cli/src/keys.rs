@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! 1. A key never stands on a command line or in the environment, only its place does.
-//! 2. Key bytes live in [`Material`] from the first byte read, whose buffer is made once, never moves and is
-//!    wiped; standard input and files are read without buffers of others.
+//! 2. Key bytes live in [`Material`] from the first byte read, which is locked memory and wiped; standard input and
+//!    files are read without buffers of others.
 //! 3. What is typed is not shown, and the terminal is as before when this ends, interrupted or not.
 
 use crate::caller;
@@ -20,19 +20,19 @@ use icecore_dsl::keystore::{
 use icecore_dsl::{DslError, KeyError, KeyForm, NewKey};
 use icecore_env::Env;
 use icecore_pool::Pool;
+use icecore_secret::{Secret, SecretText};
 use icecore_service::stdio::Input;
 use icecore_transform::crypt::Suite;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
-use zeroize::Zeroizing;
 
-/// Key text or raw key bytes, wiped when dropped.
-pub type Material = Zeroizing<Vec<u8>>;
+/// Key text or raw key bytes, in locked memory and wiped when dropped.
+pub type Material = SecretText;
 
 /// Bytes of key text that are taken at most: more than any key has.
-const MATERIAL_MAX: usize = 4096;
+const MATERIAL_MAX: usize = SecretText::ROOM;
 /// Bytes of a raw key.
 const RAW_LEN: usize = 32;
 /// How often a person may try (`MAX_KEY_PROMPT_ATTEMPTS`).
@@ -81,6 +81,14 @@ pub struct How<'a> {
     pub ask: Ask,
     /// What else can be done where there is no key, as a clause of its own.
     pub otherwise: &'a str,
+    /// What OpenZFS says where there is none.
+    pub missing: &'a str,
+}
+
+impl Default for How<'_> {
+    fn default() -> Self {
+        Self { location: None, ask: Ask::Input, otherwise: "", missing: "encryption key not loaded" }
+    }
 }
 
 /// What is asked for.
@@ -120,7 +128,7 @@ impl Question<'_> {
             return Err(Fail::new("Invalid hex character detected."));
         }
         if self.keyformat == KEYFORMAT_PASSPHRASE && material.contains(&0) {
-            // OpenZFS would take the part before it for the whole.
+            // OpenZFS takes the part before it for the whole, and says nothing.
             return Err(Fail::new("a passphrase cannot hold a zero byte"));
         }
         Ok(())
@@ -161,7 +169,7 @@ fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
     let raw = keyformat == KEYFORMAT_RAW;
     // One byte more than a raw key has tells that it is too long.
     let max = if raw { RAW_LEN + 1 } else { MATERIAL_MAX };
-    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    let mut out = Material::new();
     gather(from, &mut out, max, (!raw).then_some(b'\n'))?;
     if !raw && out.len() >= max {
         return Err(Fail::new("the line is longer than any key"));
@@ -171,13 +179,15 @@ fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
 
 /// Bytes to the end, or up to `stop`, or until `out` has `max`; byte by byte, so that nothing stays in buffers.
 fn gather(from: &mut dyn Read, out: &mut Material, max: usize, stop: Option<u8>) -> Outcome {
-    let mut byte = Zeroizing::new([0_u8; 1]);
+    let mut byte = Secret::<[u8; 1]>::zeros();
     while out.len() < max {
         match from.read(&mut byte[..]) {
             Ok(0) if out.is_empty() => return Err(Fail::new("there is no key to read: its source is empty")),
             Ok(0) => break,
             Ok(_) if stop == Some(byte[0]) => break,
-            Ok(_) => out.push(byte[0]),
+            Ok(_) => {
+                let _ = out.push(byte[0]);
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(Fail::new(format!("cannot read the key: {e}"))),
         }
@@ -190,7 +200,7 @@ fn gather(from: &mut dyn Read, out: &mut Material, max: usize, stop: Option<u8>)
 pub fn whole_file(name: &str) -> Outcome<Material> {
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot read key file '{name}': {e}"));
     let mut file = File::open(name).map_err(|e| fail(&e))?;
-    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
+    let mut out = Material::new();
     gather(&mut file, &mut out, MATERIAL_MAX, None).map_err(|f| fail(&f.message))?;
     if out.len() >= MATERIAL_MAX {
         return Err(fail(&"it is longer than any key"));
@@ -254,8 +264,8 @@ fn line(tty: &mut Tty, prompt: &str) -> Outcome<Material> {
     let mut screen = &tty.screen;
     let _silent = Silent::new(screen).map_err(|e| lost(e.into()))?;
     screen.write_all(prompt.as_bytes()).map_err(lost)?;
-    let mut out = Zeroizing::new(Vec::with_capacity(MATERIAL_MAX));
-    let mut byte = Zeroizing::new([0_u8; 1]);
+    let mut out = Material::new();
+    let mut byte = Secret::<[u8; 1]>::zeros();
     loop {
         match tty.keyboard.read(&mut byte[..]) {
             Ok(0) => break,
@@ -269,7 +279,9 @@ fn line(tty: &mut Tty, prompt: &str) -> Outcome<Material> {
                     while out.pop().is_some_and(|b| b & 0xc0 == 0x80) {}
                 }
                 _ if out.len() >= MATERIAL_MAX => return Err(Fail::new("the line is longer than any key")),
-                b => out.push(b),
+                b => {
+                    let _ = out.push(b);
+                }
             },
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(lost(e)),
@@ -340,8 +352,8 @@ pub fn right_key(pool: &mut Open, root: &str, how: How<'_>) -> Outcome<Material>
         let read = pool.away(|| read(&question, &location, how.ask))?;
         let material = read.map_err(|f| Fail {
             message: format!(
-                "encryption key not loaded\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
-                f.message, how.otherwise
+                "{}\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
+                how.missing, f.message, how.otherwise
             ),
             ..f
         })?;
@@ -427,6 +439,21 @@ impl CryptoProps {
         }
         Ok(true)
     }
+
+    /// The suite of a new pool's root, `None` where it is not to be encrypted (`zfs_crypto_create` without a parent).
+    pub fn root_suite(&self, feature: bool) -> Outcome<Option<Suite>> {
+        let own = self.keyformat.is_some() || self.keylocation.is_some() || self.iters.is_some();
+        match self.suite.flatten() {
+            Some(_) if !feature => Err(Fail::new("Encryption feature not enabled.")),
+            None if own && !feature => Err(Fail::new("Encryption feature not enabled.")),
+            None if own => Err(Fail::new("Encryption must be turned on to set encryption properties.")),
+            Some(_) if self.keyformat.is_none() => {
+                Err(Fail::new("Keyformat required for new encryption root."))
+            }
+            suite => Ok(suite),
+        }
+    }
+
     /// Reads a new key of these properties (`populate_create_encryption_params_nvlists`).
     pub fn new_key(&self, dataset: Option<&str>, suite: Suite) -> Outcome<NewKey> {
         let keyformat =

@@ -286,6 +286,12 @@ impl Commands {
                 Some(why) => format!("pool {name}: suspended ({why})\n"),
             };
         }
+        let keys = icecore_secret::state();
+        if keys.unlocked > 0 {
+            out += "keys: NOT in locked memory: the limit is too low (ulimit -l)\n";
+        } else if keys.used > 0 {
+            out += "keys: in locked memory\n";
+        }
         for line in self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values() {
             out += &format!("running: {line}\n");
         }

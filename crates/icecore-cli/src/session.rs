@@ -192,12 +192,22 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
         pool.dsl.altroot.clone_from(&record.altroot);
+        pool.dsl.limits_bind = limits_bind();
+        if pool.name() != record.name {
+            // Imported under another name for reading only: its labels have the old one.
+            pool.rename(&record.name);
+        }
         if what_for == For::Write {
             crate::replay::now(&mut pool)?;
         }
         Ok(pool)
     });
     opened.map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
+}
+
+/// Limits on the number of file systems and snapshots do not bind the administrator, as in OpenZFS.
+pub fn limits_bind() -> bool {
+    !rustix::process::geteuid().is_root()
 }
 
 /// How an imported pool is opened on these devices.

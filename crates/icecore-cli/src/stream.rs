@@ -51,7 +51,7 @@ fn run_verify(args: &[String]) -> Outcome {
     let mut rows = Vec::new();
     for name in &typed.operands {
         let mut input = io::BufReader::with_capacity(BUFFER, open(name)?);
-        let outcome = verify(&mut input, secret.as_ref().map(|s| s.as_slice()), &mut |_| {});
+        let outcome = verify(&mut input, secret.as_deref(), &mut |_| {});
         damaged |= outcome.is_err();
         match outcome {
             Ok(v) if typed.has('J') => rows.push(facts(name, &v)),

@@ -19,11 +19,13 @@ mod send;
 mod set;
 mod snapshot;
 mod upgrade;
+mod userspace;
 
 use crate::commands::Command;
 use crate::fail::{Fail, Outcome};
 use icecore_dsl::{DslError, KeyError};
 
+pub use key::load_below as load_keys;
 pub use receive::{Stream as Kind, explain_stream as explain_receive, token_of};
 pub use send::explain as explain_send;
 pub use set::split;
@@ -54,6 +56,9 @@ const COMMANDS: &[Command] = &[
     (&["mount"], mount::run, mount::USAGE),
     (&["unmount", "umount"], mount::unmount, mount::UNMOUNT_USAGE),
     (&["upgrade"], upgrade::run, upgrade::USAGE),
+    (&["userspace"], userspace::users, userspace::USER_USAGE),
+    (&["groupspace"], userspace::groups, userspace::GROUP_USAGE),
+    (&["projectspace"], userspace::projects, userspace::PROJECT_USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];
 

@@ -7,6 +7,7 @@
 
 use crate::error::{DslError, Result};
 use crate::feature::Feature;
+use crate::limits::Counted;
 use crate::lookup::{DatasetRef, Kind};
 use crate::name;
 use crate::phys::{
@@ -20,8 +21,6 @@ use icecore_format::units::MIN_BLOCK;
 use icecore_format::{ObjectId, ObjectType};
 use icecore_transform::crypt::Suite;
 
-const FS_COUNT: &str = "com.joyent:filesystem_count";
-pub(crate) const SNAP_COUNT: &str = "com.joyent:snapshot_count";
 const SNAPSHOTS_CHANGED: &str = "com.ixsystems:snapshots_changed";
 
 /// What a new dataset is made with.
@@ -51,14 +50,25 @@ pub enum NewCrypt<'a> {
     Root(&'a NewKey),
 }
 
+/// What the root file system of a new pool is made with.
+#[derive(Default)]
+pub struct RootDataset {
+    /// What is fixed at its creation.
+    pub zpl: zpl::ZplProps,
+    /// Its key, if it is to be encrypted.
+    pub key: Option<NewKey>,
+}
+
 impl Dsl {
     /// The DSL of a new pool in txg 4: object directory, special directories, origin snapshot, features,
-    /// and an empty root file system. The MOS is left dirty; the pool adds its own objects and commits.
+    /// and an empty root file system. The MOS is left dirty; the pool adds its own objects and commits. Where the root is
+    /// encrypted the block store needs its keys ([`Dsl::master_keys`]) before that.
     pub fn create(
         io: &mut dyn BlockWriter,
         info: PoolInfo,
         chance: Box<dyn Chance>,
         features: &[Feature],
+        root: &RootDataset,
     ) -> Result<Self> {
         name::check_pool(&info.name)?;
         let mos = Objset::create(0, ObjsetType::Meta, Policy::mos(), Want::Logical);
@@ -78,8 +88,14 @@ impl Dsl {
         dsl.free_bpobj = dsl.bpobj_new(io)?;
         dsl.zap_put_u64(io, DIRECTORY, "free_bpobj", dsl.free_bpobj)?;
         dsl.create_origin(io)?;
-        let root = dsl.dataset_create(io, dsl.root_dir, None, 0)?;
-        dsl.fill_filesystem(io, root, &zpl::ZplProps::default())?;
+        let flags = if root.zpl.folds_case() { DS_FLAG_CI_DATASET } else { 0 };
+        let obj = dsl.dataset_create(io, dsl.root_dir, None, flags)?;
+        if let Some(key) = &root.key {
+            dsl.new_key_check(io, key)?;
+            let head = DatasetRef { obj, dir: dsl.root_dir, snapshot: false };
+            dsl.key_make(io, head, key)?;
+        }
+        dsl.fill_filesystem(io, obj, &root.zpl)?;
         Ok(dsl)
     }
 
@@ -115,34 +131,10 @@ impl Dsl {
             let map = self.dir(io, parent)?.child_dir_zapobj;
             self.zap_put_u64(io, map, name, obj)?;
             if !name.starts_with('$') {
-                self.count_adjust(io, parent, FS_COUNT, 1)?;
+                self.count_adjust(io, parent, Counted::Filesystems, 1)?;
             }
         }
         Ok(obj)
-    }
-
-    /// Counts of file systems and snapshots, where they are kept (`dsl_fs_ss_count_adjust`).
-    pub(crate) fn count_adjust(
-        &mut self,
-        io: &mut dyn BlockWriter,
-        dir: u64,
-        field: &str,
-        delta: i64,
-    ) -> Result<()> {
-        let mut obj = dir;
-        for _ in 0..name::NESTING_MAX + 8 {
-            if obj == 0 {
-                break;
-            }
-            let Some(n) = self.field_u64(io, obj, field)? else { break };
-            self.zap_put_u64(io, obj, field, crate::space::add(n, delta))?;
-            obj = self.dir(io, obj)?.parent_obj;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn count_fs_gone(&mut self, io: &mut dyn BlockWriter, parent: u64) -> Result<()> {
-        self.count_adjust(io, parent, FS_COUNT, -1)
     }
 
     /// Notes when the set of snapshots changed (`dsl_dir_snap_cmtime_update`).
@@ -253,6 +245,10 @@ impl Dsl {
         if self.kind(io, head)? != Kind::Filesystem && !last.starts_with('%') {
             return Err(DslError::Invalid(format!("parent '{parent}' is not a filesystem")));
         }
+        // What a receive works in is no file system for long.
+        if !last.starts_with('%') {
+            self.limit_check(io, head.dir, Counted::Filesystems, 1, 0)?;
+        }
         Ok((head.dir, last))
     }
 
@@ -266,11 +262,7 @@ impl Dsl {
     ) -> Result<DatasetRef> {
         let dir = self.dir_create(io, parent, last)?;
         let obj = self.dataset_create(io, dir, origin, flags)?;
-        if self.feature_active(io, Feature::FS_SS_LIMIT)? {
-            self.zapify(io, dir)?;
-            self.zap_put_u64(io, dir, FS_COUNT, 0)?;
-            self.zap_put_u64(io, dir, SNAP_COUNT, 0)?;
-        }
+        self.begin_counts_of_new(io, dir)?;
         Ok(DatasetRef { obj, dir, snapshot: false })
     }
 
@@ -397,7 +389,9 @@ impl Dsl {
 
     fn fill_filesystem(&mut self, io: &mut dyn BlockWriter, obj: u64, props: &zpl::ZplProps) -> Result<()> {
         let now = self.chance.now();
-        let os = self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
+        self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
+        self.begin_accounts(io, obj)?;
+        let os = self.opened(obj).ok_or_else(|| DslError::Invalid("not open".into()))?;
         zpl::create_empty(io, os, props, now)
     }
 

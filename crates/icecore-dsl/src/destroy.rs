@@ -7,10 +7,11 @@
 //! Invariant: what is freed was born after the previous snapshot, and no deadlist or younger snapshot
 //! refers to it.
 
+use crate::Dsl;
 use crate::error::{DslError, Result};
+use crate::limits::Counted;
 use crate::lookup::DatasetRef;
 use crate::phys::{DS_FLAG_DEFER_DESTROY, DS_FLAG_UNIQUE_ACCURATE, Dataset, Used};
-use crate::{Dsl, create};
 use icecore_dmu::{BlockStore, BlockWriter, ReadError, Space, Want};
 use icecore_format::dnode::{MAX_LEVELS, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetPhys;
@@ -82,7 +83,7 @@ impl Dsl {
         let head = self.dir(io, ds.dir_obj)?.head_dataset_obj;
         let map = self.dataset(io, head)?.snapnames_zapobj;
         self.zap_del(io, map, &name)?;
-        self.count_adjust(io, ds.dir_obj, create::SNAP_COUNT, -1)?;
+        self.count_adjust(io, ds.dir_obj, Counted::Snapshots, -1)?;
         self.snapshots_changed(io, ds.dir_obj)?;
         for zap in [ds.next_clones_obj, ds.props_obj, ds.userrefs_obj] {
             if zap != 0 {
@@ -406,7 +407,7 @@ impl Dsl {
     fn destroy_dir(&mut self, io: &mut dyn BlockWriter, dir: u64) -> Result<()> {
         let dd = self.dir(io, dir)?;
         let parent = self.dir(io, dd.parent_obj)?;
-        self.count_fs_gone(io, dd.parent_obj)?;
+        self.count_adjust(io, dd.parent_obj, Counted::Filesystems, -1)?;
         self.set_reservation(io, dir, 0)?;
         self.key_release(io, dir)?;
         for zap in [dd.child_dir_zapobj, dd.props_zapobj, dd.clones] {

@@ -15,10 +15,10 @@ use crate::prop::{SetSource, Value};
 use crate::{Dir, Dsl};
 use icecore_dmu::{BlockStore, BlockWriter};
 use icecore_format::{Corrupt, Guid};
+use icecore_secret::Secret;
 use icecore_transform::crypt::{MasterKeys, Suite, WrappedKey, WrappingKey, unwrap_key, wrap_key};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// A passphrase has at least this many bytes (`MIN_PASSPHRASE_LEN`).
 pub const PASSPHRASE_LEN_MIN: usize = 8;
@@ -46,11 +46,12 @@ pub struct KeyForm {
 }
 
 /// The wrapping key that `material` stands for: 32 bytes, 64 hexadecimal digits or a passphrase, as the
-/// form says. A line end has been taken off already.
+/// form says. A line end has been taken off already. How long a passphrase may be binds new ones only, and whoever asks for
+/// one (`validate_key`, libzfs_crypto.c).
 pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
     let bad = |why: &str| Err(DslError::Key(KeyError::Form(why.into())));
     match form.keyformat {
-        KEYFORMAT_RAW => match <[u8; 32]>::try_from(material) {
+        KEYFORMAT_RAW => match <&[u8; 32]>::try_from(material) {
             Ok(key) => Ok(WrappingKey::from_bytes(key)),
             Err(_) => bad("Raw key must be exactly 32 bytes."),
         },
@@ -58,7 +59,7 @@ pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
             if material.len() != 64 {
                 return bad("Hex key must be exactly 64 digits.");
             }
-            let mut key = Zeroizing::new([0_u8; 32]);
+            let mut key = Secret::<[u8; 32]>::zeros();
             for (to, pair) in key.iter_mut().zip(material.chunks_exact(2)) {
                 let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 match (digit(pair[0]), digit(pair[1])) {
@@ -66,15 +67,11 @@ pub fn wrapping_key(form: KeyForm, material: &[u8]) -> Result<WrappingKey> {
                     _ => return bad("Invalid hex key provided."),
                 }
             }
-            Ok(WrappingKey::from_bytes(*key))
+            Ok(WrappingKey::from_bytes(&key))
         }
         KEYFORMAT_PASSPHRASE => {
-            if material.len() < PASSPHRASE_LEN_MIN {
-                return bad("Passphrase too short (min 8).");
-            }
-            if material.len() > PASSPHRASE_LEN_MAX {
-                return bad("Passphrase too long (max 512).");
-            }
+            // OpenZFS measures a string of C: what stands behind a zero byte is not part of it.
+            let material = material.split(|b| *b == 0).next().unwrap_or(&[]);
             match u32::try_from(form.iters) {
                 Ok(iters) if iters > 0 && form.iters <= ITERATIONS_MAX => {
                     Ok(WrappingKey::from_passphrase(material, form.salt, iters))
@@ -174,6 +171,7 @@ impl Dsl {
     pub fn take_over(&mut self, io: &dyn BlockStore, old: &mut Self) -> Result<Vec<ObjsetKeys>> {
         self.busy = old.busy.clone();
         self.altroot = std::mem::take(&mut old.altroot);
+        self.limits_bind = old.limits_bind;
         let mut out = Vec::new();
         for (root, key) in std::mem::take(&mut old.wrapping) {
             if self.encryption_root(io, root).ok().flatten() == Some(root)
@@ -288,7 +286,7 @@ impl Dsl {
     }
 
     fn generate(&mut self, suite: Suite) -> MasterKeys {
-        let mut random = Zeroizing::new([0; 96]);
+        let mut random = Secret::<[u8; 96]>::zeros();
         self.chance.fill(&mut *random);
         let guid = Guid(self.chance.number());
         MasterKeys::generate(suite, guid, &random)
@@ -420,7 +418,7 @@ impl Dsl {
     fn rewrap_check(&self, io: &dyn BlockStore, head: DatasetRef) -> Result<u64> {
         let root = self.encryption_root(io, head.dir)?.ok_or(DslError::Key(KeyError::NotEncrypted))?;
         if self.is_clone(&self.dir(io, head.dir)?) {
-            return Err(DslError::Invalid("a clone shares the key of its origin".into()));
+            return Err(DslError::Invalid("Keys cannot be changed on clones.".into()));
         }
         Ok(root)
     }
@@ -431,7 +429,7 @@ impl Dsl {
             return Err(DslError::Key(KeyError::NotRoot(self.dir_name(io, root)?)));
         }
         let parent = self.dir(io, head.dir)?.parent_obj;
-        let none = || DslError::Invalid("the parent is not encrypted".into());
+        let none = || DslError::Invalid("Parent must be encrypted.".into());
         if parent == 0 {
             return Err(none());
         }
@@ -514,7 +512,11 @@ mod tests {
         assert!(wrapping_key(form(KEYFORMAT_HEX), &[b'a'; 64]).is_ok());
         assert!(wrapping_key(form(KEYFORMAT_HEX), &[b'g'; 64]).is_err());
         assert!(wrapping_key(form(KEYFORMAT_PASSPHRASE), b"12345678").is_ok());
-        assert!(wrapping_key(form(KEYFORMAT_PASSPHRASE), b"1234567").is_err());
+        // Short ones, and what stands before a zero byte, may have been keys of OpenZFS.
+        let expose =
+            |text: &[u8]| wrapping_key(form(KEYFORMAT_PASSPHRASE), text).map(|k| *k.expose()).unwrap();
+        assert_eq!(expose(b"1234567\0longer"), expose(b"1234567"));
+        assert_ne!(expose(b"1234567"), expose(b"12345678"));
         let years = KeyForm { keyformat: KEYFORMAT_PASSPHRASE, salt: 7, iters: u64::MAX };
         assert!(wrapping_key(years, b"12345678").is_err());
     }

@@ -23,6 +23,7 @@ pub mod error;
 pub mod feature;
 pub mod hold;
 pub mod keystore;
+mod limits;
 mod lookup;
 mod mos;
 pub mod name;
@@ -43,7 +44,7 @@ pub mod zpl;
 
 pub use bookmark::BookmarkPhys;
 pub use busy::{Busy, Hold};
-pub use create::{NewContents, NewCrypt};
+pub use create::{NewContents, NewCrypt, RootDataset};
 pub use errlog::ErrorLog;
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
@@ -103,6 +104,9 @@ pub struct Dsl {
     pub info: PoolInfo,
     /// Time and randomness.
     pub chance: Box<dyn Chance>,
+    /// Whether limits on the number of file systems and snapshots bind whoever is at work: not the administrator, who
+    /// could lift them (`dsl_enforce_ds_ss_limits`, dsl_dir.c).
+    pub limits_bind: bool,
     root_dir: u64,
     mos_dir: u64,
     free_dir: u64,
@@ -160,6 +164,7 @@ impl Dsl {
             mos,
             info,
             chance,
+            limits_bind: true,
             root_dir: 0,
             mos_dir: 0,
             free_dir: 0,

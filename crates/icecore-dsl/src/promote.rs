@@ -12,6 +12,7 @@
 
 use crate::Dsl;
 use crate::error::{DslError, Result};
+use crate::limits::Counted;
 use crate::lookup::DatasetRef;
 use crate::mos::int_key;
 use crate::name::NAME_LEN_MAX;
@@ -104,6 +105,8 @@ impl Dsl {
         let younger = self.chain(io, origin.obj, from.obj)?;
         let follower = *clones.last().unwrap_or(&clone.obj);
         let shared = self.promote_names(io, path, clone, from, &older)?;
+
+        self.transfer_limit_check(io, (from.dir, clone.dir), 0, shared.len() as u64)?;
 
         let mut moved = refers(&o);
         for obj in &older {
@@ -285,8 +288,8 @@ impl Dsl {
         for (obj, name) in &plan.shared {
             self.zap_del(io, theirs, name)?;
             self.zap_put_u64(io, ours, name, *obj)?;
-            self.count_adjust(io, plan.from.dir, crate::create::SNAP_COUNT, -1)?;
-            self.count_adjust(io, plan.clone.dir, crate::create::SNAP_COUNT, 1)?;
+            self.count_adjust(io, plan.from.dir, Counted::Snapshots, -1)?;
+            self.count_adjust(io, plan.clone.dir, Counted::Snapshots, 1)?;
             let mut ds = self.dataset(io, *obj)?;
             ds.dir_obj = plan.clone.dir;
             self.put_dataset(io, *obj, &ds)?;

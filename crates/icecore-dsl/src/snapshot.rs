@@ -1,8 +1,8 @@
 //! Taking snapshots, one or many in one txg (`dsl_dataset_snapshot_sync_impl`), and renaming them.
 
-use crate::create::SNAP_COUNT;
 use crate::error::{DslError, Result};
 use crate::feature::Feature;
+use crate::limits::Counted;
 use crate::lookup::DatasetRef;
 use crate::name::{self, Part};
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Dataset, Used};
@@ -31,6 +31,8 @@ impl Dsl {
             self.snapshot_check(io, head, snap, full)?;
             heads.push((head, snap));
         }
+        let dirs: Vec<u64> = heads.iter().map(|(head, _)| head.dir).collect();
+        self.snapshots_limit_check(io, &dirs)?;
         let mut out = Vec::new();
         for (head, snap) in heads {
             let obj = self.snapshot_head(io, head.obj, snap)?;
@@ -75,7 +77,7 @@ impl Dsl {
         self.sync_dataset(io, head)?;
         let mut ds = self.dataset(io, head)?;
         let dir = ds.dir_obj;
-        self.count_adjust(io, dir, SNAP_COUNT, 1)?;
+        self.count_adjust(io, dir, Counted::Snapshots, 1)?;
         let txg = if snap == ORIGIN_DIR { 1 } else { io.txg().0 };
         let obj = self.new_dataset_object(io)?;
         let new = Dataset {
@@ -211,6 +213,7 @@ impl Dsl {
         if self.zap_u64(io, ds.snapnames_zapobj, snap)?.is_some() {
             return Err(DslError::Exists(format!("{path}@{snap}")));
         }
+        self.limit_check(io, head.dir, Counted::Snapshots, 1, 0)?;
         let obj = self.snapshot_head(io, head.obj, snap)?;
         self.set_inconsistent(io, obj, false)?;
         self.set_inconsistent(io, head.obj, false)?;

@@ -215,9 +215,12 @@ impl Dsl {
         let (old_parent, new_parent) = (self.lookup_dir(io, from_parent)?, self.lookup_dir(io, to_parent)?);
         let root = self.encryption_root(io, dir)?;
         if root.is_some_and(|r| r != dir) && self.encryption_root(io, new_parent)? != root {
-            return Err(DslError::Invalid("an encrypted dataset must stay below its encryption root".into()));
+            return Err(DslError::Invalid(
+                "cannot move encrypted child outside of its encryption root".into(),
+            ));
         }
         if old_parent != new_parent {
+            self.move_counts(io, dir, old_parent, new_parent)?;
             self.move_space(io, dir, old_parent, new_parent)?;
         }
         let old_map = self.dir(io, old_parent)?.child_dir_zapobj;
@@ -230,14 +233,6 @@ impl Dsl {
     }
 
     fn move_space(&mut self, io: &mut dyn BlockWriter, dir: u64, from: u64, to: u64) -> Result<()> {
-        for field in ["com.joyent:filesystem_count", "com.joyent:snapshot_count"] {
-            if let Some(n) = self.field_u64(io, dir, field)? {
-                let own = u64::from(field.ends_with("filesystem_count"));
-                let n = i64::try_from(n.saturating_add(own)).unwrap_or(0);
-                self.count_adjust(io, from, field, -n)?;
-                self.count_adjust(io, to, field, n)?;
-            }
-        }
         let dd = self.dir(io, dir)?;
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let space = Space {

@@ -79,6 +79,23 @@ impl Dsl {
         self.open.get_mut(&obj).ok_or_else(|| DslError::Invalid("not open".into()))
     }
 
+    /// Begins the accounting of space by owner in the fresh, open objset of a file system, as OpenZFS does when it makes
+    /// one (`dmu_objset_create_impl_dnstats`, dmu_objset.c).
+    pub fn begin_accounts(&mut self, io: &mut dyn BlockWriter, obj: u64) -> Result<()> {
+        let mut has = [false; 2];
+        for (has, f) in has.iter_mut().zip([Feature::USEROBJ_ACCOUNTING, Feature::PROJECT_QUOTA]) {
+            *has = self.feature_enabled(io, f)?;
+            if *has {
+                self.activate_feature(io, obj, f)?;
+            }
+        }
+        let [objects, projects] = has;
+        match self.open.get_mut(&obj) {
+            Some(os) => Ok(os.begin_accounts(io, crate::owners::owners_of, objects, projects)?),
+            None => Err(DslError::Invalid("not open".into())),
+        }
+    }
+
     /// The objset of a head that is open already.
     pub fn opened(&mut self, obj: u64) -> Option<&mut Objset> {
         self.open.get_mut(&obj)

@@ -1,13 +1,14 @@
 //! Histories of datasets on a store in memory, each txg checked against what a walk over all blocks finds:
 //! nothing leaked, nothing freed too early, and every sum of the accounting right.
 
+mod limits;
 mod promote;
 mod quota;
 
 use crate::destroy::Walk;
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Used};
 use crate::prop::SetSource;
-use crate::{Chance, DatasetRef, Dsl, DslError, Feature, Found, PoolInfo, Value};
+use crate::{Chance, DatasetRef, Dsl, DslError, Feature, Found, PoolInfo, RootDataset, Value};
 use icecore_dmu::mem::MemStore;
 use icecore_dmu::{BlockStore, NewObject};
 use icecore_format::{Blkptr, ObjectId, ObjectType};
@@ -39,6 +40,7 @@ const FEATURES: &[Feature] = &[
     Feature::BOOKMARK_WRITTEN,
     Feature::LARGE_BLOCKS,
     Feature::ENCRYPTION,
+    Feature::FS_SS_LIMIT,
 ];
 
 struct Pool {
@@ -50,7 +52,8 @@ impl Pool {
     fn new() -> Self {
         let mut io = MemStore::default();
         let info = PoolInfo { name: "p".into(), version: 5000, usable: 1 << 30 };
-        let dsl = Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES).unwrap();
+        let dsl =
+            Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES, &RootDataset::default()).unwrap();
         let mut pool = Self { io, dsl };
         pool.commit();
         pool

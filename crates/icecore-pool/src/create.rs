@@ -12,7 +12,7 @@ use crate::space_map::Phys;
 use crate::sync::CONFIG_BLOCK;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{NewObject, bpobj};
-use icecore_dsl::{Dsl, Feature, PoolInfo};
+use icecore_dsl::{Dsl, Feature, PoolInfo, RootDataset};
 use icecore_env::{Device, Env};
 use icecore_format::reader::put_u64_at;
 use icecore_format::uberblock::{UberblockPhys, VERSION_FEATURES};
@@ -45,8 +45,13 @@ pub struct CreateSpec {
 }
 
 impl Pool {
-    /// Makes a pool and commits its first txg.
+    /// Makes a pool with a plain root file system and commits its first txg.
     pub fn create(env: Env, spec: CreateSpec) -> Result<Self> {
+        Self::create_with(env, spec, &RootDataset::default())
+    }
+
+    /// The same with another root file system.
+    pub fn create_with(env: Env, spec: CreateSpec, root: &RootDataset) -> Result<Self> {
         icecore_dsl::name::check_pool(&spec.name)?;
         let guid = spec.root.guid;
         let config = first_config(&spec, guid);
@@ -58,13 +63,19 @@ impl Pool {
         }
         let vdevs = VdevSet::open(&spec.root, &spec.devices)?;
         vdevs.check_readable()?;
-        let mut pool = Self::start(env, vdevs, config, &spec)?;
+        let mut pool = Self::start(env, vdevs, config, &spec, root)?;
         pool.make_objects(&spec)?;
         pool.commit()?;
         Ok(pool)
     }
 
-    fn start(env: Env, vdevs: VdevSet, config: PoolConfig, spec: &CreateSpec) -> Result<Self> {
+    fn start(
+        env: Env,
+        vdevs: VdevSet,
+        config: PoolConfig,
+        spec: &CreateSpec,
+        root: &RootDataset,
+    ) -> Result<Self> {
         let devices = spec.devices.clone();
         let mut io = Io::new(env.clone(), vdevs, Txg(TXG_INITIAL), Blkptr::default());
         let mut salt = [0; 32];
@@ -76,7 +87,10 @@ impl Pool {
         let usable = io.space().usable();
         let info = PoolInfo { name: spec.name.clone(), version: VERSION_FEATURES, usable };
         let chance = Box::new(EnvChance(env));
-        let dsl = Dsl::create(&mut io, info, chance, &spec.features)?;
+        let dsl = Dsl::create(&mut io, info, chance, &spec.features, root)?;
+        if let Some(keys) = dsl.master_keys(&io, dsl.root_dir())? {
+            io.add_key(dsl.lookup_head(&io, &spec.name)?.obj, keys);
+        }
         let mut uberblock = UberblockPhys { version: U64::new(VERSION_FEATURES), ..Default::default() };
         uberblock.set_mmp_off();
         Ok(Self {

@@ -172,6 +172,12 @@ impl Pool {
     pub fn claim(&mut self) {
         self.config_dirty |= std::mem::take(&mut self.announce);
     }
+    /// Calls it by another name, which the next commit writes into its labels.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.dsl.info.name);
+        self.config.name = Some(name.into());
+        self.config_dirty = true;
+    }
     pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
         let txg = Some(self.io.txg);
         let error = if self.io.suspended().is_some() { error } else { self.io.suspend(error.to_string()) };

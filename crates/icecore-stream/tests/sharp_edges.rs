@@ -9,6 +9,7 @@
 //! | bug | what | where |
 //! |---|---|---|
 //! | B29 (#14330 …) | sending a plain block of an encrypted dataset | `send/damage.rs`: `an_unencrypted_block_in_an_encrypted_dataset_is_named` |
+//! | B34 (#9267 …) | roots and promotion | icecore-pool, `promote`: `the_encryption_root_moves_with_the_promotion` |
 //! | B39 (#11679 …) | an error of the disk anywhere in a receive | `disks`: `the_only_disk_fails_at_any_record` |
 //! | B48 (#18344 …) | records of the other byte order | `receive/endian.rs` |
 //! | B56 (#18883) | words about a token's snapshot | also `send/refusals.rs` |
@@ -20,7 +21,6 @@
 //! | bug | why there is no test |
 //! |---|---|
 //! | B33 (#9798), B63 (#16943 …) | no delegation: who may write to the device may do all. What B33 is about, a step left out in silence, is tested |
-//! | B34 (#9267 …) | `promote` is not there; clones and roots are tested |
 //! | B41 (#12649) | no export of wrapped keys yet |
 //! | B47 (#11297) | we do not make redacted streams; receiving them is tested |
 //! | B61 (#12580) | nothing is mounted; that reading changes nothing is tested |

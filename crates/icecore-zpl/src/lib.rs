@@ -30,6 +30,7 @@ mod name;
 mod newer;
 mod path;
 mod sa;
+pub mod space;
 mod symlink;
 mod walk;
 mod whereis;

@@ -57,7 +57,7 @@ impl Pools {
                 first_error.get_or_insert(Fail::new(format!("cannot open '{dataset}': {e}")));
                 continue;
             }
-            unlock(pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
+            unlock(pool, dataset, How { location: None, ask: Ask::Input, ..How::default() })
                 .map_err(|f| Fail { message: format!("cannot open '{dataset}': {}", f.message), ..f })?;
             let content = icecore_zpl::open(pool.io(), &pool.dsl, dataset)
                 .map_err(|e| Fail::new(format!("cannot open '{dataset}': {e}")))?;

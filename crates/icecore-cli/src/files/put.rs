@@ -63,7 +63,7 @@ impl Target {
         if pool.dsl.prop_number(pool.io(), head, "readonly")? != 0 {
             return Err(cannot(&"the file system is read-only (property readonly)"));
         }
-        unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, otherwise: "" })
+        unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, ..How::default() })
             .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
         crate::replay::now(&mut pool).map_err(|e| cannot(&e))?;
         let (io, dsl) = pool.parts();

@@ -3,7 +3,7 @@
 use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, How};
+use crate::keys::How;
 use crate::session::{self, For};
 use icecore_dsl::DslError;
 
@@ -40,7 +40,7 @@ pub fn run(args: &[String]) -> Outcome {
         if pool.dsl.lookup_head(pool.io(), name).is_ok() {
             return Ok(());
         }
-        super::create::parents(&mut pool, name, How { location: None, ask: Ask::Input, otherwise: "" })?;
+        super::create::parents(&mut pool, name, How { missing: super::create::MISSING, ..How::default() })?;
     }
     let (io, dsl) = pool.parts();
     dsl.clone_snapshot(io, origin, name).map_err(|e| match e {

@@ -4,13 +4,16 @@
 use super::cannot;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, CryptoProps, How, root_of, unlock};
+use crate::keys::{CryptoProps, How, root_of, unlock};
 use crate::session::{self, For, Open};
-use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume};
+use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume, zpl};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
 
 pub const USAGE: &str = "create [-Pnpuv] [--keylocation <keylocation>] [-o property=value] ... <filesystem>\n\tcreate [-Pnpsv] [--keylocation <keylocation>] [-b blocksize] [-o property=value] ... -V <size> <volume>";
+
+/// What OpenZFS says of an encryption root whose key is not there (`zfs_create`, libzfs_dataset.c).
+pub const MISSING: &str = "encryption root's key is not loaded or provided";
 
 /// What is to be made.
 struct New<'a> {
@@ -18,6 +21,23 @@ struct New<'a> {
     /// Other properties, as typed.
     props: Vec<(&'a str, String)>,
     crypto: CryptoProps,
+}
+
+impl New<'_> {
+    /// Whether the properties can be what they are to be: all that a dry run looks at.
+    fn check(&self) -> Outcome {
+        let mut fixed = zpl::ZplProps::default();
+        for (p, v) in &self.props {
+            let filesystem = self.contents == NewContents::Filesystem;
+            let checked = match filesystem {
+                true if fixed.take(p, v)? => continue,
+                true => prop::parse_new(p, v),
+                false => prop::parse_new_volume(p, v),
+            };
+            checked.map_err(|e| Fail::new(super::reason(&e)))?;
+        }
+        Ok(())
+    }
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -49,12 +69,16 @@ pub fn run(args: &[String]) -> Outcome {
         }
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
-    let fail = |f: Fail| Fail { message: format!("cannot create '{name}': {}", f.message), ..f };
+    let dry = typed.has('n');
+    let what = if dry { "verify" } else { "create" };
+    let fail = |f: Fail| Fail { message: format!("cannot {what} '{name}': {}", f.message), ..f };
     let new = wanted(&typed, fail)?;
     super::may_name(name).map_err(|why| fail(Fail::new(why)))?;
-    let dry = typed.has('n');
     let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
-    let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
+    let how = How { location: typed.value('K'), missing: MISSING, ..How::default() };
+    if dry {
+        new.check().map_err(fail)?;
+    }
     let verbose = typed.has('v') || typed.has('P');
     if typed.has('p') {
         let kind = if volume { Kind::Volume } else { Kind::Filesystem };

@@ -51,7 +51,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let (earlier, later, since) = line(&pool, &pair)?;
     for name in [&pair.from, &pair.to] {
-        let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
+        let how = How { location: typed.value('K'), ask: Ask::Input, ..How::default() };
         unlock(&mut pool, name, how)
             .map_err(|f| Fail { message: format!("cannot diff '{name}': {}", f.message), ..f })?;
     }

@@ -78,6 +78,9 @@ fn rows(pool: &icecore_pool::Pool, name: &str, wanted: Option<&[String]>) -> Out
             "name" => {
                 Ok(PropRow { name: p.clone(), value: name.into(), human: name.into(), source: Source::None })
             }
+            p if p.contains('@') && super::userspace::decode(p).is_some() => {
+                Ok(super::userspace::row(pool, name, p).unwrap_or_else(|| dash(p)))
+            }
             p => Ok(pool.dsl.prop(pool.io(), name, p).map_err(err)?.unwrap_or_else(|| dash(p))),
         })
         .collect()

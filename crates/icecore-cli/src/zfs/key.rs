@@ -4,7 +4,7 @@
 
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, CryptoProps, How, right_key, root_of, unlock};
+use crate::keys::{CryptoProps, How, right_key, root_of, unlock};
 use crate::session::{self, For, Open};
 use crate::state;
 use icecore_dsl::{DslError, KeyError};
@@ -25,7 +25,7 @@ pub fn load(args: &[String]) -> Outcome {
     if recursive && typed.value('L').is_some_and(|l| l != "prompt") {
         return Err(Fail::usage("alternate keylocation may only be 'prompt' with -r or -a", LOAD_USAGE));
     }
-    let how = How { location: typed.value('L'), ask: Ask::Input, otherwise: "" };
+    let how = How { location: typed.value('L'), ..How::default() };
     let mut count = Count::default();
     for name in &names {
         let mut pool = session::open(name, For::Read)?;
@@ -67,6 +67,22 @@ pub fn unload_root_of(name: &str) -> Outcome {
         }
         _ => Ok(()),
     }
+}
+
+/// Loads all keys from `name` down that are not loaded, as far as that can be done (`zpool import -l`).
+pub fn load_below(name: &str) -> Outcome {
+    let how = How::default();
+    let mut count = Count::default();
+    let mut pool = session::open(name, For::Read)?;
+    for root in roots(&pool, name, true, "Key load error")? {
+        if !is_kept(&pool, &root)? {
+            count.add(load_one(&mut pool, &root, how, false), "Key load error");
+        }
+    }
+    drop(pool);
+    crate::replay::with_new_key(name)?;
+    println!("{} / {} keys successfully loaded", count.tried - count.failed.len(), count.tried);
+    count.end("loaded", false)
 }
 
 /// Checks the key of one root and, unless that was all, loads it to stay.
@@ -218,7 +234,11 @@ pub fn change(args: &[String]) -> Outcome {
     }
     let mut pool = session::open(name, For::Write)?;
     let Some(root) = root_of(&pool, name)? else { return Err(fail("Dataset not encrypted.".into())) };
-    let how = How { location: typed.value('K'), ask: Ask::Input, otherwise: "" };
+    let dir = pool.dsl.lookup_head(pool.io(), name)?.dir;
+    if pool.dsl.is_clone(&pool.dsl.dir(pool.io(), dir)?) {
+        return Err(fail("Keys cannot be changed on clones.".into()));
+    }
+    let how = How { location: typed.value('K'), missing: "Key must be loaded.", ..How::default() };
     unlock(&mut pool, name, how).map_err(|f| fail(f.message))?;
     if typed.has('l') {
         let dir = pool.dsl.lookup_head(pool.io(), &root)?.dir;
@@ -264,7 +284,7 @@ fn inherit(pool: &mut Open, name: &str, root: &str) -> Outcome {
     if root_of(pool, parent)?.is_none() {
         return Err(Fail::new("Parent must be encrypted."));
     }
-    unlock(pool, parent, How { location: None, ask: Ask::Input, otherwise: "" })?;
+    unlock(pool, parent, How { missing: "Parent key must be loaded.", ..How::default() })?;
     let (io, dsl) = pool.parts();
     Ok(dsl.change_key_inherit(io, name)?)
 }

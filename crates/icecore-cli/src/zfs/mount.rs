@@ -153,7 +153,7 @@ fn one(name: &str, typed: &Typed, how: How) -> Outcome {
 
 fn mount(home: &Home, how: How) -> Outcome {
     if !home.unlocked {
-        super::key::load_root_of(&home.name, KeyHow { location: None, ask: Ask::Input, otherwise: "" })?;
+        super::key::load_root_of(&home.name, KeyHow::default())?;
     }
     let owned = session::open(&home.name, For::Read)?.owned().cloned();
     let Some(owned) = owned else {

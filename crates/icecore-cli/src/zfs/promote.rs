@@ -25,6 +25,9 @@ pub fn run(args: &[String]) -> Outcome {
     let (io, dsl) = pool.parts();
     let head = dsl.lookup_head(io, name).map_err(|e| cannot("open", name, &e))?;
     let origin = dsl.dir(io, head.dir)?.origin_obj;
+    if name.contains('%') && dsl.is_clone(&dsl.dir(io, head.dir)?) {
+        return Err(Fail::new(format!("cannot promote '{name}': invalid character % in name")));
+    }
     dsl.promote(io, name).map_err(|e| match e {
         DslError::Conflict(names) => {
             let parent = dsl.by_object(io, origin).and_then(|o| dsl.name(io, o)).unwrap_or_default();

@@ -309,7 +309,7 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
         }
         ReceiveError::KeyMismatch { .. } => format!("{inc}: encryption key does not match existing key"),
         ReceiveError::KeyNotLoaded(name) => {
-            format!("cannot receive into '{name}': encryption key not loaded")
+            format!("{this}: inherited key must be loaded\n'{name}': encryption key not loaded")
         }
         ReceiveError::Stream(s) if e.is_transport() => {
             let mut text = format!("{this}: checksum mismatch or incomplete stream.\n({s})");

@@ -3,7 +3,7 @@
 use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, How};
+use crate::keys::How;
 use crate::session::{self, For};
 use icecore_dsl::DslError;
 
@@ -50,7 +50,7 @@ fn dataset(from: &str, to: &str, parents: bool) -> Outcome {
     let mut pool = session::open(from, For::Write)?;
     pool.dsl.lookup_head(pool.io(), from).map_err(|e| cannot("open", from, &e))?;
     if parents {
-        super::create::parents(&mut pool, to, How { location: None, ask: Ask::Input, otherwise: "" })?;
+        super::create::parents(&mut pool, to, How { missing: super::create::MISSING, ..How::default() })?;
     }
     let (io, dsl) = pool.parts();
     let parent = to.rsplit_once('/').map_or("", |(p, _)| p);

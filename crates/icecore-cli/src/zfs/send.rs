@@ -134,7 +134,10 @@ fn give_keys(pool: &mut Open, spec: &PackageSpec, typed: &Typed) -> Outcome {
     };
     for ds in all.iter().filter(|d| !spec.exclude.contains(d)) {
         unlock(pool, ds, how(typed)).map_err(|f| Fail {
-            message: format!("cannot send '{to}': dataset '{ds}' is encrypted: {}", f.message),
+            message: format!(
+                "cannot send '{to}': source key must be loaded\ndataset '{ds}' is encrypted: {}",
+                f.message
+            ),
             ..f
         })?;
     }
@@ -147,6 +150,7 @@ fn how(typed: &Typed) -> How<'_> {
         // Standard input belongs to whoever stands before us in a pipe, unless we are told to read the key there.
         ask: if typed.has('K') { Ask::Input } else { Ask::Terminal },
         otherwise: "\nname it with --keylocation file:///PATH, or send raw with -w, which needs no key",
+        ..How::default()
     }
 }
 
@@ -289,7 +293,7 @@ pub fn explain(to: &str, e: &SendError) -> Fail {
         // Whoever read the stream has gone, and says why itself.
         SendError::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Fail::said(FAILED),
         SendError::Read(ReadError::KeyUnavailable { .. }) => Fail::new(format!(
-            "cannot send '{to}': dataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
+            "cannot send '{to}': source key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
             to.split('@').next().unwrap_or(to)
         )),
         // Some of the engine's words are OpenZFS's whole line already.

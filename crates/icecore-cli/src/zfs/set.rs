@@ -53,9 +53,12 @@ pub fn run(args: &[String]) -> Outcome {
             let (io, dsl) = pool.parts();
             dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
             for (prop, text) in &pairs {
-                dsl.prop_set(io, name, prop, text).map_err(|e| {
-                    Fail::new(format!("cannot set property for '{name}': {}", unset(prop, &e)))
-                })?;
+                let fail = |why: String| Fail::new(format!("cannot set property for '{name}': {why}"));
+                if super::userspace::set(&mut pool, name, prop, text).map_err(|f| fail(f.message))? {
+                    continue;
+                }
+                let (io, dsl) = pool.parts();
+                dsl.prop_set(io, name, prop, text).map_err(|e| fail(unset(prop, &e)))?;
             }
             pool.commit()?;
             Ok(())

@@ -3,8 +3,10 @@
 use super::get::{canonical, number_of};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
+use crate::keys::CryptoProps;
 use crate::state::{self, Imported};
 use crate::{pools, session};
+use icecore_dsl::{Feature, RootDataset};
 use icecore_env::{Access, Device, Env, FileDevice};
 use icecore_pool::{CreateSpec, Pool};
 use icecore_vdev::create::{self, NewKind, NewLeaf, NewTop};
@@ -39,14 +41,17 @@ pub fn run(args: &[String]) -> Outcome {
         props.push(("mountpoint".into(), m.into()));
     }
     // Before anything is written to a device.
+    let (mut crypto, mut root) = (CryptoProps::default(), RootDataset::default());
+    let mut later: Vec<(String, String)> = Vec::new();
     for (p, v) in &props {
-        if matches!(p.as_str(), "encryption" | "keyformat" | "keylocation" | "pbkdf2iters") && v != "off" {
-            return Err(fail(format!(
-                "property '{p}': a pool's root dataset is made without encryption here; make an encrypted dataset below it"
-            )));
+        let taken = crypto.take(p, v).map_err(|f| fail(f.message))?;
+        if taken || root.zpl.take(p, v).map_err(|e| fail(e.to_string()))? {
+            continue;
         }
         icecore_dsl::prop::parse_new(p, v).map_err(|e| fail(format!("property '{p}': {e}")))?;
+        later.push((p.clone(), v.clone()));
     }
+    let suite = crypto.root_suite(features.contains(&Feature::ENCRYPTION)).map_err(|f| fail(f.message))?;
     check_name(name).map_err(fail)?;
     for (p, m) in &props {
         if p == "mountpoint" && !(m.starts_with('/') || m == "legacy" || m == "none") {
@@ -64,6 +69,9 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     state::can_remember(name).map_err(|f| fail(f.message))?;
+    if let Some(suite) = suite.filter(|_| !dry) {
+        root.key = Some(crypto.new_key(None, suite).map_err(|f| fail(f.message))?);
+    }
     // From here on devices are written.
     let mut tops = Vec::new();
     let mut paths = Vec::new();
@@ -82,13 +90,14 @@ pub fn run(args: &[String]) -> Outcome {
         comment,
         features,
     };
-    let mut pool = Pool::create(env, spec).map_err(|e| fail(e.to_string()))?;
+    let mut pool = Pool::create_with(env, spec, &root).map_err(|e| fail(e.to_string()))?;
+    pool.dsl.limits_bind = session::limits_bind();
     for (p, n) in &stored {
         pool.set_property(p, *n).map_err(|e| fail(format!("property '{p}': {e}")))?;
     }
-    if !props.is_empty() {
+    if !later.is_empty() {
         let (io, dsl) = pool.parts();
-        for (p, v) in &props {
+        for (p, v) in &later {
             dsl.prop_set(io, name, p, v).map_err(|e| fail(format!("property '{p}': {e}")))?;
         }
     }
@@ -332,7 +341,7 @@ fn show((kind, members): &(NewKind, Vec<Member>)) {
 
 /// Names that no new pool may have: those of `pool_namecheck`, and what begins like a vdev (`zpool_name_valid`,
 /// libzfs_pool.c).
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     icecore_dsl::name::check_pool(name).map_err(|e| e.to_string())?;
     let vdev_like = ["mirror", "raidz", "draid", "spare"].iter().any(|p| name.starts_with(p));
     if vdev_like || name == "log" { Err("name is reserved".into()) } else { Ok(()) }

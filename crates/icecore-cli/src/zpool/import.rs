@@ -15,8 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str =
-    "import [-d dir|device] ... [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id>]";
+pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id> [newpool]]";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
@@ -30,6 +29,8 @@ pub fn run(args: &[String]) -> Outcome {
         flag('f', ""),
         flag('a', ""),
         flag('F', ""),
+        flag('D', ""),
+        flag('l', ""),
         value('T', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
@@ -41,13 +42,22 @@ pub fn run(args: &[String]) -> Outcome {
             other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
         }
     }
-    let (found, unlabelled) = search(&typed)?;
+    let (mut found, unlabelled) = search(&typed)?;
+    // Destroyed pools are asked for by -D, and are then the only ones.
+    found.retain(|f| (f.state == PoolState::DESTROYED) == typed.has('D'));
+    let mut new_name = None;
     let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
+        _ if typed.has('a') && !typed.operands.is_empty() => {
+            return Err(Fail::usage("too many arguments", USAGE));
+        }
         [] if typed.has('a') => found.iter().filter(|f| !imported(f)).collect(),
         [] => return list(&found, &unlabelled),
         [name] => vec![choose(&found, name)?],
-        [_, _] => {
-            return Err(Fail::new("cannot import under another name: renaming pools is not supported yet"));
+        [name, new] => {
+            super::create::check_name(new)
+                .map_err(|why| Fail::new(format!("cannot import '{new}': {why}")))?;
+            new_name = Some(new.as_str());
+            vec![choose(&found, name)?]
         }
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
@@ -60,11 +70,16 @@ pub fn run(args: &[String]) -> Outcome {
         (None, false) => Back::No,
     };
     let mount = !typed.has('N');
-    let how = How { readonly, force: typed.has('f'), altroot: typed.value('R').unwrap_or(""), back };
+    let altroot = typed.value('R').unwrap_or("");
+    let how = How { readonly, force: typed.has('f'), altroot, back, new_name };
     let mut well = true;
     for f in wanted {
         import(f, how)?;
-        well &= !mount || readonly || crate::mounts::settle_below(&f.name)?;
+        let name = new_name.unwrap_or(&f.name);
+        if typed.has('l') {
+            crate::zfs::load_keys(name)?;
+        }
+        well &= !mount || readonly || crate::mounts::settle_below(name)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
 }
@@ -106,13 +121,15 @@ struct How<'a> {
     force: bool,
     altroot: &'a str,
     back: Back,
+    /// What it is called from now on; of a pool that is only read, here.
+    new_name: Option<&'a str>,
 }
 
 fn import(f: &FoundPool, how: How<'_>) -> Outcome {
     let How { force, altroot, back, .. } = how;
     let readonly = how.readonly || back != Back::No;
-    let (name, guid) = (f.name.clone(), f.guid.0);
-    let fail = |why: String| Fail::new(format!("cannot import '{name}': {why}"));
+    let (name, guid) = (how.new_name.unwrap_or(&f.name).to_string(), f.guid.0);
+    let fail = |why: String| Fail::new(format!("cannot import '{}': {why}", f.name));
     if let Some(known) = state::find(&name)? {
         // Its devices had failed, and are back.
         if known.guid == guid && crate::pools::clear(&known).map_err(|f| fail(f.message))? {
@@ -126,6 +143,9 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
                 known.guid
             )
         }));
+    }
+    if state::all()?.iter().any(|p| p.guid == guid) {
+        return Err(fail("a pool with that name is already imported here".into()));
     }
     kernel_has(guid).map_err(fail)?;
     state::can_remember(&name).map_err(|f| fail(f.message))?;
@@ -151,6 +171,9 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
     let (mut pool, max_txg) = opened.map_err(|e| fail(explain(&e, &name)))?;
     if max_txg.is_some() {
         tell_what_is_left_out(&pool, &uberblocks(&devices));
+    }
+    if how.new_name.is_some() {
+        pool.rename(&name);
     }
     if !readonly {
         // Others must see it in use, before anything is written to it.
@@ -302,7 +325,7 @@ fn remember_path(paths: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf) {
 }
 
 fn list(found: &[FoundPool], unlabelled: &[Unlabelled]) -> Outcome {
-    let shown = found.iter().filter(|f| !imported(f) && f.state != PoolState::DESTROYED);
+    let shown = found.iter().filter(|f| !imported(f));
     // Of a pool that has no device any more there is nothing to say: only that some device left it.
     let texts: Vec<String> =
         shown.filter(|f| !f.devices.is_empty()).map(|f| import_list::show(f, unlabelled)).collect();

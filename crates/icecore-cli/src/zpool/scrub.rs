@@ -146,7 +146,7 @@ fn give_keys(pool: &mut Open, found: &Scrubbed, location: &str) {
     let objsets: BTreeSet<u64> = found.damage.iter().map(|d| d.at.objset).filter(|o| *o != 0).collect();
     for objset in objsets {
         let name = dataset_name(pool, objset);
-        let how = How { location: Some(location), ask: keys::Ask::Terminal, otherwise: "" };
+        let how = How { location: Some(location), ask: keys::Ask::Terminal, ..How::default() };
         if let Err(f) = unlock(pool, &name, how) {
             eprintln!("the files of '{name}' are named by number: {}", f.message);
         }

@@ -115,7 +115,7 @@ fn encrypted_datasets_of_every_form() {
         b"open barley please\n",
         &["Incorrect key provided for 'vault/pass'"],
     );
-    desk.refused("zfs create vault/pass/other", 1, &["encryption key not loaded"]);
+    desk.refused("zfs create vault/pass/other", 1, &["encryption root's key is not loaded or provided"]);
     assert_eq!(desk.seen("vault"), before);
     // Plain sends of what was made: the file key is found without being told.
     desk.ok("zfs snapshot -r vault@s");

@@ -4,15 +4,18 @@
 
 mod datasets;
 mod diff;
+mod encrypted_root;
 mod inspect;
 mod keys;
 mod mirrors;
 mod mounts;
+mod owners;
 mod peers;
 mod props;
 mod receive;
 mod replay;
 mod scrub;
+mod secrets;
 mod send;
 mod service;
 mod space;

@@ -148,7 +148,7 @@ fn killed_in_the_middle_it_comes_again() {
             desk.ok("zfs receive -A tank/new");
         }
     }
-    desk.refused("zfs create tank/secret/child", 1, &["encryption key not loaded"]);
+    desk.refused("zfs create tank/secret/child", 1, &["encryption root's key is not loaded or provided"]);
     desk.export_and_judge("tank");
 }
 

@@ -165,9 +165,7 @@ fn what_holds_something_is_not_overwritten() {
     let bytes = std::fs::read(&drive).unwrap();
     desk.refused(&create(""), 1, &["use '-f' to override", "tank"]);
     assert!(std::fs::read(&drive).unwrap() == bytes, "a refusal writes nothing");
-    for wrong in
-        ["-O compression=nonsense", "-O encryption=on", "-o ashift=99", "-o nonsense=1", "-O nonsense=1"]
-    {
+    for wrong in ["-O compression=nonsense", "-o ashift=99", "-o nonsense=1", "-O nonsense=1"] {
         let fresh = desk.drive("fresh.img", 96);
         desk.refused(&format!("zpool create {wrong} new {}", fresh.display()), 1, &["property"]);
         assert!(std::fs::read(&fresh).unwrap().iter().all(|b| *b == 0), "{wrong}: something was written");

@@ -6,19 +6,22 @@
 //! is allocated below), under `obj-` and that number how many they are. Flags in each head say in which sums it is.
 //!
 //! Invariants:
-//! 1. An objset is accounted if the ZAPs of users and groups are there: OpenZFS made them when it first wrote a mounted
-//!    file system, and whoever writes from then on keeps them up. Nothing here begins it.
+//! 1. An objset is accounted if the ZAPs of users and groups are there: whoever made the file system made them
+//!    ([`Objset::begin_accounts`]), or OpenZFS when it first mounted it, and whoever writes from then on keeps them up.
 //! 2. At every sync each changed head leaves the sums with what it had on disk, if its flags say that it was in them, and
 //!    enters them with what it has now. So sums that are right stay right, and sums that are still being made
 //!    ([`icecore_format::objset::FLAG_USERACCOUNTING_COMPLETE`] not set) go on from where they are.
 //! 3. Who owns an object is not known here: [`OwnersOf`] reads it from the bonus. Without it (raw objsets, volumes, the MOS)
 //!    nothing is accounted.
 
-use super::{Obj, Objset, slot_starts};
+use super::{NewObject, Obj, Objset, slot_starts};
 use crate::store::{BlockStore, BlockWriter, ReadError, WriteError};
 use crate::zap;
 use icecore_format::dnode::{FLAG_USEROBJUSED_ACCOUNTED, FLAG_USERUSED_ACCOUNTED, SLOT};
-use icecore_format::objset::FLAG_USEROBJACCOUNTING_COMPLETE;
+use icecore_format::objset::{
+    FLAG_PROJECTQUOTA_COMPLETE, FLAG_USERACCOUNTING_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE,
+};
+use icecore_format::units::MIN_BLOCK;
 use icecore_format::{Dnode, ObjectId, ObjectType};
 use std::collections::BTreeMap;
 
@@ -83,11 +86,45 @@ impl Objset {
 
     pub(super) fn rules(&self) -> Result<Option<Rules>, ReadError> {
         let Some(owners) = self.owners.filter(|_| !self.is_raw()) else { return Ok(None) };
-        if self.phys.userused_dnode()?.is_free() || self.phys.groupused_dnode()?.is_free() {
+        let there = |table| match self.account_dnode(table) {
+            Ok(_) => Ok(true),
+            Err(ReadError::NoObject(_)) => Ok(self.accounts.contains_key(&table.0)),
+            Err(e) => Err(e),
+        };
+        if !there(USERUSED)? || !there(GROUPUSED)? {
             return Ok(None);
         }
         let objects = self.phys.flags() & FLAG_USEROBJACCOUNTING_COMPLETE != 0;
-        Ok(Some(Rules { owners, objects, projects: !self.phys.projectused_dnode()?.is_free() }))
+        Ok(Some(Rules { owners, objects, projects: there(PROJECTUSED)? }))
+    }
+
+    /// Begins the accounting of an objset that has no objects on disk yet, of their number and of projects too where the
+    /// pool has the features for that (`dmu_objset_create_impl_dnstats`, `dmu_objset_do_userquota_updates`).
+    ///
+    /// # Errors
+    /// None but those of a wrong call: nothing is read.
+    pub fn begin_accounts(
+        &mut self,
+        io: &dyn BlockStore,
+        owners: OwnersOf,
+        objects: bool,
+        projects: bool,
+    ) -> Result<(), WriteError> {
+        if !self.root.is_hole() || self.is_raw() {
+            return Err(WriteError::Invalid("accounting begins with an empty objset".into()));
+        }
+        self.owners = Some(owners);
+        let new = NewObject::plain(ObjectType::USERGROUP_USED, MIN_BLOCK);
+        for table in [USERUSED, GROUPUSED, PROJECTUSED].into_iter().take(if projects { 3 } else { 2 }) {
+            self.accounts.insert(table.0, Obj { clear_slots: 0, ..Obj::clean(new.dnode()?) });
+            zap::init(self, io, table, 0)?;
+        }
+        let mut flags = self.phys.flags() | FLAG_USERACCOUNTING_COMPLETE;
+        flags |= if objects { FLAG_USEROBJACCOUNTING_COMPLETE } else { 0 };
+        flags |= if projects { FLAG_PROJECTQUOTA_COMPLETE } else { 0 };
+        self.phys.set_flags(flags);
+        self.phys_dirty = true;
+        Ok(())
     }
 
     /// The head of an accounting object as the objset block has it.

@@ -54,7 +54,7 @@ impl NewObject {
         self
     }
 
-    fn dnode(&self) -> Result<Dnode, WriteError> {
+    pub(super) fn dnode(&self) -> Result<Dnode, WriteError> {
         let bad = |why: String| WriteError::Invalid(format!("object of type {:?}: {why}", self.kind));
         if !(1..=32).contains(&self.slots)
             || !(12..=17).contains(&self.indblkshift)

@@ -252,6 +252,10 @@ impl Dsl {
                 }
                 Ok(false)
             }
+            "filesystem_limit" | "snapshot_limit" if n != u64::MAX => {
+                self.limit_activate(io, r.dir)?;
+                Ok(false)
+            }
             // The version stands in the file system itself.
             "version" if source == SetSource::Local => match n {
                 crate::zpl::ZPL_VERSION => Ok(true),

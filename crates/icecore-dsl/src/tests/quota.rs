@@ -13,7 +13,7 @@ fn bytes(seed: u64) -> Vec<u8> {
 }
 
 impl Pool {
-    fn with(names: &[&str]) -> Self {
+    pub(super) fn with(names: &[&str]) -> Self {
         let mut p = Self::new();
         for name in names {
             p.dsl.create_filesystem(&mut p.io, name, &[]).unwrap();
@@ -22,7 +22,7 @@ impl Pool {
         p
     }
 
-    fn set(&mut self, name: &str, prop: &str, value: &str) -> Result<(), DslError> {
+    pub(super) fn set(&mut self, name: &str, prop: &str, value: &str) -> Result<(), DslError> {
         let r = self.dsl.prop_set(&mut self.io, name, prop, value);
         self.commit();
         r

@@ -170,7 +170,7 @@ fn encrypted_datasets_are_made_locked_and_unlocked() {
         let read = os.read(io as &dyn BlockStore, ObjectId(20), 8 * 16384, 16384).unwrap();
         assert!(read.iter().any(|b| *b != 0));
         let raw = KeyForm { keyformat: 1, salt: 0, iters: 0 };
-        let wrapping = WrappingKey::from_bytes([7; 32]);
+        let wrapping = WrappingKey::from_bytes(&[7; 32]);
         let new = NewKey { suite: Suite::Aes256Gcm, form: raw, wrapping, keylocation: "file:///key".into() };
         dsl.change_key(io, "vault/e", new).unwrap();
     }

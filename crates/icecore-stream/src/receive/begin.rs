@@ -674,7 +674,12 @@ pub(crate) fn open_objset(
     let kind = ObjsetType::from_raw(ask.begin.objset_type.into());
     let empty = dsl.dataset(io, ds.obj)?.bp.is_hole();
     let os = if empty {
-        dsl.create_objset(io, ds.obj, kind, want)?
+        dsl.create_objset(io, ds.obj, kind, want)?;
+        // Of an encrypted one the accounting begins when it is first mounted, as in OpenZFS.
+        if kind == ObjsetType::Zfs && !ask.raw() && !dsl.is_encrypted(io, ds)? {
+            dsl.begin_accounts(io, ds.obj)?;
+        }
+        dsl.open_dataset_as(io, ds.obj, want)?
     } else {
         dsl.open_dataset_as(io, ds.obj, want)?
     };

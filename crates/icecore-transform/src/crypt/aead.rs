@@ -6,15 +6,16 @@ use aes_gcm::AesGcm;
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use ccm::Ccm;
+use icecore_secret::Secret;
 
-/// A cipher with its key schedule; wiped on drop by the crates below.
+/// A cipher with its key schedule, in locked memory. Made and used within `scrubbed`.
 pub(super) enum Aead {
-    Ccm128(Box<Ccm<Aes128, U16, U12>>),
-    Ccm192(Box<Ccm<Aes192, U16, U12>>),
-    Ccm256(Box<Ccm<Aes256, U16, U12>>),
-    Gcm128(Box<AesGcm<Aes128, U12>>),
-    Gcm192(Box<AesGcm<Aes192, U12>>),
-    Gcm256(Box<AesGcm<Aes256, U12>>),
+    Ccm128(Secret<Ccm<Aes128, U16, U12>>),
+    Ccm192(Secret<Ccm<Aes192, U16, U12>>),
+    Ccm256(Secret<Ccm<Aes256, U16, U12>>),
+    Gcm128(Secret<AesGcm<Aes128, U12>>),
+    Gcm192(Secret<AesGcm<Aes192, U12>>),
+    Gcm256(Secret<AesGcm<Aes256, U12>>),
 }
 
 macro_rules! each {
@@ -36,12 +37,12 @@ impl Aead {
         let short: &[u8; 16] = key.first_chunk().unwrap_or(&[0; 16]);
         let middle: &[u8; 24] = key.first_chunk().unwrap_or(&[0; 24]);
         match suite {
-            Suite::Aes128Ccm => Self::Ccm128(Box::new(Ccm::new(short.into()))),
-            Suite::Aes192Ccm => Self::Ccm192(Box::new(Ccm::new(middle.into()))),
-            Suite::Aes256Ccm => Self::Ccm256(Box::new(Ccm::new(key.into()))),
-            Suite::Aes128Gcm => Self::Gcm128(Box::new(AesGcm::new(short.into()))),
-            Suite::Aes192Gcm => Self::Gcm192(Box::new(AesGcm::new(middle.into()))),
-            Suite::Aes256Gcm => Self::Gcm256(Box::new(AesGcm::new(key.into()))),
+            Suite::Aes128Ccm => Self::Ccm128(Secret::new(Ccm::new(short.into()))),
+            Suite::Aes192Ccm => Self::Ccm192(Secret::new(Ccm::new(middle.into()))),
+            Suite::Aes256Ccm => Self::Ccm256(Secret::new(Ccm::new(key.into()))),
+            Suite::Aes128Gcm => Self::Gcm128(Secret::new(AesGcm::new(short.into()))),
+            Suite::Aes192Gcm => Self::Gcm192(Secret::new(AesGcm::new(middle.into()))),
+            Suite::Aes256Gcm => Self::Gcm256(Secret::new(AesGcm::new(key.into()))),
         }
     }
 

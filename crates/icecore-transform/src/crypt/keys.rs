@@ -5,9 +5,9 @@ use super::aead::Aead;
 use super::{CryptError, Suite};
 use hmac::{Hmac, KeyInit, Mac};
 use icecore_format::Guid;
+use icecore_secret::{Secret, scrubbed};
 use sha2::Sha512;
 use std::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The newest key version: block pointers are authenticated with a padding word and all non-portable bits
 /// masked. Version 0 only exists in pools of development releases.
@@ -15,22 +15,31 @@ pub const VERSION: u64 = 1;
 
 /// What the user's passphrase or key file comes down to; encrypts the master keys. Always 32 bytes, the
 /// cipher is AES-256 in the suite's mode.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct WrappingKey([u8; 32]);
+#[derive(Clone)]
+pub struct WrappingKey(Secret<[u8; 32]>);
 
 impl WrappingKey {
     /// A raw or decoded hex key.
     #[must_use]
-    pub fn from_bytes(key: [u8; 32]) -> Self {
-        Self(key)
+    pub fn from_bytes(key: &[u8; 32]) -> Self {
+        let mut own = Secret::zeros();
+        own.copy_from_slice(key);
+        Self(own)
     }
     /// PBKDF2-HMAC-SHA1 of a passphrase with the dataset's `pbkdf2salt` and `pbkdf2iters`. The time this takes
     /// grows with `iterations`, which may come from a stream: the caller sets a limit.
     #[must_use]
     pub fn from_passphrase(passphrase: &[u8], salt: u64, iterations: u32) -> Self {
-        let mut key = Self([0; 32]);
-        pbkdf2::pbkdf2_hmac::<sha1::Sha1>(passphrase, &salt.to_le_bytes(), iterations, &mut key.0);
-        key
+        let mut key = Secret::zeros();
+        scrubbed(|| {
+            pbkdf2::pbkdf2_hmac::<sha1::Sha1>(passphrase, &salt.to_le_bytes(), iterations, &mut *key);
+        });
+        Self(key)
+    }
+    /// The key itself: for tests that look for it where it must not be.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 impl fmt::Debug for WrappingKey {
@@ -59,16 +68,13 @@ pub struct WrappedKey {
 }
 
 /// The secrets of a dataset and all its clones; never change, whatever the wrapping key does.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct MasterKeys {
-    #[zeroize(skip)]
     suite: Suite,
-    #[zeroize(skip)]
     guid: u64,
-    #[zeroize(skip)]
     version: u64,
-    master: [u8; 32],
-    hmac: [u8; 64],
+    master: Secret<[u8; 32]>,
+    hmac: Secret<[u8; 64]>,
 }
 
 impl fmt::Debug for MasterKeys {
@@ -80,8 +86,9 @@ impl fmt::Debug for MasterKeys {
 impl MasterKeys {
     /// New keys of the newest version, from 96 random bytes.
     #[must_use]
-    pub fn generate(suite: Suite, guid: Guid, random: &Zeroizing<[u8; 96]>) -> Self {
-        let mut keys = Self { suite, guid: guid.0, version: VERSION, master: [0; 32], hmac: [0; 64] };
+    pub fn generate(suite: Suite, guid: Guid, random: &Secret<[u8; 96]>) -> Self {
+        let mut keys =
+            Self { suite, guid: guid.0, version: VERSION, master: Secret::zeros(), hmac: Secret::zeros() };
         let (master, hmac) = random.split_at(32);
         for (to, from) in keys.master.iter_mut().zip(master).take(suite.key_len()) {
             *to = *from;
@@ -104,15 +111,22 @@ impl MasterKeys {
     pub fn version(&self) -> u64 {
         self.version
     }
+    /// The secrets themselves, of encryption and of authentication: for tests that look for them where they must not be.
+    #[must_use]
+    pub fn expose(&self) -> (&[u8], &[u8; 64]) {
+        (self.master.get(..self.suite.key_len()).unwrap_or(&[]), &self.hmac)
+    }
     /// The key of all blocks with this salt: HKDF-SHA512 without salt, the block salt as info.
     #[must_use]
     pub fn data_key(&self, salt: [u8; 8]) -> DataKey {
-        let mut key = Zeroizing::new([0; 32]);
+        let mut key = Secret::<[u8; 32]>::zeros();
         let len = self.suite.key_len();
-        let (ikm, okm) = (self.master.get(..len).unwrap_or(&[]), key.get_mut(..len).unwrap_or(&mut []));
-        let expanded = hkdf::Hkdf::<Sha512>::new(None, ikm).expand(&salt, okm);
-        assert!(expanded.is_ok(), "at most 32 of HKDF's 16320 bytes are asked for");
-        DataKey { salt, aead: Aead::new(self.suite, &key) }
+        scrubbed(|| {
+            let (ikm, okm) = (self.master.get(..len).unwrap_or(&[]), key.get_mut(..len).unwrap_or(&mut []));
+            let expanded = hkdf::Hkdf::<Sha512>::new(None, ikm).expand(&salt, okm);
+            assert!(expanded.is_ok(), "at most 32 of HKDF's 16320 bytes are asked for");
+        });
+        DataKey { salt, aead: scrubbed(|| Aead::new(self.suite, &key)) }
     }
     /// Salt and IV of a block to be deduplicated: from its (compressed) contents, so that equal blocks have
     /// equal ciphertext (`zio_crypt_generate_iv_salt_dedup`).
@@ -132,14 +146,16 @@ impl MasterKeys {
     }
     /// HMAC-SHA512 over the parts in a row.
     pub(super) fn hmac_sha512(&self, parts: &[&[u8]]) -> [u8; 64] {
-        let mut mac = match Hmac::<Sha512>::new_from_slice(&self.hmac) {
-            Ok(mac) => mac,
-            Err(_) => unreachable!("HMAC takes keys of any length"),
-        };
-        for part in parts {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+        scrubbed(|| {
+            let mut mac = match Hmac::<Sha512>::new_from_slice(&*self.hmac) {
+                Ok(mac) => mac,
+                Err(_) => unreachable!("HMAC takes keys of any length"),
+            };
+            for part in parts {
+                mac.update(part);
+            }
+            mac.finalize().into_bytes().into()
+        })
     }
 }
 
@@ -157,11 +173,11 @@ impl DataKey {
     }
     /// Encrypts `data` in place; the MAC.
     pub fn seal(&self, iv: &[u8; 12], aad: &[u8], data: &mut [u8]) -> Result<[u8; 16], CryptError> {
-        self.aead.seal(iv, aad, data)
+        scrubbed(|| self.aead.seal(iv, aad, data))
     }
     /// Decrypts `data` in place; wiped if the MAC does not fit.
     pub fn open(&self, iv: &[u8; 12], aad: &[u8], data: &mut [u8], mac: &[u8; 16]) -> Result<(), CryptError> {
-        self.aead.open(iv, aad, data, mac)
+        scrubbed(|| self.aead.open(iv, aad, data, mac))
     }
 }
 impl fmt::Debug for DataKey {
@@ -177,11 +193,14 @@ pub fn unwrap_key(wrapping: &WrappingKey, wrapped: &WrappedKey) -> Result<Master
         return Err(CryptError::Unsupported("key version"));
     }
     let len = suite.key_len();
-    let mut secret = Zeroizing::new([master.get(..len).unwrap_or(&[]), hmac].concat());
-    wrapping_cipher(wrapping, *suite).open(iv, &wrapping_aad(*suite, *guid, *version), &mut secret, mac)?;
-    let mut keys =
-        MasterKeys { suite: *suite, guid: guid.0, version: *version, master: [0; 32], hmac: [0; 64] };
-    for (to, from) in keys.master.iter_mut().take(len).chain(&mut keys.hmac).zip(secret.iter()) {
+    let mut secret = both(master.get(..len).unwrap_or(&[]), hmac);
+    let secret = secret.get_mut(..len + hmac.len()).unwrap_or_default();
+    scrubbed(|| {
+        wrapping_cipher(wrapping, *suite).open(iv, &wrapping_aad(*suite, *guid, *version), secret, mac)
+    })?;
+    let (suite, guid, version) = (*suite, guid.0, *version);
+    let mut keys = MasterKeys { suite, guid, version, master: Secret::zeros(), hmac: Secret::zeros() };
+    for (to, from) in keys.master.iter_mut().take(len).chain(&mut *keys.hmac).zip(secret.iter()) {
         *to = *from;
     }
     Ok(keys)
@@ -191,13 +210,24 @@ pub fn unwrap_key(wrapping: &WrappingKey, wrapped: &WrappedKey) -> Result<Master
 pub fn wrap_key(wrapping: &WrappingKey, keys: &MasterKeys, iv: [u8; 12]) -> Result<WrappedKey, CryptError> {
     let (suite, guid, version) = (keys.suite, keys.guid(), keys.version);
     let len = suite.key_len();
-    let mut secret = Zeroizing::new([keys.master.get(..len).unwrap_or(&[]), &keys.hmac].concat());
-    let mac = wrapping_cipher(wrapping, suite).seal(&iv, &wrapping_aad(suite, guid, version), &mut secret)?;
+    let mut secret = both(keys.master.get(..len).unwrap_or(&[]), &keys.hmac);
+    let secret = secret.get_mut(..len + keys.hmac.len()).unwrap_or_default();
+    let mac =
+        scrubbed(|| wrapping_cipher(wrapping, suite).seal(&iv, &wrapping_aad(suite, guid, version), secret))?;
     let mut wrapped = WrappedKey { suite, guid, version, iv, mac, master: [0; 32], hmac: [0; 64] };
     for (to, from) in wrapped.master.iter_mut().take(len).chain(&mut wrapped.hmac).zip(secret.iter()) {
         *to = *from;
     }
     Ok(wrapped)
+}
+
+/// Master and HMAC key in a row, as they are wrapped.
+fn both(master: &[u8], hmac: &[u8; 64]) -> Secret<[u8; 96]> {
+    let mut out = Secret::<[u8; 96]>::zeros();
+    for (to, from) in out.iter_mut().zip(master.iter().chain(hmac)) {
+        *to = *from;
+    }
+    out
 }
 
 /// Wrapping is always with 256 bits, only the mode follows the suite (`WRAPPING_KEY_LEN`, zio_crypt.h).

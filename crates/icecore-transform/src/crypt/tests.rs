@@ -1,11 +1,11 @@
 use super::*;
 use icecore_format::{Blkptr, Guid, ObjectType};
+use icecore_secret::Secret;
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 fn keys(suite: Suite) -> MasterKeys {
-    let random: [u8; 96] = std::array::from_fn(|i| (i * 7 + 3) as u8);
-    MasterKeys::generate(suite, Guid(99), &Zeroizing::new(random))
+    let random = Secret::new(std::array::from_fn(|i| (i * 7 + 3) as u8));
+    MasterKeys::generate(suite, Guid(99), &random)
 }
 
 fn pointer(kind: ObjectType, little_endian: bool, len: usize) -> Blkptr {
@@ -25,7 +25,7 @@ fn nonce() -> Nonce {
 
 #[test]
 fn wrap_and_unwrap_every_suite() {
-    let wrapping = WrappingKey::from_bytes([5; 32]);
+    let wrapping = WrappingKey::from_bytes(&[5; 32]);
     for suite in Suite::ALL {
         let wrapped = wrap_key(&wrapping, &keys(suite), [9; 12]).unwrap();
         assert!(wrapped.master[suite.key_len()..].iter().all(|b| *b == 0));

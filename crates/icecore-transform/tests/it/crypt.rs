@@ -27,7 +27,7 @@ struct Dataset {
 }
 
 fn wrapping_key(dataset: &str, salt: u64, iterations: u32) -> WrappingKey {
-    let raw = |text: &str| WrappingKey::from_bytes(hex(text).try_into().unwrap());
+    let raw = |text: &str| WrappingKey::from_bytes(&hex(text).try_into().unwrap());
     match dataset {
         _ if dataset.starts_with("encrypted/") => {
             WrappingKey::from_passphrase(b"correct horse battery staple", salt, iterations)
@@ -95,7 +95,7 @@ fn keys_unwrap_and_wrap_to_the_same_bytes() {
     for (name, ds) in all {
         let keys = crypt::unwrap_key(&ds.wrapping, &ds.wrapped).unwrap();
         assert_eq!(crypt::wrap_key(&ds.wrapping, &keys, ds.wrapped.iv).unwrap(), ds.wrapped, "{name}");
-        let other = WrappingKey::from_bytes([7; 32]);
+        let other = WrappingKey::from_bytes(&[7; 32]);
         assert_eq!(crypt::unwrap_key(&other, &ds.wrapped).unwrap_err(), CryptError::Authentication);
         let mut renamed = ds.wrapped.clone();
         renamed.guid.0 ^= 1;

@@ -82,16 +82,27 @@ fn sums_of_encrypted_file_systems() {
     walk("crypt-sums", "main/encrypted/docs", 12);
 }
 
-/// A file system made here has no sums: OpenZFS makes them when it first mounts it, and until then nothing is marked.
+/// A file system made here is accounted for from its first object on.
 #[test]
-fn nothing_is_begun() {
-    let mut b = Bench::new("begun", "main/new", &[], 128 << 10);
-    b.create(b.root(), "file", What::Regular).unwrap();
-    b.pool.commit().unwrap();
-    let fs = b.fs();
-    assert_eq!(accounts::kept(b.pool.io(), fs.objset()).unwrap(), [const { BTreeMap::new() }; 3]);
-    assert!(accounts::counted(b.pool.io(), &fs).unwrap_err().contains("not marked"));
-    b.judge();
+fn begun_with_the_file_system() {
+    for (name, dataset) in [("begun", "main/new"), ("crypt-begun", "main/encrypted/new")] {
+        let mut b = Bench::new(name, dataset, &[], 128 << 10);
+        check(&b);
+        b.create(b.root(), "file", What::Regular).unwrap();
+        b.pool.commit().unwrap();
+        check(&b);
+        let (kept, flags) = {
+            let fs = b.fs();
+            (accounts::kept(b.pool.io(), fs.objset()).unwrap(), fs.objset().phys().flags())
+        };
+        assert_eq!((kept[0].get("obj-3e8"), kept[1].get("obj-64")), (Some(&1), Some(&1)), "{kept:?}");
+        assert!(kept[0].contains_key("0") && kept[2].contains_key("0"), "{kept:?}");
+        assert_eq!(
+            flags,
+            FLAG_USERACCOUNTING_COMPLETE | FLAG_USEROBJACCOUNTING_COMPLETE | FLAG_PROJECTQUOTA_COMPLETE
+        );
+        b.judge();
+    }
 }
 
 /// What OpenZFS itself counted, in every pool of the zoo that it accounted for: the sums are of what we take them for.
