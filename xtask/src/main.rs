@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod interop;
 mod peers;
 mod shell;
@@ -26,6 +27,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        others' tools, unchanged, on our zfs and zpool: a table (in a sandbox, as root;
                        ICECORE_BIN=PROGRAM is tried instead of a release build)
   walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
+  fuzz [SECONDS [TARGET...]]   each fuzz target for 600 or so many seconds, with AddressSanitizer (needs cargo-fuzz)
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),
         ["peers", rest @ ..] => peers::run(rest),
         ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {
             eprintln!("{USAGE}");

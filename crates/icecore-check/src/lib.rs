@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod files;
 pub mod fixture;
+pub mod fuzz;
 pub mod manifest;
 pub mod walk;
 pub mod zdb;
