@@ -23,7 +23,7 @@ use icecore_format::stream::{
     feature, object_type,
 };
 use icecore_format::units::MAX_BLOCK;
-use icecore_format::{Compress, Corrupt, Guid};
+use icecore_format::{Compress, Corrupt, Guid, ObjectType};
 use icecore_transform::compress::decompress;
 use icecore_transform::crypt::{DataKey, MasterKeys, Suite, WrappedKey, WrappingKey, unwrap_key};
 use std::fmt;
@@ -493,7 +493,9 @@ impl One {
             return Err(Why::Unannounced(s.object));
         }
         if self.facts.raw && s.mac != [0; 16] {
-            let sealed = Sealed { kind: s.object_type, salt: s.salt, iv: s.iv, mac: s.mac };
+            // The record's own type is 0: OpenZFS leaves it out.
+            let kind = ObjectType::SA.0.into();
+            let sealed = Sealed { kind, salt: s.salt, iv: s.iv, mac: s.mac };
             if !self.unseal(&sealed, payload, Why::Mac { object: s.object, offset: None })? {
                 return Ok(());
             }

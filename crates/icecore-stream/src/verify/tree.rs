@@ -20,7 +20,7 @@ use icecore_dmu::{
 };
 use icecore_format::dnode::{DNODE_BLOCK, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetType;
-use icecore_format::stream::{Begin, Entry, Order};
+use icecore_format::stream::{Begin, Entry, Order, feature};
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Dva, ObjectType, Txg};
 use icecore_transform::crypt::{MasterKeys, indirect_mac, objset_macs, verify_block};
 use std::collections::BTreeMap;
@@ -53,6 +53,8 @@ const NO_BASE: &str = "the stream it builds on was not verified before it";
 const RESUMING: &str = "it goes on with an interrupted stream";
 /// Receives refuse raw streams of such senders.
 const FOREIGN: &str = "its sender is of the other byte order";
+/// Blocks by reference: receivers of today do not take them either.
+const DEDUP: &str = "it is deduplicated";
 /// See [`KEPT_MAX`].
 const TOO_LARGE: &str = "it has more metadata than is held in memory";
 
@@ -92,6 +94,9 @@ impl Tree {
         }
         if order != Order::Little {
             return Err(FOREIGN);
+        }
+        if begin.has(feature::DEDUP) {
+            return Err(DEDUP);
         }
         chain.store.begin(keys.clone());
         let mut os = if begin.fromguid == 0 {
