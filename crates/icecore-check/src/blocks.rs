@@ -2,7 +2,7 @@
 
 use crate::zoo::open;
 use icecore_dmu::{BlockStore, ReadError, Want};
-use icecore_dsl::{Chance, Dsl, PoolInfo};
+use icecore_dsl::{Chance, Dsl, Kind, PoolInfo};
 use icecore_format::{Blkptr, Bookmark, Txg};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -56,10 +56,9 @@ pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
     let text = |e: icecore_dsl::DslError| e.to_string();
     let dsl = Dsl::open(&recorder, &pool.uberblock().rootbp, info, Box::new(NoChance)).map_err(text)?;
     for name in dsl.descendants(&recorder, pool.name()).map_err(text)? {
-        for (snap, r) in dsl.snapshots(&recorder, &name).map_err(text)? {
-            let kind = dsl.kind(&recorder, r).map_err(text)?;
+        for (snap, known) in dsl.snapshots_known(&recorder, &name, Kind::Snapshot).map_err(text)? {
             let full = format!("{name}@{snap}");
-            dsl.props_known(&recorder, &full, Some((r, kind)), &["used", "referenced"]).map_err(text)?;
+            dsl.props_known(&recorder, &full, Some(&known), &["used", "referenced"]).map_err(text)?;
         }
     }
     Ok(recorder.blocks.into_inner())
