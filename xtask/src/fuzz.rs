@@ -15,7 +15,8 @@ use crate::shell::{Outcome, cargo, run as shell};
 /// Seconds for each target: what a target has to stand before a release.
 const SECONDS: u64 = 600;
 /// No input may take longer, nor the process more memory.
-const LIMITS: [&str; 4] = ["-timeout=20", "-rss_limit_mb=3072", "-max_len=65536", "-print_final_stats=1"];
+const LIMITS: [&str; 5] =
+    ["-timeout=120", "-rss_limit_mb=3072", "-max_len=65536", "-len_control=0", "-print_final_stats=1"];
 
 /// `cargo xtask fuzz [SECONDS [TARGET...]]`.
 pub fn fuzz(words: &[&str]) -> Outcome {
