@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod interop;
 mod load;
 mod peers;
@@ -31,6 +32,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   posix [SECONDS]      pjdfstest, fsx, git, cargo and SQLite on a mount (as root)
   load [SECONDS]       eight processes at once on one pool, through its mount and by commands (as root)
   walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
+  fuzz [SECONDS [TARGET...]]   each fuzz target for 600 or so many seconds, with AddressSanitizer (needs cargo-fuzz)
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["posix", rest @ ..] => posix::run(rest),
         ["load", rest @ ..] => load::run(rest),
         ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {
             eprintln!("{USAGE}");

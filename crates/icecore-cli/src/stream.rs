@@ -8,7 +8,7 @@ use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys;
 use icecore_stream::dump::{DumpError, dump};
-use icecore_stream::verify::{Verified, verify};
+use icecore_stream::verify::{Proof, Verified, Verifier};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
@@ -48,10 +48,12 @@ fn run_verify(args: &[String]) -> Outcome {
     }
     let secret = typed.value('k').map(keys::whole_file).transpose()?;
     let mut damaged = false;
+    // One for all: an increment is proven on the files before it.
+    let mut verifier = Verifier::default();
     let mut rows = Vec::new();
     for name in &typed.operands {
         let mut input = io::BufReader::with_capacity(BUFFER, open(name)?);
-        let outcome = verify(&mut input, secret.as_deref(), &mut |_| {});
+        let outcome = verifier.verify(&mut input, secret.as_deref(), &mut |_| {});
         damaged |= outcome.is_err();
         match outcome {
             Ok(v) if typed.has('J') => rows.push(facts(name, &v)),
@@ -77,7 +79,12 @@ fn tell(name: &str, v: &Verified, with_key: bool) {
         };
         let macs = match (s.macs, s.locked) {
             (0, 0) => String::new(),
-            (n, 0) => format!(", {n} MACs"),
+            (n, 0) => match s.proof {
+                Proof::Blocks(why) => {
+                    format!(", {n} MACs of blocks; those of dnodes and of the objset are not proven: {why}")
+                }
+                _ => format!(", all MACs up to the objset's ({n} of blocks)"),
+            },
             (_, n) if with_key => format!(", {n} blocks not opened by this key"),
             (_, n) => format!(", {n} encrypted blocks (MACs need a key: --key-file)"),
         };
@@ -106,6 +113,8 @@ fn facts(name: &str, v: &Verified) -> serde_json::Value {
                 "name": s.name, "toguid": s.toguid, "fromguid": s.fromguid, "raw": s.raw,
                 "resuming": s.resuming, "dedup": s.dedup, "records": s.records, "logical_bytes": s.logical,
                 "macs_checked": s.macs, "macs_not_checked": s.locked,
+                "proven": match s.proof { Proof::None => "nothing", Proof::Whole => "whole", Proof::Blocks(_) => "blocks" },
+                "not_whole_because": match s.proof { Proof::Blocks(why) => Some(why), _ => None },
             })
         })
         .collect();

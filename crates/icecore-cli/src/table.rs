@@ -39,7 +39,11 @@ impl Table {
         let mut out = String::new();
         if scripted {
             for row in &self.rows {
-                let _ = writeln!(out, "{}", row.join("\t"));
+                for (c, text) in row.iter().enumerate() {
+                    out.push_str(if c > 0 { "\t" } else { "" });
+                    out.push_str(text);
+                }
+                out.push('\n');
             }
             return out;
         }

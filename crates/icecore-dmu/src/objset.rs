@@ -328,13 +328,13 @@ impl Objset {
         let slots = icecore_format::dnode::SLOTS_PER_BLOCK;
         let Some(block) = self.meta_block(io, obj.0 / slots)? else { return Err(ReadError::NoObject(obj)) };
         let index = (obj.0 % slots) as usize;
-        match slot_starts(&block)?.into_iter().find(|(at, _)| *at == index) {
-            Some((at, _)) => {
-                let bytes = block.get(at * 512..).ok_or(ReadError::NoObject(obj))?;
-                Ok(Dnode::parse(bytes)?)
-            }
-            None => Err(ReadError::NoObject(obj)),
+        if !slots_of(&block).any(|found| found.is_ok_and(|(at, _)| at == index)) {
+            // Not there, or what is before it runs past the end.
+            slot_starts(&block)?;
+            return Err(ReadError::NoObject(obj));
         }
+        let bytes = block.get(index * 512..).ok_or(ReadError::NoObject(obj))?;
+        Ok(Dnode::parse(bytes)?)
     }
 
     /// Block `blkid` of dnodes as it is on disk (the overlay of `objs` not applied).
@@ -512,21 +512,29 @@ impl Objset {
 
 /// Where allocated dnodes begin in a block of them: (slot, slots). Interior slots are not starts.
 pub fn slot_starts(block: &[u8]) -> Result<Vec<(usize, usize)>, Corrupt> {
-    let mut out = Vec::new();
-    let mut at = 0;
+    slots_of(block).collect()
+}
+
+/// The same one after another, up to the first that makes no sense.
+fn slots_of(block: &[u8]) -> impl Iterator<Item = Result<(usize, usize), Corrupt>> + '_ {
     let total = block.len() / 512;
-    while at < total {
-        let kind = block[at * 512];
-        let slots = if kind == 0 { 1 } else { usize::from(block[at * 512 + 12]) + 1 };
-        if at + slots > total {
-            return Err(Corrupt::new("dnode block", format!("slot {at}: {slots} slots run past the end")));
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < total {
+            let (here, kind) = (at, block[at * 512]);
+            let slots = if kind == 0 { 1 } else { usize::from(block[at * 512 + 12]) + 1 };
+            if here + slots > total {
+                at = total;
+                let why = format!("slot {here}: {slots} slots run past the end");
+                return Some(Err(Corrupt::new("dnode block", why)));
+            }
+            at += slots;
+            if kind != 0 {
+                return Some(Ok((here, slots)));
+            }
         }
-        if kind != 0 {
-            out.push((at, slots));
-        }
-        at += slots;
-    }
-    Ok(out)
+        None
+    })
 }
 
 /// A hole that took the place of `old`: it remembers its birth if the pool's holes do and anything had

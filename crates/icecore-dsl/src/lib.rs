@@ -49,7 +49,7 @@ pub use errlog::ErrorLog;
 pub use error::{DslError, KeyError, Result};
 pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};
-pub use lookup::{DatasetRef, Found, Kind};
+pub use lookup::{DatasetRef, Found, Kind, Known};
 pub use phys::{Dataset, Dir};
 pub use prop::{PropRow, Source, Value};
 pub use sync::block_size_feature;

@@ -54,6 +54,17 @@ pub enum Kind {
     Bookmark,
 }
 
+/// A dataset that was looked up: nothing of this need be read again.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Where it is.
+    pub r: DatasetRef,
+    /// What it is.
+    pub kind: Kind,
+    /// What its object says, if it was read.
+    pub phys: Option<Box<Dataset>>,
+}
+
 impl Kind {
     /// As the property `type` says it.
     #[must_use]
@@ -214,14 +225,32 @@ impl Dsl {
         io: &dyn BlockStore,
         head: DatasetRef,
     ) -> Result<Vec<(String, DatasetRef)>> {
+        Ok(self.snapshots_read(io, head)?.into_iter().map(|(name, r, _)| (name, r)).collect())
+    }
+
+    fn snapshots_read(
+        &self,
+        io: &dyn BlockStore,
+        head: DatasetRef,
+    ) -> Result<Vec<(String, DatasetRef, Dataset)>> {
         let ds = self.dataset(io, head.obj)?;
         let mut all = Vec::new();
         for (name, obj) in self.zap_list_u64(io, ds.snapnames_zapobj)? {
-            let snap = self.dataset(io, obj)?;
-            all.push((snap.creation_txg, name, DatasetRef { obj, dir: head.dir, snapshot: true }));
+            all.push((name, DatasetRef { obj, dir: head.dir, snapshot: true }, self.dataset(io, obj)?));
         }
-        all.sort();
-        Ok(all.into_iter().map(|(_, name, r)| (name, r)).collect())
+        all.sort_by(|a, b| (a.2.creation_txg, &a.0).cmp(&(b.2.creation_txg, &b.0)));
+        Ok(all)
+    }
+
+    /// [`Dsl::snapshots`] with what their objects say, which had to be read for their order.
+    pub fn snapshots_known(
+        &self,
+        io: &dyn BlockStore,
+        path: &str,
+        kind: Kind,
+    ) -> Result<Vec<(String, Known)>> {
+        let all = self.snapshots_read(io, self.lookup_head(io, path)?)?;
+        Ok(all.into_iter().map(|(name, r, ds)| (name, Known { r, kind, phys: Some(Box::new(ds)) })).collect())
     }
 
     /// The snapshot of `path` with this guid, or of the snapshots it was cloned from.

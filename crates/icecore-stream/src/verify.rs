@@ -3,10 +3,14 @@
 //! Invariants:
 //! 1. A stream that passes is complete, its sums fit, every record keeps the rules of [`super::receive::rules`], every
 //!    compressed payload decompresses to its size, and each block lies in an object that was announced.
-//! 2. With a key, every data and spill block of the streams it opens has the MAC it says. Blocks of dnodes are not
-//!    proven: their MAC covers block pointers, which a stream does not have.
+//! 2. With a key, every data and spill block of the streams it opens has the MAC it says. A full stream, and an increment
+//!    on one that was verified before, is proven whole: [`tree`]. Of another increment [`Proof`] says what was not.
 //! 3. The first damage ends the check: what follows it cannot be trusted by the stream's own sums.
-//! 4. Memory is one payload, and a few words a stream.
+//! 4. Memory is one payload and a few words a stream, and with a key the metadata of what is proven whole.
+
+mod tree;
+
+pub use tree::Proof;
 
 use crate::payload_sum;
 use crate::receive::keydata::{KeyData, KeyRefusal};
@@ -15,15 +19,17 @@ use icecore_dsl::crypt::KEYFORMAT_RAW;
 use icecore_dsl::{KeyForm, wrapping_key};
 use icecore_format::nvlist::NvList;
 use icecore_format::stream::{
-    Begin, Entry, Object, Record, Spill, StreamError, StreamReader, Write, WriteByref, WriteEmbedded,
+    Begin, Entry, Object, Order, Record, Spill, StreamError, StreamReader, Write, WriteByref, WriteEmbedded,
     feature, object_type,
 };
 use icecore_format::units::MAX_BLOCK;
-use icecore_format::{Compress, Corrupt, Guid};
+use icecore_format::{Compress, Corrupt, Guid, ObjectType};
 use icecore_transform::compress::decompress;
 use icecore_transform::crypt::{DataKey, MasterKeys, Suite, WrappedKey, WrappingKey, unwrap_key};
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
+use tree::{Chain, Tree};
 
 /// The largest dnode there is (`DNODE_MAX_SIZE`).
 const DNODE_MAX: u64 = 16 << 10;
@@ -51,6 +57,8 @@ pub struct StreamFacts {
     pub macs: u64,
     /// Encrypted blocks whose MAC was not, for want of a key that opens the stream.
     pub locked: u64,
+    /// What all MACs together prove.
+    pub proof: Proof,
 }
 
 /// A whole input that passed.
@@ -104,6 +112,12 @@ pub enum Why {
         /// Byte offset in it; `None` for a spill block.
         offset: Option<u64>,
     },
+    /// The MAC of a block of dnodes does not fit: one of the 32 objects from this one on is not as it was sent.
+    Dnodes(u64),
+    /// Every block is right by itself, but the MAC of the objset does not fit.
+    Root,
+    /// The records do not make an objset.
+    Tree(String),
     /// The package does not list this snapshot.
     NotListed(u64),
     /// The input has no stream.
@@ -136,6 +150,16 @@ impl fmt::Display for Why {
             Self::Mac { object, offset: None } => {
                 write!(f, "object {object}, spill block: the MAC does not fit")
             }
+            Self::Dnodes(first) => write!(
+                f,
+                "objects {first} to {}: the MAC does not fit their dnodes (names, owners, modes, sizes, or which \
+                 blocks they have)",
+                first.saturating_add(31)
+            ),
+            Self::Root => f.write_str(
+                "the MAC of the objset does not fit: something was changed, exchanged, added or left out",
+            ),
+            Self::Tree(why) => write!(f, "the records do not make an objset: {why}"),
             Self::NotListed(guid) => write!(f, "the package does not list the snapshot {guid:#x}"),
             Self::Empty => f.write_str("there is no stream"),
         }
@@ -185,6 +209,33 @@ pub fn verify(
     secret: Option<&[u8]>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified, Defect> {
+    Verifier::default().verify(input, secret, progress)
+}
+
+/// Checks one input after another: an increment is proven on what came before it.
+#[derive(Default)]
+pub struct Verifier {
+    chain: Chain,
+}
+
+impl Verifier {
+    /// As [`verify`].
+    pub fn verify(
+        &mut self,
+        input: &mut dyn Read,
+        secret: Option<&[u8]>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Verified, Defect> {
+        verify_on(&mut self.chain, input, secret, progress)
+    }
+}
+
+fn verify_on(
+    chain: &mut Chain,
+    input: &mut dyn Read,
+    secret: Option<&[u8]>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Verified, Defect> {
     let mut reader = StreamReader::new(input, payload_sum).concatenated();
     let mut secret = Secret { material: secret, made: Vec::new() };
     let mut done = Verified::default();
@@ -192,10 +243,10 @@ pub fn verify(
     let mut one: Option<One> = None;
     let mut listed: Option<Vec<u64>> = None;
     while let Some(entry) = reader.next(&mut payload).map_err(Defect::Stream)? {
-        let Entry { offset, number, record, .. } = entry;
+        let Entry { offset, number, ref record, .. } = entry;
         let name = record.type_name();
         let wrong = |why: Why| Defect::Record { number, offset, name, why };
-        match (&record, &mut one) {
+        match (record, &mut one) {
             (Record::Begin(b), _) if b.is_compound() => {
                 listed = Some(listed_guids(&payload).map_err(wrong)?);
                 done.packages += 1;
@@ -207,18 +258,19 @@ pub fn verify(
                         return Err(wrong(Why::NotListed(b.toguid)));
                     }
                 }
-                one = Some(One::new(b, &payload, &mut secret).map_err(wrong)?);
+                one = Some(One::new(b, &payload, reader.order(), &mut secret, chain).map_err(wrong)?);
             }
             (Record::End(_), _) => {
-                if let Some(mut o) = one.take() {
-                    o.facts.records += 1;
-                    done.streams.push(o.facts);
+                if let Some(o) = one.take() {
+                    done.streams.push(o.end(chain).map_err(wrong)?);
                 } else if !reader.in_package() {
                     listed = None;
                 }
             }
             (r, Some(o)) => {
+                let as_sent = o.tree.is_some().then(|| payload.clone());
                 o.check(r, &mut payload).map_err(wrong)?;
+                o.grow(chain, &entry, as_sent).map_err(wrong)?;
                 o.facts.records += 1;
             }
             (_, None) => {
@@ -274,7 +326,9 @@ struct Head {
 struct One {
     facts: StreamFacts,
     rules: Rules,
-    keys: Option<MasterKeys>,
+    keys: Option<Arc<MasterKeys>>,
+    /// The whole, as far as it can be proven.
+    tree: Option<Tree>,
     data_key: Option<DataKey>,
     /// First object of the last OBJECT_RANGE.
     range: Option<u64>,
@@ -283,7 +337,13 @@ struct One {
 }
 
 impl One {
-    fn new(b: &Begin, payload: &[u8], secret: &mut Secret<'_>) -> Result<Self, Why> {
+    fn new(
+        b: &Begin,
+        payload: &[u8],
+        order: Order,
+        secret: &mut Secret<'_>,
+        chain: &mut Chain,
+    ) -> Result<Self, Why> {
         // Deduplicated streams are sound in themselves, though receivers no longer take them.
         let unknown = b.features() & !(feature::MASK | feature::DEDUP | feature::DEDUPPROPS);
         if unknown != 0 {
@@ -291,9 +351,17 @@ impl One {
         }
         let list = list(payload)?;
         let raw = b.has(feature::RAW);
-        let keys = match list.list(crate::package::begin_key::CRYPT_KEYDATA) {
-            Some(data) => secret.open(&KeyData::parse(data).map_err(Why::Key)?),
-            None => None,
+        let data = list.list(crate::package::begin_key::CRYPT_KEYDATA).map(KeyData::parse);
+        let data = data.transpose().map_err(Why::Key)?;
+        let keys = data.as_ref().and_then(|data| secret.open(data)).map(Arc::new);
+        let limits = Limits { block_max: MAX_BLOCK, dnode_max: DNODE_MAX };
+        let resuming = b.has(feature::RESUMING);
+        let (tree, proof) = match data.zip(keys.clone()) {
+            Some((data, keys)) => match Tree::begin(chain, b, order, limits, &data, keys, resuming) {
+                Ok(tree) => (Some(tree), Proof::None),
+                Err(why) => (None, Proof::Blocks(why)),
+            },
+            None => (None, Proof::None),
         };
         let facts = StreamFacts {
             name: String::from_utf8_lossy(b.toname.as_bytes()).into_owned(),
@@ -301,22 +369,41 @@ impl One {
             fromguid: b.fromguid,
             raw,
             dedup: b.has(feature::DEDUP),
-            resuming: b.has(feature::RESUMING),
+            resuming,
             records: 1,
             logical: 0,
             macs: 0,
             locked: 0,
+            proof,
         };
-        let limits = Limits { block_max: MAX_BLOCK, dnode_max: DNODE_MAX };
         Ok(Self {
             facts,
             rules: Rules::new(b, limits),
             keys,
+            tree,
             data_key: None,
             range: None,
             head: None,
             last_write: (0, 0),
         })
+    }
+
+    /// The record's part in the whole, with the payload as it was sent.
+    fn grow(&mut self, chain: &mut Chain, entry: &Entry, as_sent: Option<Vec<u8>>) -> Result<(), Why> {
+        let (Some(tree), Some(payload)) = (&mut self.tree, as_sent) else { return Ok(()) };
+        if let Some(why) = tree.apply(chain, entry, payload)? {
+            self.tree = None;
+            self.facts.proof = Proof::Blocks(why);
+        }
+        Ok(())
+    }
+
+    fn end(mut self, chain: &mut Chain) -> Result<StreamFacts, Why> {
+        self.facts.records += 1;
+        if let Some(tree) = self.tree.take() {
+            self.facts.proof = tree.end(chain)?;
+        }
+        Ok(self.facts)
     }
 
     fn check(&mut self, record: &Record, payload: &mut [u8]) -> Result<(), Why> {
@@ -406,7 +493,9 @@ impl One {
             return Err(Why::Unannounced(s.object));
         }
         if self.facts.raw && s.mac != [0; 16] {
-            let sealed = Sealed { kind: s.object_type, salt: s.salt, iv: s.iv, mac: s.mac };
+            // The record's own type is 0: OpenZFS leaves it out.
+            let kind = ObjectType::SA.0.into();
+            let sealed = Sealed { kind, salt: s.salt, iv: s.iv, mac: s.mac };
             if !self.unseal(&sealed, payload, Why::Mac { object: s.object, offset: None })? {
                 return Ok(());
             }

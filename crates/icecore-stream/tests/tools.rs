@@ -5,7 +5,7 @@ use icecore_check::zdb::zdb_available;
 use icecore_format::fletcher::Fletcher4;
 use icecore_format::stream::{Record, StreamReader, StreamWriter};
 use icecore_stream::dump::dump;
-use icecore_stream::verify::{Defect, Verified, Why, verify};
+use icecore_stream::verify::{Defect, Proof, Verified, Verifier, Why, verify};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -115,6 +115,170 @@ fn forged(stream: &[u8], mut change: impl FnMut(&Record, &mut Vec<u8>) -> bool) 
     }
     assert!(done, "nothing to change");
     writer.into_inner()
+}
+
+/// A stream of records changed at will, with all of the stream's own sums made to fit.
+fn rewritten(stream: &[u8], mut each: impl FnMut(&mut Record, &mut Vec<u8>) -> bool) -> Vec<u8> {
+    let mut reader = StreamReader::new(stream, Fletcher4::of).concatenated();
+    let mut writer = StreamWriter::new(Vec::new(), Fletcher4::of);
+    let mut payload = Vec::new();
+    while let Some(entry) = reader.next(&mut payload).unwrap() {
+        let mut record = entry.record;
+        if each(&mut record, &mut payload) {
+            writer.write(&record, &payload).unwrap();
+        }
+    }
+    writer.into_inner()
+}
+
+/// The proofs of the streams of both inputs, the second verified after the first.
+fn chain(first: &[u8], second: &[u8]) -> Result<Vec<Proof>, Defect> {
+    let mut verifier = Verifier::default();
+    let mut proofs = Vec::new();
+    for stream in [first, second] {
+        let v = verifier.verify(&mut &*stream, Some(PASSPHRASE), &mut |_| {})?;
+        proofs.extend(v.streams.iter().map(|s| s.proof));
+    }
+    Ok(proofs)
+}
+
+#[test]
+fn a_full_stream_and_what_builds_on_it_is_proven_whole() {
+    let full = fs::read(fixture("cold/main@root.raw-R.zfs")).unwrap();
+    let increments = fs::read(fixture("cold/main@root-newsnapshot.raw-R-I.zfs")).unwrap();
+    let encrypted = |proofs: &[Proof]| proofs.iter().filter(|p| **p != Proof::None).count();
+    let proofs = chain(&full, &increments).unwrap();
+    assert!(proofs.iter().all(|p| matches!(p, Proof::Whole | Proof::None)), "{proofs:?}");
+    assert!(encrypted(&proofs) > 8, "{proofs:?}");
+    // Alone, increments cannot be, and say so; without the key nothing is.
+    let alone = check(&increments, Some(PASSPHRASE)).unwrap();
+    let alone: Vec<Proof> = alone.streams.iter().map(|s| s.proof).collect();
+    assert!(alone.iter().any(|p| matches!(p, Proof::Blocks(why) if why.contains("builds on"))), "{alone:?}");
+    assert!(check(&full, None).unwrap().streams.iter().all(|s| s.proof == Proof::None));
+}
+
+/// Every raw stream there is, with whatever key of the zoo opens it: nothing is called damaged, and full ones are whole.
+#[test]
+fn raw_streams_of_openzfs_keep_what_their_macs_promise() {
+    let mut secrets: Vec<Vec<u8>> = vec![PASSPHRASE.to_vec()];
+    if std::env::var_os("ICECORE_ZOO").is_some() {
+        secrets
+            .extend([&b"winter is for backups"[..], b"changed since then", b"password"].map(<[u8]>::to_vec));
+        let files = ["crypt/crypt.raw.key", "crypt/crypt.hex.key"].map(icecore_check::fixture::zoo);
+        secrets.extend(files.into_iter().flatten().map(|file| fs::read(file).unwrap()));
+    }
+    let mut whole = 0;
+    for path in all_streams() {
+        let bytes = fs::read(&path).unwrap();
+        if check(&bytes, None).unwrap().streams.iter().all(|s| s.locked == 0) {
+            continue;
+        }
+        for secret in &secrets {
+            let v = check(&bytes, Some(secret)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            for s in v.streams.iter().filter(|s| s.macs > 0) {
+                let provable = s.fromguid == 0 && !s.resuming && !s.dedup && bytes.get(8) != Some(&0);
+                assert!(!provable || s.proof == Proof::Whole, "{} {}: {:?}", path.display(), s.name, s.proof);
+                whole += usize::from(s.proof == Proof::Whole);
+            }
+        }
+    }
+    assert!(whole >= 4, "{whole} streams were proven whole");
+}
+
+/// What a thief of the stream could do, and none of it shows in the stream's own sums or in the MAC of any block.
+#[test]
+fn only_a_key_sees_a_forged_whole() {
+    let full = fs::read(fixture("cold/main@root.raw-R.zfs")).unwrap();
+    let sealed = |w: &icecore_format::stream::Write| w.mac != [0; 16];
+    let mut forgeries: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut once = |name, change: &mut dyn FnMut(&mut Record, &mut Vec<u8>) -> Option<bool>| {
+        let (mut done, mut raw) = (false, false);
+        let stream = rewritten(&full, |record, payload| {
+            if let Record::Begin(b) = record {
+                raw = b.has(icecore_format::stream::feature::RAW);
+            }
+            let verdict = if done || !raw { None } else { change(record, payload) };
+            done |= verdict.is_some();
+            verdict.unwrap_or(true)
+        });
+        assert!(done, "{name}: nothing to change");
+        forgeries.push((name, stream));
+    };
+    // Mode, owner, times and size of a file, or where its attributes are.
+    once("bonus", &mut |record, payload| {
+        let hit = matches!(record, Record::Object(o) if o.bonuslen > 0) && payload.len() > 16;
+        hit.then(|| payload[9] ^= 1).map(|()| true)
+    });
+    once("last block", &mut |record, _| match record {
+        Record::Object(o) if o.maxblkid > 0 => {
+            o.maxblkid += 1;
+            Some(true)
+        }
+        _ => None,
+    });
+    once("compression of an object", &mut |record, _| match record {
+        Record::Object(o) if o.object_type == 19 => {
+            o.compress = 15;
+            Some(true)
+        }
+        _ => None,
+    });
+    once("a block left out", &mut |record, _| match record {
+        Record::Write(w) if sealed(w) => Some(false),
+        _ => None,
+    });
+    // Two blocks of a file exchanged, each with its own salt, IV and MAC.
+    let mut blocks = Vec::new();
+    rewritten(&full, |record, payload| {
+        if let Record::Write(w) = record
+            && sealed(w)
+        {
+            blocks.push((w.object, w.offset, w.clone(), payload.clone()));
+        }
+        true
+    });
+    let pair = blocks.windows(2).find(|p| p[0].0 == p[1].0 && p[0].2.logical_size == p[1].2.logical_size);
+    let pair = pair.expect("a file of two blocks").to_vec();
+    let mut turn = 0;
+    let exchanged = rewritten(&full, |record, payload| {
+        let Record::Write(w) = record else { return true };
+        if turn < 2 && sealed(w) && (w.mac == pair[turn].2.mac) {
+            let (_, _, other, bytes) = &pair[1 - turn];
+            let (object, offset) = (w.object, w.offset);
+            *w = other.clone();
+            (w.object, w.offset) = (object, offset);
+            payload.clone_from(bytes);
+            turn += 1;
+        }
+        true
+    });
+    assert_eq!(turn, 2);
+    forgeries.push(("blocks exchanged", exchanged));
+
+    for (name, stream) in forgeries {
+        check(&stream, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let got = check(&stream, Some(PASSPHRASE));
+        assert!(
+            matches!(got, Err(Defect::Record { name: "END", why: Why::Dnodes(_) | Why::Root, .. })),
+            "{name}: {got:?}"
+        );
+    }
+}
+
+#[test]
+fn a_forged_increment_is_seen_on_its_base() {
+    let full = fs::read(fixture("cold/main@root.raw-R.zfs")).unwrap();
+    let increments = fs::read(fixture("cold/main@root-newsnapshot.raw-R-I.zfs")).unwrap();
+    let mut left_out = false;
+    let forged = rewritten(&increments, |record, _| {
+        let hit = !left_out && matches!(record, Record::Write(w) if w.mac != [0; 16]);
+        left_out |= hit;
+        !hit
+    });
+    assert!(left_out);
+    check(&forged, Some(PASSPHRASE)).unwrap();
+    let got = chain(&full, &forged);
+    assert!(matches!(got, Err(Defect::Record { why: Why::Dnodes(_) | Why::Root, .. })), "{got:?}");
 }
 
 #[test]

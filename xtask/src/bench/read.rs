@@ -2,16 +2,20 @@
 //!
 //! One pool of [`FILES`] small files and [`BIG`] large ones is scrubbed, against `zdb -bcc` of it and against reading as many bytes
 //! and summing them; its small files are copied out, against `zdb -r` of single files; another of [`DATASETS`] ×
-//! [`SNAPSHOTS`] snapshots is listed, against reading the same number of bytes in pieces as small.
+//! [`SNAPSHOTS`] snapshots is listed, against reading the blocks that say what is listed, as they have to be read: each by
+//! its pointer, verified and decompressed, once.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
-use icecore_check::{files, zdb};
-use icecore_transform::checksum::fletcher::fletcher4;
+use icecore_check::{blocks, files, zdb};
+use icecore_format::Blkptr;
+use icecore_transform::checksum::{self, fletcher::fletcher4};
+use icecore_transform::compress::decompress;
 use rustix::fs::{SeekFrom, seek};
 
 use super::measure::{Best, Cost, Sink, measure};
@@ -193,7 +197,11 @@ fn make_snapshots(bench: &Bench) -> Outcome {
 
 fn list(bench: &Bench, table: &mut Table) -> Outcome {
     let image = bench.dir.join("pool/bench.img");
-    let (mut list, mut floor, mut peer) = (Best::default(), f64::MAX, Best::default());
+    bench.icecore(&["zpool", "export", "bench"])?;
+    let blocks = blocks::of_snapshot_list(&image)?;
+    bench.import()?;
+    let (mut list, mut all, mut floor, mut peer) =
+        (Best::default(), Best::default(), f64::MAX, Best::default());
     for round in 0..ROUNDS {
         if round < ROUNDS_ZDB && zdb::zdb_available() {
             bench.icecore(&["zpool", "export", "bench"])?;
@@ -203,18 +211,41 @@ fn list(bench: &Bench, table: &mut Table) -> Outcome {
             bench.import()?;
         }
         let command = &mut bench.command();
-        let cost = measure(command.args(["zfs", "list", "-t", "snapshot", "-H"]), Sink::Pipe)?;
-        list.take(cost);
-        let bytes = (cost.read_mib * MIB as f64) as u64;
-        floor = floor.min(read_and_sum(&image, bytes)?);
+        list.take(measure(command.args(["zfs", "list", "-t", "snapshot", "-H"]), Sink::Pipe)?);
+        let command = &mut bench.command();
+        all.take(measure(command.args(["zfs", "get", "-H", "-t", "snapshot", "all"]), Sink::Pipe)?);
+        floor = floor.min(read_each(&image, &blocks)?);
     }
-    let what = format!("zfs list of {} snapshots", DATASETS * SNAPSHOTS);
+    let count = DATASETS * SNAPSHOTS;
+    let what = format!("zfs list of {count} snapshots");
     let list = list.cost()?;
     if let Ok(peer) = peer.cost() {
         table.row(Row::at_most(&what, seconds(list), "zdb -d", seconds(peer), 1.0));
     }
     let floor = Amount::Seconds(floor, floor);
-    table.row(Row::at_most(&what, seconds(list), "reading and summing the blocks", floor, 2.0));
-    table.note(format!("zfs list read {:.1} MiB", list.read_mib));
+    table.row(Row::at_most(&what, seconds(list), "reading the blocks involved", floor, 2.0));
+    let all = all.cost()?;
+    table.note(format!("zfs get all of {count} snapshots: {:.3} s", all.seconds));
+    let stored: u64 = blocks.iter().map(Blkptr::psize).sum();
+    let logical: u64 = blocks.iter().map(Blkptr::lsize).sum();
+    let (stored, logical) = (stored as f64 / MIB as f64, logical as f64 / MIB as f64);
+    table.note(format!("blocks involved: {}, {stored:.1} MiB, {logical:.1} MiB unpacked", blocks.len()));
     Ok(())
+}
+
+/// Seconds that it takes to read each of these blocks by its pointer, to verify and to unpack it, one after another.
+fn read_each(path: &Path, blocks: &[Blkptr]) -> Outcome<f64> {
+    /// Offset 0 of a pointer lies behind two labels and the boot block.
+    const FRONT: u64 = 4 << 20;
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let start = Instant::now();
+    for bp in blocks {
+        let dva = bp.dvas().first().ok_or("a pointer without a place")?;
+        let mut stored = vec![0; bp.psize() as usize];
+        file.read_exact_at(&mut stored, FRONT + dva.offset()).map_err(|e| e.to_string())?;
+        checksum::verify(bp, &stored, None).map_err(|e| e.to_string())?;
+        let logical = decompress(bp.compress(), &stored, bp.lsize() as usize).map_err(|e| e.to_string())?;
+        std::hint::black_box(logical);
+    }
+    Ok(start.elapsed().as_secs_f64())
 }

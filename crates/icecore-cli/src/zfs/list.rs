@@ -14,11 +14,15 @@ const VALUE_MAX: usize = 8191;
 
 /// One property of one dataset.
 struct Column {
-    prop: String,
-    exact: String,
     shown: String,
     /// The row it was made from: none for the name, and where a dash is shown.
     row: Option<PropRow>,
+}
+
+impl Column {
+    fn exact(&self) -> &str {
+        self.row.as_ref().map_or(&self.shown, |row| &row.value)
+    }
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -48,14 +52,14 @@ pub fn run(args: &[String]) -> Outcome {
             Err(_) => Err(Fail::usage(format!("invalid property '{p}'"), USAGE)),
         })
         .collect::<Outcome<_>>()?;
-    let mut rows: Vec<(Vec<Column>, Vec<String>, serde_json::Value)> = Vec::new();
+    let wanted: Vec<&str> = columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
+    let (exact, json) = (typed.has('p') || typed.has('J'), typed.has('j'));
+    let mut rows: Vec<(Vec<String>, Vec<String>, serde_json::Value)> = Vec::new();
     let outcome = each(&typed.operands, &query, |pool, s| {
-        let wanted: Vec<&str> =
-            columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
-        let mut shown = fetch(pool, s, &wanted, typed.has('p') || typed.has('J'))?;
-        let keys = shown.split_off(columns.len()).into_iter().map(|c| c.exact).collect();
-        let json = if typed.has('j') { describe(pool, s, &shown) } else { serde_json::Value::Null };
-        rows.push((shown, keys, json));
+        let mut shown = fetch(pool, s, &wanted, exact)?;
+        let keys = shown.split_off(columns.len()).iter().map(|c| c.exact().to_string()).collect();
+        let json = if json { describe(pool, s, &columns, &shown) } else { serde_json::Value::Null };
+        rows.push((shown.into_iter().map(|c| c.shown).collect(), keys, json));
         Ok(())
     });
     rows.sort_by(|a, b| {
@@ -66,7 +70,7 @@ pub fn run(args: &[String]) -> Outcome {
             .unwrap_or(Ordering::Equal)
     });
     if typed.has('j') {
-        print_json("zfs list", rows.into_iter().map(|r| (r.0[0].exact.clone(), r.2)));
+        print_json("zfs list", rows.into_iter().map(|r| (named(&r.2), r.2)));
         return outcome;
     }
     print_table(&columns, rows.into_iter().map(|r| r.0).collect(), typed.has('H'), outcome.is_ok());
@@ -86,21 +90,21 @@ fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) 
     let mut rows = rows.into_iter();
     let column = |prop: &&str| {
         let row = if *prop == "name" { None } else { rows.next().flatten() };
-        let missing = if *prop == "name" { s.name.as_str() } else { "-" };
-        let text = |of: fn(&PropRow) -> &String| row.as_ref().map_or(missing, |r| of(r)).to_string();
-        let value = text(|r| &r.value);
-        let shown = match &row {
-            Some(row) if !exact => crate::human::property(row),
-            _ => value.clone(),
+        let mut shown = match &row {
+            Some(row) if exact => row.value.clone(),
+            Some(row) => crate::human::property(row),
+            None => (if *prop == "name" { &*s.name } else { "-" }).to_string(),
         };
         // OpenZFS's buffer for a value is that long (`ZFS_MAXPROPLEN`): lists of many clones end there.
-        let shown = shown.chars().take(VALUE_MAX).collect();
-        Column { prop: (*prop).into(), exact: value, shown, row }
+        if let Some((end, _)) = shown.char_indices().nth(VALUE_MAX) {
+            shown.truncate(end);
+        }
+        Column { shown, row }
     };
     Ok(wanted.iter().map(column).collect())
 }
 
-fn print_table(columns: &[String], rows: Vec<Vec<Column>>, scripted: bool, complain: bool) {
+fn print_table(columns: &[String], rows: Vec<Vec<String>>, scripted: bool, complain: bool) {
     if rows.is_empty() {
         if complain && !scripted {
             eprintln!("no datasets available");
@@ -110,7 +114,7 @@ fn print_table(columns: &[String], rows: Vec<Vec<Column>>, scripted: bool, compl
     let header =
         columns.iter().map(|c| (heading(c), if numeric(c) { Align::Right } else { Align::Left })).collect();
     let mut table = Table::new(header);
-    rows.into_iter().for_each(|r| table.row(r.into_iter().map(|c| c.shown).collect()));
+    rows.into_iter().for_each(|r| table.row(r));
     print!("{}", table.render(scripted));
 }
 
@@ -221,11 +225,16 @@ fn compare(a: &str, b: &str, down: bool) -> Ordering {
 }
 
 /// One dataset as `zfs list -j` and `zfs get -j` show it.
-fn describe(pool: &icecore_pool::Pool, s: &Selected, shown: &[Column]) -> serde_json::Value {
+fn describe(
+    pool: &icecore_pool::Pool,
+    s: &Selected,
+    columns: &[String],
+    shown: &[Column],
+) -> serde_json::Value {
     let mut properties = serde_json::Map::new();
-    for c in shown {
+    for (prop, c) in columns.iter().zip(shown) {
         if let Some(row) = &c.row {
-            properties.insert(c.prop.clone(), super::get::json_value(&c.shown, &row.source));
+            properties.insert(prop.clone(), super::get::json_value(&c.shown, &row.source));
         }
     }
     json_dataset(pool, s, properties)
@@ -248,6 +257,10 @@ pub fn json_dataset(
     }
     out["properties"] = properties.into();
     out
+}
+
+fn named(dataset: &serde_json::Value) -> String {
+    dataset["name"].as_str().unwrap_or_default().to_string()
 }
 
 /// The whole JSON answer of a command about datasets.

@@ -3,7 +3,7 @@
 
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::keys::{Ask, How as KeyHow};
+use crate::keys::How as KeyHow;
 use crate::mounts::{self, Home, How, Mount};
 use crate::session::{self, For};
 use crate::state;

@@ -5,7 +5,7 @@ use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Open, Why};
 use crate::state;
-use icecore_dsl::{DatasetRef, Found, Kind};
+use icecore_dsl::{Found, Kind, Known};
 use icecore_pool::Pool;
 
 /// Kinds of datasets asked for.
@@ -79,14 +79,14 @@ pub struct Selected {
     /// What it is.
     pub kind: Kind,
     /// Where it was found; `None` of a bookmark.
-    pub found: Option<DatasetRef>,
+    pub found: Option<Known>,
 }
 
 impl Selected {
     /// What need not be looked up again.
     #[must_use]
-    pub fn known(&self) -> Option<(DatasetRef, Kind)> {
-        self.found.map(|r| (r, self.kind))
+    pub fn known(&self) -> Option<&Known> {
+        self.found.as_ref()
     }
 }
 
@@ -158,7 +158,7 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
                         "cannot open '{name}': operation not applicable to datasets of this type"
                     )));
                 }
-                push(&mut out, true, name.to_string(), kind, Some(r));
+                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, phys: None }));
             } else {
                 let depth = if query.recursive {
                     query.depth.unwrap_or(usize::MAX)
@@ -175,7 +175,7 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
     Ok(out)
 }
 
-fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind, found: Option<DatasetRef>) {
+fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind, found: Option<Known>) {
     if wanted {
         out.push(Selected { name, kind, found });
     }
@@ -186,14 +186,14 @@ fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &m
     let io = pool.io();
     let head = pool.dsl.lookup_head(io, name).map_err(err)?;
     let kind = pool.dsl.kind(io, head).map_err(err)?;
-    push(out, types.has(kind), name.to_string(), kind, Some(head));
+    push(out, types.has(kind), name.to_string(), kind, Some(Known { r: head, kind, phys: None }));
     if depth == 0 {
         return Ok(());
     }
     if types.snapshot {
         let snap_kind = if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot };
-        for (snap, r) in pool.dsl.snapshots(io, name).map_err(err)? {
-            push(out, true, format!("{name}@{snap}"), snap_kind, Some(r));
+        for (snap, known) in pool.dsl.snapshots_known(io, name, snap_kind).map_err(err)? {
+            push(out, true, format!("{name}@{snap}"), snap_kind, Some(known));
         }
     }
     if types.bookmark {

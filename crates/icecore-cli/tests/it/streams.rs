@@ -17,7 +17,13 @@ fn a_stream_file_is_verified() {
     assert!(text.contains("OK: 6 streams, 453 records, 6965864 bytes"), "{text}");
     let key = desk.key_file("key", b"correct horse battery staple\n").replace("file://", "");
     let text = desk.ok(&format!("icecore stream verify --key-file {key} {file}"));
-    assert!(text.contains("MACs") && !text.contains("need a key"), "{text}");
+    assert!(text.contains("all MACs up to the objset's") && !text.contains("need a key"), "{text}");
+    // An increment is proven on the files before it; alone it says what is missing.
+    let next = fixture(NEXT).display().to_string();
+    let chain = desk.ok(&format!("icecore stream verify --key-file {key} {file} {next}"));
+    assert!(!chain.contains("not proven"), "{chain}");
+    let alone = desk.ok(&format!("icecore stream verify --key-file {key} {next}"));
+    assert!(alone.contains("are not proven: the stream it builds on was not verified before it"), "{alone}");
     let json = desk.ok(&format!("icecore stream verify --json {file}"));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["files"][0]["streams"].as_array().unwrap().len(), 6);

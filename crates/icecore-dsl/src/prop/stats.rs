@@ -4,8 +4,8 @@
 use super::table::{self, BOOK, FS, PROPS, Prop, SNAP, Type, VOL};
 use super::{Source, Value, default_of};
 use crate::error::{DslError, Result};
-use crate::lookup::{DatasetRef, Found, Kind};
-use crate::phys::{DD_FLAG_USED_BREAKDOWN, Used};
+use crate::lookup::{DatasetRef, Found, Kind, Known};
+use crate::phys::{DD_FLAG_USED_BREAKDOWN, Dataset, Used};
 use crate::{BookmarkPhys, Dsl};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, Objset, ReadError, Want};
@@ -168,7 +168,7 @@ impl Dsl {
         &self,
         io: &dyn BlockStore,
         name: &str,
-        known: Option<(DatasetRef, Kind)>,
+        known: Option<&Known>,
         props: &[&str],
     ) -> Result<Vec<Option<PropRow>>> {
         let mut subject: Option<Subject> = None;
@@ -219,16 +219,16 @@ impl Dsl {
         &self,
         io: &dyn BlockStore,
         name: &str,
-        known: Option<(DatasetRef, Kind)>,
+        known: Option<&Known>,
         wanted: Option<&[&str]>,
     ) -> Result<Subject> {
-        if let Some((r, kind)) = known {
-            return self.dataset_subject(io, Subject::new(name, kind, wanted), r);
+        if let Some(Known { r, kind, phys }) = known {
+            return self.dataset_subject(io, Subject::new(name, *kind, wanted), *r, phys.as_deref());
         }
         match self.lookup(io, name)? {
             Found::Dataset(r) => {
                 let kind = self.kind(io, r)?;
-                self.dataset_subject(io, Subject::new(name, kind, wanted), r)
+                self.dataset_subject(io, Subject::new(name, kind, wanted), r, None)
             }
             Found::Bookmark { phys, .. } => {
                 let mut s = bookmark_subject(name, &phys);
@@ -242,13 +242,27 @@ impl Dsl {
         }
     }
 
-    fn dataset_subject(&self, io: &dyn BlockStore, mut s: Subject, r: DatasetRef) -> Result<Subject> {
+    fn dataset_subject(
+        &self,
+        io: &dyn BlockStore,
+        mut s: Subject,
+        r: DatasetRef,
+        phys: Option<&Dataset>,
+    ) -> Result<Subject> {
+        let read;
+        let ds = match phys {
+            Some(ds) => ds,
+            None => {
+                read = self.dataset(io, r.obj)?;
+                &read
+            }
+        };
         if s.wants_set() {
             s.stats = self.set_props(io, r)?;
         }
         s.mounted = self.busy().is_mounted(r.obj);
         s.altroot.clone_from(&self.altroot);
-        self.dataset_stats(io, r, &mut s)?;
+        self.dataset_stats(io, r, ds, &mut s)?;
         if !r.snapshot {
             self.dir_stats(io, r, &mut s)?;
         }
@@ -296,8 +310,7 @@ impl Dsl {
     }
 
     /// `dsl_dataset_stats`.
-    fn dataset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
-        let ds = self.dataset(io, r.obj)?;
+    fn dataset_stats(&self, io: &dyn BlockStore, r: DatasetRef, ds: &Dataset, s: &mut Subject) -> Result<()> {
         let refratio = ratio(ds.uncompressed_bytes, ds.compressed_bytes);
         s.number("refcompressratio", refratio);
         s.number("logicalreferenced", ds.uncompressed_bytes);

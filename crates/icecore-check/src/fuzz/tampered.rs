@@ -1,6 +1,5 @@
 //! Foreign bytes where a checksum or a seal would otherwise keep them out: edits of what real OpenZFS made, applied
 //! after verification (blocks) or before sealing (streams).
-#![allow(dead_code)] // each target takes what it needs
 
 use icecore_dmu::{BlockStore, ReadError, Want};
 use icecore_format::{Blkptr, Bookmark, Txg};
@@ -101,7 +100,7 @@ impl BlockStore for Tampered<'_> {
 /// A pool made by OpenZFS: the one with the oddest files where the folder of them is named, else the repository's.
 pub fn image() -> PathBuf {
     let odd = std::env::var_os("ICECORE_ZOO").map(|zoo| PathBuf::from(zoo).join("shapes.img"));
-    odd.filter(|path| path.exists()).unwrap_or_else(|| icecore_check::fixture::fixture("cold/main.img"))
+    odd.filter(|path| path.exists()).unwrap_or_else(|| crate::fixture::fixture("cold/main.img"))
 }
 
 /// Time that stands still, chance that is none.

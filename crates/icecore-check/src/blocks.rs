@@ -1,0 +1,65 @@
+//! Which blocks a listing of a pool has to read: for a yardstick that reads the same ones and does nothing else.
+
+use crate::zoo::open;
+use icecore_dmu::{BlockStore, ReadError, Want};
+use icecore_dsl::{Chance, Dsl, Kind, PoolInfo};
+use icecore_format::{Blkptr, Bookmark, Txg};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Passes reads on and remembers them, each block once.
+struct Recorder<'a> {
+    inner: &'a dyn BlockStore,
+    seen: RefCell<BTreeSet<[u64; 2]>>,
+    blocks: RefCell<Vec<Blkptr>>,
+}
+
+impl BlockStore for Recorder<'_> {
+    fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
+        let first = bp.dvas().first().filter(|_| !bp.is_embedded());
+        if first.is_some_and(|dva| self.seen.borrow_mut().insert(dva.words())) {
+            self.blocks.borrow_mut().push(*bp);
+        }
+        self.inner.read(bp, at, want)
+    }
+    fn txg(&self) -> Txg {
+        self.inner.txg()
+    }
+    fn hole_birth(&self) -> bool {
+        self.inner.hole_birth()
+    }
+}
+
+struct NoChance;
+
+impl Chance for NoChance {
+    fn now(&mut self) -> (u64, u32) {
+        (0, 0)
+    }
+    fn fill(&mut self, out: &mut [u8]) {
+        out.fill(0);
+    }
+}
+
+/// The blocks behind `zfs list -t snapshot` of the exported pool in one file, in the order in which they are met.
+///
+/// # Errors
+/// The pool cannot be opened or read.
+pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
+    let pool = open(&[image.to_path_buf()])?;
+    let io: &dyn BlockStore = pool.io();
+    let recorder =
+        Recorder { inner: io, seen: RefCell::new(BTreeSet::new()), blocks: RefCell::new(Vec::new()) };
+    let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 30 };
+    let text = |e: icecore_dsl::DslError| e.to_string();
+    let dsl = Dsl::open(&recorder, &pool.uberblock().rootbp, info, Box::new(NoChance)).map_err(text)?;
+    for name in dsl.descendants(&recorder, pool.name()).map_err(text)? {
+        for (snap, known) in dsl.snapshots_known(&recorder, &name, Kind::Snapshot).map_err(text)? {
+            let full = format!("{name}@{snap}");
+            dsl.props_known(&recorder, &full, Some(&known), &["used", "referenced"]).map_err(text)?;
+        }
+    }
+    Ok(recorder.blocks.into_inner())
+}
