@@ -2,8 +2,9 @@
 
 use crate::error::{Result, ZplError};
 use crate::name::Folding;
+use crate::nameless::ByParent;
 use crate::sa::{self, Attrs, Registry};
-use crate::znode::{Znode, has_znode};
+use crate::znode::{FileKind, Znode, has_znode};
 use icecore_dmu::objset::slot_starts;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, Objset, ReadError};
@@ -11,7 +12,7 @@ use icecore_format::dnode::{SLOT, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{Bookmark, Dnode, ObjectId, ObjectType};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The master node is always the first object (`MASTER_NODE_OBJ`).
 const MASTER_NODE: ObjectId = ObjectId(1);
@@ -46,6 +47,7 @@ pub struct Filesystem {
     delete_queue: Option<ObjectId>,
     shares: Option<ObjectId>,
     dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
+    parents: OnceLock<Arc<ByParent>>,
 }
 
 impl Filesystem {
@@ -91,6 +93,7 @@ impl Filesystem {
             delete_queue: object("DELETE_QUEUE"),
             shares: object("SHARES"),
             dnode_blocks: Mutex::default(),
+            parents: OnceLock::new(),
             os,
         })
     }
@@ -184,6 +187,26 @@ impl Filesystem {
         let spill = self.registry.native(spill.as_deref().unwrap_or(&[]))?;
         let more = self.registry.parse(&spill)?;
         f(&|attr| attrs.get(attr).or_else(|| more.get(attr)).map(<[u8]>::to_vec))
+    }
+
+    pub(crate) fn parents(&self) -> &OnceLock<Arc<ByParent>> {
+        &self.parents
+    }
+
+    /// The attributes of what a directory entry leads to, or the root; of a directory of which they are lost what it takes
+    /// to look into it.
+    pub(crate) fn directory_or(
+        &self,
+        id: ObjectId,
+        kind: Option<FileKind>,
+        got: Result<Znode>,
+    ) -> Result<Znode> {
+        match got {
+            // An entry that leads to no object was never a directory.
+            Err(ZplError::Read(ReadError::NoObject(_))) => got,
+            Err(ZplError::Read(_)) if kind == Some(FileKind::Directory) => Ok(Znode::lost_directory(id)),
+            _ => got,
+        }
     }
 
     pub(crate) fn dnode(&self, io: &dyn BlockStore, id: ObjectId) -> Result<Dnode> {

@@ -11,6 +11,7 @@ mod peers;
 mod props;
 mod receive;
 mod replay;
+mod salvage;
 mod scrub;
 mod send;
 mod service;
