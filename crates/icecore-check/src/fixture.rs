@@ -43,6 +43,23 @@ pub fn fixture(name: &str) -> PathBuf {
     plain
 }
 
+/// The folder of all images of the repository, unpacked.
+///
+/// # Panics
+/// As [`fixture`] does.
+pub fn images() -> PathBuf {
+    for folder in folders_of(&tests_data()) {
+        let kind = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(image) = name.strip_suffix(".zst").filter(|n| n.ends_with(".img")) {
+                fixture(&format!("{kind}/{image}"));
+            }
+        }
+    }
+    target_dir().join("fixtures")
+}
+
 /// A sparse copy of the fixture at `dest`, for a test that writes to it.
 ///
 /// # Panics

@@ -1,12 +1,16 @@
 //! The pools that real OpenZFS made, and whether we see in them what it saw.
 //!
 //! `ICECORE_ZOO` is the folder of unpacked images; `ICECORE_ZOO_EXPECTED` that of the `NAME.expected` folders and key
-//! files, where it is another one. Both are searched a few levels deep. Of each image is asked: does it open; do
-//! `zfs list` and `zfs get` say the same; is every manifest (of each mounted file system and each snapshot) the same.
+//! files (`*.key`), where it is another one. Both are searched a few levels deep. What is asked of a pool: [`judge`].
+
+mod cases;
+
+pub use cases::{Case, Verdict, Words, cases, judge, words};
 
 use crate::manifest::{self, Mounted};
 use icecore_dsl::{DslError, Kind};
 use icecore_env::{Access, Device, Env, FileDevice};
+use icecore_format::Txg;
 use icecore_pool::{Host, Mode, OpenSpec, Pool};
 use icecore_zpl::Dataset;
 use std::collections::BTreeMap;
@@ -20,13 +24,10 @@ pub struct Image {
     pub pool: &'static str,
     /// Files, without `.img`.
     pub files: &'static [&'static str],
-    /// `list.tsv` and `get.tsv` were written before the last txg (reading the files for the manifests had changed their
-    /// times), so sizes differ from what the image holds.
-    pub unsettled: bool,
 }
 
 const fn image(pool: &'static str, files: &'static [&'static str]) -> Image {
-    Image { pool, files, unsettled: false }
+    Image { pool, files }
 }
 
 /// Every pool of the zoo that has an `.expected` folder.
@@ -50,14 +51,12 @@ pub const IMAGES: &[Image] = &[
     image("nofeat", &["nofeat"]),
     image("ckpt", &["ckpt"]),
     image("gang", &["gang"]),
-    Image { unsettled: true, ..image("gptdisk", &["gptdisk"]) },
+    image("gptdisk", &["gptdisk"]),
 ];
 
 /// Passphrases of the zoo, as its README tells them.
 const PASSPHRASES: [&str; 4] =
     ["correct horse battery staple", "winter is for backups", "changed since then", "dirty pw 1234"];
-/// Files with keys.
-const KEY_FILES: [&str; 2] = ["crypt.raw.key", "crypt.hex.key"];
 /// How deep folders are searched.
 const DEPTH: u32 = 3;
 
@@ -92,69 +91,45 @@ fn find_within(folder: &Path, name: &str, depth: u32) -> Option<PathBuf> {
 /// A manifest's name, and how it differs.
 pub type Compared = (String, Result<(), String>);
 
-/// What came of one image.
-pub struct Verdict {
-    /// The pool.
-    pub image: Image,
-    /// Why it does not open.
-    pub opens: Result<(), String>,
-    /// `zfs list`: lines that differ.
-    pub list: Vec<String>,
-    /// `zfs get all`: lines that differ.
-    pub get: Vec<String>,
-    /// Manifest by manifest.
-    pub manifests: Vec<Compared>,
-}
-
-impl Verdict {
-    /// What is wrong with its opening and its files.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        if let Err(why) = &self.opens {
-            return vec![why.clone()];
-        }
-        let differ = self.manifests.iter().filter_map(|(m, r)| Some(format!("{m}: {}", r.as_ref().err()?)));
-        let mut faults: Vec<String> = differ.collect();
-        if self.manifests.is_empty() {
-            faults.push("nothing was compared".into());
-        }
-        faults
-    }
-
-    /// Manifests that are equal, and all.
-    #[must_use]
-    pub fn equal(&self) -> (usize, usize) {
-        (self.manifests.iter().filter(|(_, r)| r.is_ok()).count(), self.manifests.len())
-    }
-}
-
-/// Opens an image for reading and compares all that is known of it. `None` if its files are not there.
+/// All files below `folder` whose name ends so, in order.
 #[must_use]
-pub fn judge(image: Image, images: &Path, expected: &Path) -> Option<Verdict> {
-    let files: Option<Vec<PathBuf>> = image.files.iter().map(|f| find(images, &format!("{f}.img"))).collect();
-    let mut verdict =
-        Verdict { image, opens: Ok(()), list: Vec::new(), get: Vec::new(), manifests: Vec::new() };
-    let mut pool = match open(&files?) {
-        Ok(pool) => pool,
-        Err(why) => {
-            verdict.opens = Err(why);
-            return Some(verdict);
+pub fn files_below(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    collect_below(folder, ending, DEPTH, &mut out);
+    out.sort();
+    out
+}
+
+fn collect_below(folder: &Path, ending: &str, depth: u32, out: &mut Vec<PathBuf>) {
+    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
+        if path.is_dir() && depth > 0 {
+            collect_below(&path, ending, depth - 1, out);
+        } else if path.is_file() && path.to_string_lossy().ends_with(ending) {
+            out.push(path);
         }
-    };
-    load_keys(&mut pool, expected);
-    let Some(folder) = find(expected, &format!("{}.expected", image.pool)) else {
-        verdict.manifests.push(("expected".into(), Err(format!("no {}.expected", image.pool))));
-        return Some(verdict);
-    };
-    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-    verdict.list = compare_list(&pool, &text("list.tsv"), image.unsettled);
-    verdict.get = compare_get(&pool, &text("get.tsv"), image.unsettled);
-    verdict.manifests = compare_manifests(&pool, &folder);
-    Some(verdict)
+    }
 }
 
 /// Opens the pool on these files, for reading.
 pub fn open(files: &[PathBuf]) -> Result<Pool, String> {
+    open_at(files, None)
+}
+
+/// As [`open`], as it was in the last txg up to this one.
+pub fn open_at(files: &[PathBuf], max_txg: Option<Txg>) -> Result<Pool, String> {
+    let spec = OpenSpec {
+        devices: devices(files)?,
+        pool: None,
+        mode: Mode::ReadOnly,
+        force: true,
+        host: Host { id: 0, name: String::new() },
+        max_txg,
+    };
+    Pool::open(Env::os(), spec).map_err(|e| e.to_string())
+}
+
+/// The files as devices; of those with partitions of ZFS these.
+fn devices(files: &[PathBuf]) -> Result<Vec<Arc<dyn Device>>, String> {
     let mut devices: Vec<Arc<dyn Device>> = Vec::new();
     for path in files {
         let device = FileDevice::open(path, Access::ReadOnly).map_err(|e| e.to_string())?;
@@ -165,21 +140,17 @@ pub fn open(files: &[PathBuf]) -> Result<Pool, String> {
         }
         devices.extend(parts.into_iter().map(|p| Arc::new(p) as Arc<dyn Device>));
     }
-    let spec = OpenSpec {
-        devices,
-        pool: None,
-        mode: Mode::ReadOnly,
-        force: true,
-        host: Host { id: 0, name: String::new() },
-        max_txg: None,
-    };
-    Pool::open(Env::os(), spec).map_err(|e| e.to_string())
+    Ok(devices)
 }
 
 /// Loads every key of the zoo that fits. What stays locked shows when it is read.
 pub fn load_keys(pool: &mut Pool, folder: &Path) {
     let mut keys: Vec<Vec<u8>> = PASSPHRASES.iter().map(|p| p.as_bytes().to_vec()).collect();
-    keys.extend(KEY_FILES.iter().filter_map(|f| std::fs::read(find(folder, f)?).ok()));
+    let files: Vec<Vec<u8>> =
+        files_below(folder, ".key").iter().filter_map(|f| std::fs::read(f).ok()).collect();
+    // A passphrase ends with its line.
+    keys.extend(files.iter().filter_map(|k| Some(k.strip_suffix(b"\n")?.to_vec())));
+    keys.extend(files);
     let root = pool.name().to_string();
     let (io, dsl) = pool.parts();
     for name in dsl.descendants(io, &root).unwrap_or_default() {
@@ -207,12 +178,6 @@ fn at_rest(name: &str, prop: &str) -> bool {
         || root && by_mos.contains(&prop)
 }
 
-/// What the last txg of a pool in use changes.
-fn is_size(prop: &str) -> bool {
-    ["used", "referenced", "written"].iter().any(|p| prop.starts_with(p))
-        || ["logicalused", "logicalreferenced", "compressratio", "refcompressratio"].contains(&prop)
-}
-
 const LIST_COLUMNS: [&str; 13] = [
     "name",
     "type",
@@ -229,7 +194,7 @@ const LIST_COLUMNS: [&str; 13] = [
     "refcompressratio",
 ];
 
-fn compare_list(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
+fn compare_list(pool: &Pool, expected: &str) -> Vec<String> {
     let mut bad = Vec::new();
     for line in expected.lines() {
         let mut fields = line.split('\t');
@@ -239,7 +204,7 @@ fn compare_list(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
                 Ok(row) => row.map_or("-".to_string(), |r| r.value),
                 Err(e) => e.to_string(),
             };
-            if ours != theirs && !at_rest(name, prop) && !(unsettled && is_size(prop)) {
+            if ours != theirs && !at_rest(name, prop) {
                 bad.push(format!("{name} {prop}: theirs {theirs}, ours {ours}"));
             }
         }
@@ -252,7 +217,7 @@ fn compare_list(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
 
 /// Lines of `zfs get` (a `get.tsv`) that we print otherwise, not at all, alone, or in another order.
 #[must_use]
-pub fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> {
+pub fn compare_get(pool: &Pool, expected: &str) -> Vec<String> {
     let mut theirs: BTreeMap<&str, Vec<(&str, &str, &str)>> = BTreeMap::new();
     for line in expected.lines() {
         if let [name, prop, value, source] = line.split('\t').collect::<Vec<_>>()[..] {
@@ -280,7 +245,7 @@ pub fn compare_get(pool: &Pool, expected: &str, unsettled: bool) -> Vec<String> 
             let row = ours.iter().find(|r| r.name == prop);
             let same = row.is_some_and(|r| r.value == value && r.source.text() == source);
             // Mounting read-only or without devices shows as «temporary».
-            let excused = at_rest(name, prop) || source == "temporary" || unsettled && is_size(prop);
+            let excused = at_rest(name, prop) || source == "temporary";
             if !same && !excused {
                 let ours = row.map(|r| format!("{} {}", r.value, r.source.text()));
                 bad.push(format!("{name} {prop}: theirs {value} {source}, ours {ours:?}"));

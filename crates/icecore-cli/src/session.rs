@@ -215,7 +215,11 @@ pub fn open_spec(record: &Imported, devices: Vec<Arc<dyn Device>>, what_for: For
     OpenSpec {
         devices,
         pool: Some(record.guid.to_string()),
-        mode: if what_for == For::Write { Mode::Write } else { Mode::ReadOnly },
+        mode: match what_for {
+            For::Write => Mode::Write,
+            _ if record.salvage => Mode::Salvage,
+            _ => Mode::ReadOnly,
+        },
         // An import for reading leaves no mark on the devices: that it was allowed (perhaps with -f) is all there is.
         force: record.readonly && what_for == For::Read,
         host: host(),

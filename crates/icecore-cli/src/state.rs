@@ -26,6 +26,9 @@ pub struct Imported {
     /// Imported for reading as it was after this txg (`-T`, `-F`).
     #[serde(default)]
     pub max_txg: Option<u64>,
+    /// Imported for what can still be read of it (`-F` of a pool that is not whole).
+    #[serde(default)]
+    pub salvage: bool,
 }
 
 /// The state folder.

@@ -12,6 +12,7 @@ mod json;
 mod labelclear;
 mod list;
 mod mirror;
+mod salvage;
 mod scrub;
 mod set;
 mod status;

@@ -16,6 +16,8 @@ pub const MMP_MAGIC: u64 = 0xa11c_ea11;
 pub const VERSION_FEATURES: u64 = 5000;
 /// The last pool version before feature flags.
 pub const VERSION_LAST_NUMBERED: u64 = 28;
+/// What a raidz expansion has moved lies in the boot area still (`RRSS_SCRATCH_VALID`, uberblock_impl.h).
+pub const REFLOW_SCRATCH_VALID: u64 = 1;
 
 /// An uberblock as it lies at the start of its slot.
 #[derive(

@@ -108,6 +108,7 @@ impl Pool {
             devices,
             passes: 0,
             logs: Default::default(),
+            passed: Vec::new(),
         })
     }
 

@@ -5,6 +5,7 @@ pub mod claim;
 mod commit;
 mod create;
 mod dtl;
+mod errata;
 pub mod error;
 pub mod features;
 pub mod heal;

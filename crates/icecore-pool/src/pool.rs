@@ -61,6 +61,8 @@ pub struct Pool {
     pub(crate) passes: u32,
     /// Intent logs that wait to be replayed, by head.
     pub(crate) logs: BTreeMap<u64, crate::claim::Log>,
+    /// What a salvage passed by.
+    pub(crate) passed: Vec<String>,
 }
 
 impl Pool {
@@ -101,6 +103,12 @@ impl Pool {
     #[must_use]
     pub fn synced(&self) -> Txg {
         self.uberblock.txg()
+    }
+    /// What of the pool itself could not be had and was passed by, line by line: of one opened with
+    /// [`crate::Mode::Salvage`].
+    #[must_use]
+    pub fn passed_by(&self) -> &[String] {
+        &self.passed
     }
     /// Whether anything can be written.
     #[must_use]

@@ -1,13 +1,14 @@
 //! raidz: which sector of a block lies on which child, its parity, and reading with up to `nparity` children
-//! absent or wrong; also after expansions that are complete.
+//! absent or wrong; also after expansions, and in the middle of one.
 //!
-//! Facts: the map of a block `vdev_raidz_map_alloc`, after an expansion `vdev_raidz_map_alloc_expanded`,
-//! parity by Horner's rule over GF(2^8) with polynomial 0x11d and generators 1, 2, 4
+//! Facts: the map of a block `vdev_raidz_map_alloc`, after an expansion and during it
+//! `vdev_raidz_map_alloc_expanded`, parity by Horner's rule over GF(2^8) with polynomial 0x11d and generators 1, 2, 4
 //! `vdev_raidz_generate_parity_*` (vdev_raidz.c).
 //!
 //! Words: a *stripe* is a set of columns with parity of its own. A block is one stripe of long columns, or,
 //! if it was born when the raidz had fewer children, many stripes of one sector each: the expansion moved its
-//! sectors to other children row by row.
+//! sectors to other children row by row. In the middle of an expansion the rows that end below the *reflow
+//! offset* have moved; the others lie as if the new child were not there.
 //!
 //! Invariants:
 //! 1. Children's offsets stay below `asize / children` when the block lies below `asize`.
@@ -37,12 +38,27 @@ pub(crate) struct Shape {
     pub born: usize,
     pub nparity: usize,
     pub ashift: u64,
+    /// How far an expansion has come that is not complete.
+    pub reflow: Option<Reflow>,
 }
+
+/// An expansion under way, as an uberblock tells of it (`ub_raidz_reflow_info`, uberblock_impl.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reflow {
+    /// Bytes of the raidz that have moved.
+    pub offset: u64,
+    /// What has moved is in the boot area still, in front of where it belongs (`RRSS_SCRATCH_VALID`).
+    pub scratch: bool,
+}
+
+/// The boot area, between the labels at the front and what can be allocated (`VDEV_BOOT_SIZE`, vdev_impl.h).
+const BOOT_SIZE: u64 = 7 << 19;
 
 /// One child's part of a stripe. The first `nparity` columns are parity. Empty past the end of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
     pub child: usize,
+    /// Within its allocatable space; what is in front of it wraps around 0.
     pub offset: u64,
     pub len: usize,
     /// Where its bytes are in the block; of no meaning for parity.
@@ -68,7 +84,7 @@ pub(crate) fn map(shape: Shape, offset: u64, len: u64) -> Map {
 }
 
 fn stripes(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
-    let Shape { width, born, nparity, ashift } = shape;
+    let Shape { width, born, nparity, ashift, reflow } = shape;
     assert!(nparity > 0 && born > nparity && width >= born, "a raidz has data and parity");
     let (born, parity) = (born as u64, nparity as u64);
     let (start, sectors) = (offset >> ashift, len.div_ceil(1 << ashift));
@@ -80,13 +96,20 @@ fn stripes(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
     let before = |c: u64| (c - parity) * full + (c - parity).min(rest);
     let whole = width as u64 == born;
     let stripes = if whole { 1 } else { rows };
+    // Children that a row is spread over, and how far in front of its place it lies.
+    let spread = |row: u64| match reflow {
+        Some(r) if start + row * born + used > r.offset >> ashift => (width as u64 - 1, 0),
+        Some(r) if r.scratch => (width as u64, BOOT_SIZE),
+        _ => (width as u64, 0),
+    };
     let column = |row: u64, c: u64| {
         let place = start + row * born + c;
+        let (width, ahead) = spread(row);
         let height = full + u64::from(c < big);
         let sectors = if whole { height } else { u64::from(row < height) };
         Column {
-            child: (place % width as u64) as usize,
-            offset: place / width as u64 * (1 << ashift),
+            child: (place % width) as usize,
+            offset: (place / width * (1 << ashift)).wrapping_sub(ahead),
             len: (sectors << ashift) as usize,
             at: if c < parity { 0 } else { ((before(c) + row) << ashift) as usize },
         }
@@ -435,7 +458,7 @@ mod tests {
             (6, 5, 2, 8),
             (4, 3, 2, 5),
         ] {
-            let shape = Shape { width, born, nparity, ashift: 9 };
+            let shape = Shape { width, born, nparity, ashift: 9, reflow: None };
             let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
             let data: Vec<u8> = (0..sectors * 512_u32).map(byte).collect();
             for offset in [0, 512 * 7, (1 << 20) + 512] {

@@ -28,14 +28,14 @@ use std::sync::{Arc, OnceLock};
 use icecore_env::{Device, DeviceError};
 use icecore_format::nvlist::NvList;
 use icecore_format::uberblock::{self, UberblockPhys};
-use icecore_format::{Corrupt, Guid};
+use icecore_format::{Corrupt, Guid, Txg};
 
 use crate::config::{VdevConfig, VdevKind};
 use crate::draid::Draid;
 use crate::error::VdevError;
 use crate::indirect::Mapping;
 use crate::label::{self, FoundUberblock, LabelSet};
-use crate::raidz;
+use crate::raidz::{self, Reflow};
 use crate::size::{self, START_SIZE, leaf_asize};
 use write::Outcome;
 
@@ -103,7 +103,7 @@ impl Leaf {
 
     pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Bad> {
         let device = self.device.as_ref().ok_or(Bad::Absent)?;
-        device.read_at(START_SIZE + offset, out).map_err(|e| {
+        device.read_at(START_SIZE.wrapping_add(offset), out).map_err(|e| {
             self.counts.read.fetch_add(1, Ordering::Relaxed);
             Bad::Device(e)
         })
@@ -188,6 +188,17 @@ pub(crate) enum Copies {
 pub(crate) struct Judge<'a> {
     check: &'a mut dyn FnMut(&[u8]) -> bool,
     copies: Copies,
+    /// When the block was allocated, if that is known.
+    born: Option<Born>,
+}
+
+/// When a block was allocated: on a raidz that was expanded it tells how the block lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Born {
+    /// The txg.
+    pub txg: Txg,
+    /// The block has no checksum that could tell right bytes from others.
+    pub unchecked: bool,
 }
 
 /// How the bytes of a top-level vdev lie on leaves. Leaves are indices into the set's list.
@@ -220,6 +231,8 @@ pub struct Top {
     pub ashift: u64,
     /// Its allocatable bytes.
     pub asize: u64,
+    /// How far it has come if it is in the middle of an expansion.
+    reflow: Option<Reflow>,
     pub(crate) node: Node,
 }
 
@@ -288,13 +301,18 @@ impl Top {
         };
         BLOCK / (asize >> 9)
     }
-    fn raidz_shape(&self, nparity: usize, width: usize, born: usize) -> raidz::Shape {
-        raidz::Shape { width, born, nparity, ashift: self.ashift }
-    }
-    /// The shapes its blocks may have, the newest first: each expansion added a child.
+    /// The shapes its blocks may have, the newest first: each expansion added a child. Nothing is of the width of an
+    /// expansion that is not complete.
     fn raidz_shapes(&self, nparity: usize, width: usize) -> Vec<raidz::Shape> {
-        let oldest = width.saturating_sub(self.config.raidz_expand_txgs.len()).max(nparity + 1);
-        (oldest..=width).rev().map(|born| self.raidz_shape(nparity, width, born)).collect()
+        let now = width - usize::from(self.config.raidz_expanding);
+        let oldest = now.saturating_sub(self.config.raidz_expand_txgs.len()).max(nparity + 1);
+        let shape = |born| raidz::Shape { width, born, nparity, ashift: self.ashift, reflow: self.reflow };
+        (oldest..=now).rev().map(shape).collect()
+    }
+    /// The children that a raidz had for blocks of a txg (`vdev_raidz_get_logical_width`, vdev_raidz.c).
+    fn raidz_width_at(&self, width: usize, txg: Txg) -> usize {
+        let later = self.config.raidz_expand_txgs.iter().filter(|t| **t > txg.0).count();
+        width.saturating_sub(usize::from(self.config.raidz_expanding) + later)
     }
     /// The cut of its space into metaslabs: log2 of their size, and how many whole ones.
     #[must_use]
@@ -366,6 +384,20 @@ impl VdevSet {
             Some(Node::Indirect(_)) => Err(Corrupt::new("indirect mapping", format!("two of vdev {top}"))),
             _ => Err(Corrupt::new("indirect mapping", format!("of vdev {top}, which was not removed"))),
         }
+    }
+
+    /// Takes in how far the expansion of a raidz had come when an uberblock was written: without it nothing is taken to
+    /// have moved.
+    #[must_use]
+    pub fn at(mut self, uberblock: &UberblockPhys) -> Self {
+        let reflow = Reflow {
+            offset: uberblock.reflow_offset(),
+            scratch: uberblock.reflow_state() == uberblock::REFLOW_SCRATCH_VALID,
+        };
+        for top in self.tops.iter_mut().filter(|t| t.config.raidz_expanding) {
+            top.reflow = Some(reflow);
+        }
+        self
     }
 
     /// Makes everything written to any present leaf durable.
@@ -466,11 +498,12 @@ fn open_top(
             return Err(Corrupt::new("vdev config", format!("no size or ashift of {}", config.guid)).into());
         }
         let (asize, ashift) = (config.asize.unwrap_or(0), opener.ashift);
-        return Ok(Top { id: index as u64, config: config.clone(), ashift, asize, node });
+        return Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node });
     };
     // A child must reach as far as the offsets of its parent do.
     let needed = match &node {
-        Node::Raidz { children, .. } => asize / children.len() as u64,
+        // The space that an expansion adds counts once it is complete.
+        Node::Raidz { children, .. } => asize / (children.len() - usize::from(config.raidz_expanding)) as u64,
         Node::Draid { layout, .. } => layout.child_asize(asize),
         _ => asize,
     };
@@ -482,7 +515,7 @@ fn open_top(
             leaf.device = None;
         }
     }
-    Ok(Top { id: index as u64, config: config.clone(), ashift, asize, node })
+    Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node })
 }
 
 struct Opener<'a> {
@@ -501,13 +534,13 @@ impl Opener<'_> {
                 Node::Leaf(leaves.len() - 1)
             }
             VdevKind::Mirror | VdevKind::Replacing | VdevKind::Spare => Node::Mirror(children()?),
-            VdevKind::Raidz if config.raidz_expanding => {
-                let _: Vec<Node> = children()?;
-                Node::Unsupported(VdevKind::Other("raidz during its expansion".into()))
-            }
             VdevKind::Raidz => {
                 let nparity = config.nparity.unwrap_or(1) as usize;
-                Node::Raidz { children: children()?, nparity }
+                let children: Vec<Node> = children()?;
+                if children.len() <= nparity + usize::from(config.raidz_expanding) {
+                    return Err(Corrupt::new("vdev config", format!("a raidz{nparity} of too few")).into());
+                }
+                Node::Raidz { children, nparity }
             }
             VdevKind::Draid if config.draid_nchildren.is_some_and(|n| n != config.children.len() as u64) => {
                 let _: Vec<Node> = children()?;

@@ -4,7 +4,7 @@ use crate::content::Content;
 use crate::error::{Result, ZplError};
 use crate::filesystem::Filesystem;
 use icecore_dmu::{BlockStore, Objset, Want, zap};
-use icecore_dsl::{DatasetRef, Dsl};
+use icecore_dsl::{DatasetRef, Dsl, DslError};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{Dnode, ObjectId};
 
@@ -73,8 +73,12 @@ pub fn open_object(io: &dyn BlockStore, dsl: &Dsl, obj: u64) -> Result<Dataset> 
 }
 
 fn open_ref(io: &dyn BlockStore, dsl: &Dsl, r: DatasetRef) -> Result<Dataset> {
-    if !dsl.key_loaded(io, r.dir)? {
-        return Err(ZplError::KeyNotLoaded(String::new()));
+    match dsl.key_loaded(io, r.dir) {
+        Ok(true) => {}
+        Ok(false) => return Err(ZplError::KeyNotLoaded(String::new())),
+        // Whether there is a key cannot be told: if there is, the first encrypted block says so.
+        Err(DslError::Read(_)) => {}
+        Err(e) => return Err(e.into()),
     }
     let os = dsl.objset(io, r.obj, Want::Logical)?;
     match os.phys().kind() {

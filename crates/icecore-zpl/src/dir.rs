@@ -1,5 +1,8 @@
 //! Directories: ZAPs from names to objects (zfs_dir.c). A value is one word: object number in the low 48 bits, type in
 //! the high 4 (0 in file systems of version 1). Other users of a dataset (Lustre) may put more words behind it.
+//!
+//! A directory that is damaged still has the files whose own attributes name it as their parent: those that its readable
+//! part does not name are shown by number ([`crate::nameless`]).
 
 use crate::error::{Result, ZplError};
 use crate::filesystem::Files;
@@ -38,13 +41,42 @@ impl DirEntry {
 /// A place in a directory.
 pub struct DirCursor {
     dir: ObjectId,
-    zap: zap::Cursor,
+    zap: Option<Box<zap::Cursor>>,
+    /// Why there is no `zap`, to be told first.
+    fault: Option<Box<ZplError>>,
+    /// Names were lost: what they led to follows at the end.
+    damaged: bool,
 }
 
 impl DirCursor {
-    /// The next names in the order they have on disk, a leaf at a time and perhaps none; `None` after the last.
+    /// The next names in the order they have on disk, a leaf at a time and perhaps none; `None` after the last. After an
+    /// error that is damage the next call goes on behind it; what lost its name comes last, by number.
     pub fn next_batch(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Result<Option<Vec<DirEntry>>> {
-        let Some(entries) = self.zap.next_leaf(fs.objset(), io)? else { return Ok(None) };
+        match self.next_leaf(fs, io) {
+            Ok(Some(entries)) => Ok(Some(entries)),
+            Ok(None) if std::mem::take(&mut self.damaged) => Ok(Some(fs.nameless(io, self.dir))),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.damaged = error.is_damage();
+                if !self.damaged {
+                    self.zap = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The same of what can be read only.
+    pub(crate) fn next_leaf(
+        &mut self,
+        fs: &Files<'_>,
+        io: &dyn BlockStore,
+    ) -> Result<Option<Vec<DirEntry>>> {
+        if let Some(fault) = self.fault.take() {
+            return Err(*fault);
+        }
+        let Some(zap) = &mut self.zap else { return Ok(None) };
+        let Some(entries) = zap.next_leaf(fs.objset(), io)? else { return Ok(None) };
         entries.into_iter().map(|e| DirEntry::new(self.dir, e)).collect::<Result<_>>().map(Some)
     }
 }
@@ -55,19 +87,46 @@ impl Files<'_> {
         if dir.kind != FileKind::Directory {
             return Err(ZplError::NotDirectory(format!("object {}", dir.id)));
         }
-        if dir.dnode().kind() != ObjectType::DIRECTORY_CONTENTS {
-            let why = format!("its contents are of type {:?}", dir.dnode().kind());
-            return Err(ZplError::corrupt("directory", dir.id, why));
+        let kind = dir.dnode().kind();
+        let zap = match kind {
+            ObjectType::DIRECTORY_CONTENTS => {
+                let zap = zap::Cursor::new(self.objset(), io, dir.id, dir.dnode().clone());
+                zap.map_err(ZplError::from)
+            }
+            ObjectType::NONE => Err(ZplError::corrupt("directory", dir.id, "its attributes are lost")),
+            _ => {
+                return Err(ZplError::corrupt(
+                    "directory",
+                    dir.id,
+                    format!("its contents are of type {kind:?}"),
+                ));
+            }
+        };
+        match zap {
+            Ok(zap) => Ok(DirCursor { dir: dir.id, zap: Some(Box::new(zap)), fault: None, damaged: false }),
+            Err(e) if e.is_damage() => {
+                Ok(DirCursor { dir: dir.id, zap: None, fault: Some(Box::new(e)), damaged: true })
+            }
+            Err(e) => Err(e),
         }
-        let zap = zap::Cursor::new(self.objset(), io, dir.id, dir.dnode().clone())?;
-        Ok(DirCursor { dir: dir.id, zap })
     }
 
     /// What `name` in `dir` leads to, compared as the file system compares names (`zfs_match_find`, zfs_dir.c).
     ///
     /// Where names are folded the directory is read through: the hash of a folded name depends on Unicode tables of the
     /// system that wrote it.
+    ///
+    /// What lost its name to damage is found by the number it is shown under.
     pub fn lookup(&self, io: &dyn BlockStore, dir: &Znode, name: &[u8]) -> Result<Option<DirEntry>> {
+        let found = self.lookup_named(io, dir, name);
+        if !matches!(found, Ok(Some(_))) && crate::nameless::is_number(name) {
+            let nameless = self.nameless(io, dir.id).into_iter().find(|e| e.name == name);
+            return nameless.map_or(found, |e| Ok(Some(e)));
+        }
+        found
+    }
+
+    fn lookup_named(&self, io: &dyn BlockStore, dir: &Znode, name: &[u8]) -> Result<Option<DirEntry>> {
         let mut cursor = self.entries(io, dir)?;
         if self.folding().is_exact() && self.case() == crate::Case::Sensitive {
             let value = zap::lookup_bytes(self.objset(), io, dir.id, name)?;

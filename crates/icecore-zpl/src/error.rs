@@ -53,6 +53,12 @@ pub enum ZplError {
 pub type Result<T, E = ZplError> = std::result::Result<T, E>;
 
 impl ZplError {
+    /// Whether something on disk could not be read or makes no sense, so that what is beside it may still be had.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Read(_))
+    }
+
     /// Damage in object `id`.
     pub(crate) fn corrupt(what: &'static str, id: ObjectId, why: impl fmt::Display) -> Self {
         Self::Corrupt(Corrupt::new(what, format!("object {id}: {why}")))

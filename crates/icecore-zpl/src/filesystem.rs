@@ -2,8 +2,9 @@
 
 use crate::error::{Result, ZplError};
 use crate::name::Folding;
+use crate::nameless::ByParent;
 use crate::sa::{self, Attrs, Registry};
-use crate::znode::{Znode, has_znode};
+use crate::znode::{FileKind, Znode, has_znode};
 use icecore_dmu::objset::slot_starts;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, Objset, ReadError};
@@ -12,7 +13,7 @@ use icecore_format::objset::ObjsetType;
 use icecore_format::{Bookmark, Dnode, ObjectId, ObjectType};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The master node is always the first object (`MASTER_NODE_OBJ`).
 const MASTER_NODE: ObjectId = ObjectId(1);
@@ -87,6 +88,7 @@ pub struct Files<'a> {
     registry: Cow<'a, Registry>,
     shape: Shape,
     dnode_blocks: Mutex<BTreeMap<u64, Arc<[u8]>>>,
+    parents: OnceLock<Arc<ByParent>>,
 }
 
 /// A file system with an objset of its own.
@@ -109,14 +111,14 @@ impl Filesystem {
             false => Registry::default(),
         };
         let (os, registry) = (Cow::Owned(os), Cow::Owned(registry));
-        Ok(Self { registry, shape, dnode_blocks: Mutex::default(), os })
+        Ok(Self { registry, shape, dnode_blocks: Mutex::default(), parents: OnceLock::new(), os })
     }
 }
 
 impl<'a> Files<'a> {
     pub(crate) fn over(os: &'a Objset, registry: &'a Registry, shape: Shape) -> Self {
         let (os, registry) = (Cow::Borrowed(os), Cow::Borrowed(registry));
-        Self { os, registry, shape, dnode_blocks: Mutex::default() }
+        Self { os, registry, shape, dnode_blocks: Mutex::default(), parents: OnceLock::new() }
     }
 
     /// The objset.
@@ -208,6 +210,26 @@ impl<'a> Files<'a> {
         let spill = self.registry.native(spill.as_deref().unwrap_or(&[]))?;
         let more = self.registry.parse(&spill)?;
         f(&|attr| attrs.get(attr).or_else(|| more.get(attr)).map(<[u8]>::to_vec))
+    }
+
+    pub(crate) fn parents(&self) -> &OnceLock<Arc<ByParent>> {
+        &self.parents
+    }
+
+    /// The attributes of what a directory entry leads to, or the root; of a directory of which they are lost what it takes
+    /// to look into it.
+    pub(crate) fn directory_or(
+        &self,
+        id: ObjectId,
+        kind: Option<FileKind>,
+        got: Result<Znode>,
+    ) -> Result<Znode> {
+        match got {
+            // An entry that leads to no object was never a directory.
+            Err(ZplError::Read(ReadError::NoObject(_))) => got,
+            Err(ZplError::Read(_)) if kind == Some(FileKind::Directory) => Ok(Znode::lost_directory(id)),
+            _ => got,
+        }
     }
 
     pub(crate) fn dnode(&self, io: &dyn BlockStore, id: ObjectId) -> Result<Dnode> {

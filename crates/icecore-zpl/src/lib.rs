@@ -27,6 +27,7 @@ mod error;
 mod filesystem;
 mod fuid;
 mod name;
+mod nameless;
 mod newer;
 mod path;
 mod sa;

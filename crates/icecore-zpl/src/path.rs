@@ -41,7 +41,8 @@ impl Resolved {
 impl Files<'_> {
     /// The file at `path` from the root; empty parts and a leading `/` mean nothing, a trailing one wants a directory.
     pub fn resolve(&self, io: &dyn BlockStore, path: &[u8], follow: Follow) -> Result<Resolved> {
-        let mut here = vec![(Vec::new(), self.znode(io, self.root())?)];
+        let root = self.directory_or(self.root(), Some(FileKind::Directory), self.znode(io, self.root()))?;
+        let mut here = vec![(Vec::new(), root)];
         let mut todo = parts(path);
         let wants_dir = path.ends_with(b"/");
         let mut links = 0;
@@ -59,7 +60,7 @@ impl Files<'_> {
             }
             let found =
                 self.lookup(io, dir, &part)?.ok_or_else(|| ZplError::NotFound(shown(&here, &part)))?;
-            let z = self.znode(io, found.object)?;
+            let z = self.directory_or(found.object, found.kind, self.znode(io, found.object))?;
             let last = todo.is_empty();
             if z.kind == FileKind::Symlink && (!last || follow == Follow::Last || wants_dir) {
                 links += 1;

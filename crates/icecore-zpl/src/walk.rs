@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A directory is entered once, whatever entries lead to it: OpenZFS never has two, a hostile pool may tie a knot.
 //! 2. At most [`DEPTH_MAX`] levels, held in a list and not on the stack.
-//! 3. What cannot be read is one failed step; the walk goes on beside it.
+//! 3. What cannot be read is one failed step; the walk goes on beside it, in a directory behind it, and below a directory
+//!    whose attributes are lost.
 
 use crate::dir::{DirCursor, DirEntry};
 use crate::error::{Result, ZplError};
@@ -59,12 +60,14 @@ pub struct Walk {
     levels: Vec<Level>,
     seen: BTreeSet<ObjectId>,
     enter: Option<(Znode, Vec<u8>)>,
+    /// A directory that was told as failed and is told now, in so far as it can be entered.
+    lost: Option<(Znode, Vec<u8>)>,
 }
 
 impl Walk {
     /// A walk of what is below directory `top`.
     pub fn new(fs: &Files<'_>, io: &dyn BlockStore, top: Znode) -> Result<Self> {
-        let mut walk = Self { levels: Vec::new(), seen: BTreeSet::new(), enter: None };
+        let mut walk = Self { levels: Vec::new(), seen: BTreeSet::new(), enter: None, lost: None };
         match walk.descend(fs, io, top, Vec::new()) {
             None => Ok(walk),
             Some(error) => Err(error),
@@ -112,6 +115,10 @@ impl Walk {
 
     /// The next step; `None` after the start was left.
     pub fn next(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Option<Step> {
+        if let Some((dir, path)) = self.lost.take() {
+            self.enter = Some((dir.clone(), path.clone()));
+            return Some(Step::File { path, znode: Box::new(dir) });
+        }
         if let Some((dir, path)) = self.enter.take()
             && let Some(error) = self.descend(fs, io, dir, path.clone())
         {
@@ -124,10 +131,7 @@ impl Walk {
                 let done = self.levels.pop()?;
                 return Some(Step::Leave { path: done.path, znode: Box::new(done.dir) });
             }
-            Err(error) => {
-                level.cursor = None;
-                return Some(Step::Failed { path: level.path.clone(), error });
-            }
+            Err(error) => return Some(Step::Failed { path: level.path.clone(), error }),
         };
         let mut path = level.path.clone();
         if !path.is_empty() {
@@ -139,7 +143,11 @@ impl Walk {
             return Some(Step::Failed { path, error: ZplError::UnsafeName(name) });
         }
         match znode {
-            Err(error) => Some(Step::Failed { path, error }),
+            Err(error) => {
+                let lost = fs.directory_or(entry.object, entry.kind, Err(error.clone()));
+                self.lost = lost.ok().map(|dir| (dir, path.clone()));
+                Some(Step::Failed { path, error })
+            }
             Ok(znode) => {
                 if znode.kind == FileKind::Directory {
                     self.enter = Some((znode.clone(), path.clone()));

@@ -75,6 +75,7 @@ pub struct Time {
 pub struct Flags(pub u64);
 
 const PROJID: u64 = 0x8000_0000_0000;
+const TRIVIAL_ACL: u64 = 4;
 /// Name and bit of the flags users set, as `zdb` and other tools call them.
 const FLAG_NAMES: [(&str, u64); 15] = [
     ("readonly", 0x1_0000_0000),
@@ -108,7 +109,7 @@ impl Flags {
     /// The access control list says no more than the mode.
     #[must_use]
     pub fn has_trivial_acl(self) -> bool {
-        self.0 & 4 != 0
+        self.0 & TRIVIAL_ACL != 0
     }
     /// The object is an extended attribute or the directory of them.
     #[must_use]
@@ -185,6 +186,30 @@ impl Znode {
     pub fn device(&self) -> (u32, u32) {
         let (high, low) = ((self.rdev >> 32) as u32, self.rdev as u32);
         if high != 0 { (high, low) } else { (low >> 20, low & 0xf_ffff) }
+    }
+
+    /// In the place of a directory whose attributes are lost: it can be looked into, for what is known of its files.
+    pub(crate) fn lost_directory(id: ObjectId) -> Self {
+        let never = Time::default();
+        Self {
+            id,
+            kind: FileKind::Directory,
+            mode: 0o40_755,
+            size: 2,
+            links: 2,
+            uid: 0,
+            gid: 0,
+            flags: Flags(TRIVIAL_ACL),
+            generation: 0,
+            parent: ObjectId(0),
+            rdev: 0,
+            project: None,
+            atime: never,
+            mtime: never,
+            ctime: never,
+            crtime: never,
+            dn: Dnode::empty(1),
+        }
     }
 
     /// From bonus and, where needed, spill. `spill` is asked for once if an attribute is not in the bonus.

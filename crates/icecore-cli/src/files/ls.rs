@@ -7,6 +7,7 @@ use crate::fail::{Fail, Outcome};
 use icecore_pool::Io;
 use icecore_zpl::{FileKind, Filesystem, Follow, Step, Time, Walk, Znode};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 pub const USAGE: &str = "ls [-adilRX] [--json] POOL/FS[@SNAP][:PATH] ...";
@@ -55,8 +56,8 @@ pub fn run(args: &[String]) -> Outcome {
     let many = typed.operands.len() > 1;
     for (i, operand) in typed.operands.iter().enumerate() {
         let place = pools.place(operand)?;
-        let mut list =
-            List { query, io: pools.io(&place)?, fs: place.filesystem()?, out: &mut out, fine: true };
+        let (io, fs, told) = (pools.io(&place)?, place.filesystem()?, BTreeSet::new());
+        let mut list = List { query, io, fs, out: &mut out, fine: true, told };
         let outcome = list.place(&place, many, i > 0);
         failed |= !list.fine;
         match outcome {
@@ -77,6 +78,8 @@ struct List<'a> {
     fs: &'a Filesystem,
     out: &'a mut Out,
     fine: bool,
+    /// Paths that failed and were told.
+    told: BTreeSet<Vec<u8>>,
 }
 
 impl List<'_> {
@@ -107,7 +110,7 @@ impl List<'_> {
                     todo.push(([prefix.as_bytes(), &path].concat(), join(&top, &path), *znode));
                 }
                 Step::File { .. } | Step::Leave { .. } => {}
-                Step::Failed { path, error } => self.failed(&path, &error),
+                Step::Failed { path, error } => self.failed(&join(&top, &path), &error),
             }
         }
         todo.sort_by(|a, b| a.0.split(|c| *c == b'/').cmp(b.0.split(|c| *c == b'/')));
@@ -128,17 +131,28 @@ impl List<'_> {
         self.out.bytes(b":\n")
     }
 
+    /// Each path once: a tree is gone through twice.
     fn failed(&mut self, path: &[u8], why: &dyn std::fmt::Display) {
-        complain("ls", &String::from_utf8_lossy(path), why);
         self.fine = false;
+        if self.told.insert(path.to_vec()) {
+            let shown = if path.is_empty() { "/".into() } else { String::from_utf8_lossy(path) };
+            complain("ls", &shown, why);
+        }
     }
 
     /// All names of a directory in the order of their bytes.
     fn directory(&mut self, path: &[u8], dir: Znode) -> Outcome {
         let mut cursor = self.fs.entries(self.io, &dir)?;
         let mut entries = Vec::new();
-        while let Some(batch) = cursor.next_batch(self.fs, self.io)? {
-            entries.extend(batch.into_iter().filter(|e| self.query.all || !hidden(&e.name)));
+        loop {
+            match cursor.next_batch(self.fs, self.io) {
+                Ok(Some(batch)) => {
+                    entries.extend(batch.into_iter().filter(|e| self.query.all || !hidden(&e.name)));
+                }
+                Ok(None) => break,
+                Err(error) if error.is_damage() => self.failed(path, &error),
+                Err(error) => return Err(error.into()),
+            }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let plain = !(self.query.long || self.query.json || self.query.attributes);

@@ -120,10 +120,14 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
                 }
             },
         };
-        match select(&pool, name, &query) {
-            Ok(found) => found.iter().try_for_each(|s| show(&pool, s))?,
-            Err(f) => failed.push(f.message),
+        // What damage hides is told; the rest is shown.
+        let mut lost = Vec::new();
+        match select(&pool, name, &query, &mut lost) {
+            Ok(found) => lost.extend(found.iter().filter_map(|s| show(&pool, s).err())),
+            Err(f) => lost.push(f),
         }
+        failed.extend(lost.into_iter().map(|f| f.message));
+        failed.dedup();
         open = Some(pool);
     }
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
@@ -140,8 +144,8 @@ fn pool_for(name: &str) -> Result<Open, (Why, Fail)> {
         .map_err(|n| (n.why, Fail::new(format!("cannot open '{name}': {}", n.fail.message))))
 }
 
-/// The names below `name` that the query asks for.
-pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> {
+/// The names below `name` that the query asks for, as far as they can be read: what could not is added to `lost`.
+fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outcome<Vec<Selected>> {
     let found = pool.dsl.lookup(pool.io(), name).map_err(|e| cannot("open", name, &e))?;
     let mut out = Vec::new();
     match found {
@@ -168,7 +172,8 @@ pub fn select(pool: &Pool, name: &str, query: &Query) -> Outcome<Vec<Selected>> 
                 // Snapshots of a dataset that was itself named are shown when asked for by type.
                 let types = query.types.unwrap_or(Types::HEADS);
                 let only_below = query.types.is_some() && !types.filesystem && !types.volume && depth == 0;
-                walk(pool, name, types, if only_below { 1 } else { depth }, only_below, &mut out)?;
+                let depth = if only_below { 1 } else { depth };
+                walk(pool, name, types, depth, only_below, &mut Walked { found: &mut out, lost })?;
             }
         }
     }
@@ -181,32 +186,49 @@ fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind, found: 
     }
 }
 
-fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &mut Vec<Selected>) -> Outcome {
+struct Walked<'a> {
+    found: &'a mut Vec<Selected>,
+    lost: &'a mut Vec<Fail>,
+}
+
+impl Walked<'_> {
+    /// What was got; nothing where it could not be read, and that is noted.
+    fn or_note<T>(&mut self, name: &str, got: Result<Vec<T>, icecore_dsl::DslError>) -> Vec<T> {
+        got.unwrap_or_else(|e| {
+            self.lost.push(cannot("open", name, &e));
+            Vec::new()
+        })
+    }
+}
+
+fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &mut Walked<'_>) -> Outcome {
     let err = |e| cannot("open", name, &e);
     let io = pool.io();
     let head = pool.dsl.lookup_head(io, name).map_err(err)?;
     let kind = pool.dsl.kind(io, head).map_err(err)?;
-    push(out, types.has(kind), name.to_string(), kind, Some(Known { r: head, kind, phys: None }));
+    push(out.found, types.has(kind), name.to_string(), kind, Some(Known { r: head, kind, phys: None }));
     if depth == 0 {
         return Ok(());
     }
     if types.snapshot {
         let snap_kind = if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot };
-        for (snap, known) in pool.dsl.snapshots_known(io, name, snap_kind).map_err(err)? {
-            push(out, true, format!("{name}@{snap}"), snap_kind, Some(known));
+        for (snap, known) in out.or_note(name, pool.dsl.snapshots_known(io, name, snap_kind)) {
+            push(out.found, true, format!("{name}@{snap}"), snap_kind, Some(known));
         }
     }
     if types.bookmark {
-        for (mark, _) in pool.dsl.bookmarks(io, name).map_err(err)? {
-            push(out, true, format!("{name}#{mark}"), Kind::Bookmark, None);
+        for (mark, _) in out.or_note(name, pool.dsl.bookmarks(io, name)) {
+            push(out.found, true, format!("{name}#{mark}"), Kind::Bookmark, None);
         }
     }
     if flat {
         return Ok(());
     }
-    for child in pool.dsl.children(io, name).map_err(err)? {
+    for child in out.or_note(name, pool.dsl.children(io, name)) {
         let path = if child.contains('/') { child } else { format!("{name}/{child}") };
-        walk(pool, &path, types, depth - 1, false, out)?;
+        if let Err(lost) = walk(pool, &path, types, depth - 1, false, out) {
+            out.lost.push(lost);
+        }
     }
     Ok(())
 }

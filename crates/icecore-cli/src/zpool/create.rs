@@ -113,6 +113,7 @@ pub fn run(args: &[String]) -> Outcome {
         readonly: false,
         altroot: typed.value('R').unwrap_or("").into(),
         max_txg: None,
+        salvage: false,
     };
     state::remember(&record)?;
     pools::adopt(&record, pool)?;

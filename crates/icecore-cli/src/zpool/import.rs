@@ -1,6 +1,6 @@
 //! `zpool import`.
 
-use super::import_list;
+use super::{import_list, salvage};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::session;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F | -T txg]\n\t    [-a | <pool | id> [newpool]]";
+pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F] [-T txg]\n\t    [-a | <pool | id> [newpool]]";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
@@ -42,22 +42,21 @@ pub fn run(args: &[String]) -> Outcome {
             other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
         }
     }
-    let (mut found, unlabelled) = search(&typed)?;
-    // Destroyed pools are asked for by -D, and are then the only ones.
-    found.retain(|f| (f.state == PoolState::DESTROYED) == typed.has('D'));
+    let (found, unlabelled) = search(&typed)?;
+    let gone = typed.has('D');
     let mut new_name = None;
     let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
         _ if typed.has('a') && !typed.operands.is_empty() => {
             return Err(Fail::usage("too many arguments", USAGE));
         }
-        [] if typed.has('a') => found.iter().filter(|f| !imported(f)).collect(),
-        [] => return list(&found, &unlabelled),
-        [name] => vec![choose(&found, name)?],
+        [] if typed.has('a') => found.iter().filter(|f| !imported(f) && destroyed(f) == gone).collect(),
+        [] => return list(&found, &unlabelled, gone),
+        [name] => vec![choose(&found, name, gone)?],
         [name, new] => {
             super::create::check_name(new)
                 .map_err(|why| Fail::new(format!("cannot import '{new}': {why}")))?;
             new_name = Some(new.as_str());
-            vec![choose(&found, name)?]
+            vec![choose(&found, name, gone)?]
         }
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
@@ -71,7 +70,7 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let mount = !typed.has('N');
     let altroot = typed.value('R').unwrap_or("");
-    let how = How { readonly, force: typed.has('f'), altroot, back, new_name };
+    let how = How { readonly, force: typed.has('f'), altroot, back, salvage: typed.has('F'), new_name };
     let mut well = true;
     for f in wanted {
         import(f, how)?;
@@ -88,10 +87,18 @@ fn imported(f: &FoundPool) -> bool {
     state::all().is_ok_and(|all| all.iter().any(|p| p.guid == f.guid.0))
 }
 
-fn choose<'f>(found: &'f [FoundPool], name: &str) -> Outcome<&'f FoundPool> {
+fn destroyed(f: &FoundPool) -> bool {
+    f.state == PoolState::DESTROYED
+}
+
+/// The pool of that name or guid. A destroyed pool stands in nobody's way, nor with `-D` does one that is not.
+fn choose<'f>(found: &'f [FoundPool], name: &str, gone: bool) -> Outcome<&'f FoundPool> {
     let guid = name.parse::<u64>().ok();
-    let fitting: Vec<&FoundPool> =
+    let mut fitting: Vec<&FoundPool> =
         found.iter().filter(|f| Some(f.guid.0) == guid || f.name == name).collect();
+    if gone || fitting.iter().any(|f| !destroyed(f)) {
+        fitting.retain(|f| destroyed(f) == gone);
+    }
     match fitting.as_slice() {
         [one] => Ok(one),
         [] => Err(Fail::new(format!("cannot import '{name}': no such pool available"))),
@@ -115,6 +122,15 @@ enum Back {
     To(Txg),
 }
 
+impl Back {
+    fn txg(self) -> Option<Txg> {
+        match self {
+            Self::To(txg) => Some(txg),
+            Self::No | Self::AsFarAsNeeded => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct How<'a> {
     readonly: bool,
@@ -123,6 +139,8 @@ struct How<'a> {
     back: Back,
     /// What it is called from now on; of a pool that is only read, here.
     new_name: Option<&'a str>,
+    /// Also if the pool is not whole at any txg, for what is left of it (`-F`).
+    salvage: bool,
 }
 
 fn import(f: &FoundPool, how: How<'_>) -> Outcome {
@@ -159,21 +177,34 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         devices.extend(session::open_devices(path, access).map_err(|f| fail(f.message))?);
     }
     let mode = if readonly { Mode::ReadOnly } else { Mode::Write };
-    let open = |max_txg| {
+    let open_in = |mode, max_txg| {
         let (devices, pool) = (devices.clone(), Some(guid.to_string()));
         Pool::open(Env::os(), OpenSpec { devices, pool, mode, force, host: session::host(), max_txg })
     };
+    let open = |max_txg| open_in(mode, max_txg);
     let opened = match back {
         Back::No => open(None).map(|pool| (pool, None)),
         Back::To(txg) => open(Some(txg)).map(|pool| (pool, Some(txg))),
         Back::AsFarAsNeeded => newest_readable(&uberblocks(&devices), open),
     };
-    let (mut pool, max_txg) = opened.map_err(|e| fail(explain(&e, &name)))?;
+    let mut salvage = false;
+    let opened = opened.or_else(|e| {
+        salvage = how.salvage && salvage::may_help(&e);
+        if salvage {
+            salvage::open(&uberblocks(&devices), back.txg(), open_in).map_err(|_| e)
+        } else {
+            Err(e)
+        }
+    });
+    let (mut pool, max_txg) = opened.map_err(|e| fail(explain(&e, &name, how.salvage)))?;
     if max_txg.is_some() {
         tell_what_is_left_out(&pool, &uberblocks(&devices));
     }
     if how.new_name.is_some() {
         pool.rename(&name);
+    }
+    if salvage {
+        salvage::tell_what_is_lost(&pool);
     }
     if !readonly {
         // Others must see it in use, before anything is written to it.
@@ -189,6 +220,7 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         readonly,
         altroot: altroot.into(),
         max_txg: max_txg.map(|t| t.0),
+        salvage,
     };
     state::remember(&record)?;
     crate::pools::adopt(&record, pool)
@@ -244,8 +276,8 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// What stands in the way, and what to do about it.
-fn explain(e: &PoolError, name: &str) -> String {
+/// What stands in the way, and what to do about it; `tried` if reading what is left was tried.
+fn explain(e: &PoolError, name: &str, tried: bool) -> String {
     match e {
         PoolError::InUse { hostname, hostid, last_access } => format!(
             "pool was previously in use from another system.\nLast accessed by {hostname} (hostid={hostid:x}) at {}\n\
@@ -263,6 +295,9 @@ fn explain(e: &PoolError, name: &str) -> String {
             )
         }
         PoolError::Destroyed => "the pool was destroyed, use '-f' to import it all the same".into(),
+        other if !tried && salvage::may_help(other) => format!(
+            "{other}\n'zpool import -F {name}' reads what is left of it, and says what is lost; nothing is written."
+        ),
         other => other.to_string(),
     }
 }
@@ -324,8 +359,8 @@ fn remember_path(paths: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf) {
     paths.entry(real).or_insert(path);
 }
 
-fn list(found: &[FoundPool], unlabelled: &[Unlabelled]) -> Outcome {
-    let shown = found.iter().filter(|f| !imported(f));
+fn list(found: &[FoundPool], unlabelled: &[Unlabelled], gone: bool) -> Outcome {
+    let shown = found.iter().filter(|f| !imported(f) && destroyed(f) == gone);
     // Of a pool that has no device any more there is nothing to say: only that some device left it.
     let texts: Vec<String> =
         shown.filter(|f| !f.devices.is_empty()).map(|f| import_list::show(f, unlabelled)).collect();

@@ -4,6 +4,7 @@
 //! for, which were removed, and the spares. Where it does not, the labels must do, and why is said.
 
 use super::import::display_name;
+use super::status::errata_lines;
 use crate::session;
 use icecore_env::Env;
 use icecore_pool::metaslab::Class;
@@ -49,6 +50,7 @@ enum Reason {
     Damaged(String),
     Offline,
     OldVersion,
+    Errata(u64),
     Nothing,
 }
 
@@ -83,7 +85,7 @@ impl<'a> Report<'a> {
         } else if self.found.version < 5000 {
             Reason::OldVersion
         } else {
-            Reason::Nothing
+            self.pool.ok().and_then(Pool::errata).map_or(Reason::Nothing, Reason::Errata)
         }
     }
 
@@ -122,6 +124,7 @@ impl<'a> Report<'a> {
             Reason::Damaged(why) => format!("The pool cannot be read.\n\t{why}"),
             Reason::Offline => "One or more devices are offlined.".into(),
             Reason::OldVersion => "The pool is formatted using a legacy on-disk version.".into(),
+            Reason::Errata(n) => errata_lines(*n)?.0.into(),
             Reason::Nothing => return None,
         })
     }
@@ -134,6 +137,9 @@ impl<'a> Report<'a> {
             (Health::Online, Reason::OldVersion) => {
                 "The pool can be imported using its name or numeric identifier, though\n\t\
                  some features will not be available without an explicit 'zpool upgrade'."
+            }
+            (Health::Online, Reason::Errata(n)) if errata_lines(*n).is_some() => {
+                errata_lines(*n).map_or("", |(_, action)| action)
             }
             (Health::Online, _) => "The pool can be imported using its name or numeric identifier.",
             (Health::Degraded, _) => {

@@ -70,11 +70,18 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
     let vdevs = pool.io().vdevs();
     let health = health(vdevs);
     let lost = pool.dsl.errlog_count(pool.io()).unwrap_or(0);
-    if only_trouble && health == Health::Online && lost == 0 {
+    let errata = pool.errata();
+    if only_trouble && health == Health::Online && lost == 0 && errata.is_none() {
         return None;
     }
     let mut out = format!("  pool: {}\n state: {health}\n", record.name);
-    out.push_str(if lost > 0 { errors::STATUS } else { trouble(vdevs) });
+    match (lost > 0, trouble(vdevs), errata.and_then(errata_lines)) {
+        (true, ..) => out.push_str(errors::STATUS),
+        (false, "", Some((status, action))) => {
+            let _ = writeln!(out, "status: {status}\naction: {action}");
+        }
+        (false, trouble, _) => out.push_str(trouble),
+    }
     if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
         let _ = writeln!(out, "  scan: {line}");
     }
@@ -127,6 +134,24 @@ fn trouble(vdevs: &VdevSet) -> &'static str {
          Until then the pool depends on the other devices.\n"
     } else {
         ""
+    }
+}
+
+/// What an errata means, and what to do about it (`print_status_config`, zpool_main.c).
+pub fn errata_lines(errata: u64) -> Option<(&'static str, &'static str)> {
+    match errata {
+        3 => Some((
+            "Errata #3 detected.\n\tEncrypted datasets were made by a version of ZFS before 0.8.0, in a form that\n\t\
+             no release reads and writes any more.",
+            "Copy them into new encrypted datasets, not raw, and destroy the old ones.",
+        )),
+        4 => Some((
+            "Errata #4 detected.\n\tEncrypted snapshots and bookmarks lack what tells raw increments apart.\n\t\
+             Receiving raw increments upon them may corrupt data.",
+            "Enable the bookmark_v2 feature, and replace encrypted snapshots and bookmarks\n\tthat increments shall \
+             be sent from or received upon by new ones.",
+        )),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ mod peers;
 mod props;
 mod receive;
 mod replay;
+mod salvage;
 mod scrub;
 mod secrets;
 mod send;

@@ -1,18 +1,24 @@
 //! Names of a ZAP a leaf at a time, for maps that may be larger than memory (directories of files).
 //!
-//! Invariant: every leaf must lie where the pointer table leads to it. A leaf says one prefix, so it is met once, and
-//! a walk takes no longer than the leaves that are really on disk, whatever the table says.
+//! Invariants:
+//! 1. Every leaf must lie where the pointer table leads to it. A leaf says one prefix, so it is met once, and a walk
+//!    takes no longer than the leaves that are really on disk, whatever the table says.
+//! 2. A leaf that cannot be read is one error; the next call goes on behind it, [`FAILURES_MAX`] times at most.
 
 use super::{FLAG_UINT64_KEY, Kind, ZapEntry, ZapValue, fat, kind_of, micro};
 use crate::objset::Objset;
 use crate::store::{BlockStore, ReadError};
 use icecore_format::{Corrupt, Dnode, ObjectId};
 
+/// Bad leaves gone past in one ZAP; after more it has ended.
+pub const FAILURES_MAX: u32 = 1024;
+
 /// A place in a ZAP between two leaves.
 pub struct Cursor {
     obj: ObjectId,
     dn: Dnode,
     rest: Rest,
+    failures: u32,
 }
 
 enum Rest {
@@ -28,10 +34,11 @@ impl Cursor {
             Kind::Micro(block) => Rest::Micro(block),
             Kind::Fat(head) => Rest::Fat(Box::new(head), 0),
         };
-        Ok(Self { obj, dn, rest })
+        Ok(Self { obj, dn, rest, failures: 0 })
     }
 
-    /// The entries of the next leaf (of all of a micro ZAP), perhaps none; `None` after the last.
+    /// The entries of the next leaf (of all of a micro ZAP), perhaps none; `None` after the last. After an error the next
+    /// call goes on with the leaf behind the bad one.
     pub fn next_leaf(
         &mut self,
         os: &Objset,
@@ -56,8 +63,19 @@ impl Cursor {
         index: u64,
     ) -> Result<Vec<ZapEntry>, ReadError> {
         let blkid = head.pointer(os, io, self.obj, index)?;
-        let leaf = head.leaf_at(os, io, self.obj, &self.dn, blkid)?;
         let shift = head.table_shift;
+        let leaf = match head.leaf_at(os, io, self.obj, &self.dn, blkid) {
+            Ok(leaf) => leaf,
+            Err(error) => {
+                self.failures += 1;
+                let mut others = (index + 1)..1 << shift;
+                let other = |i: &u64| head.pointer(os, io, self.obj, *i).map_or(true, |p| p != blkid);
+                if let Some(next) = others.find(other).filter(|_| self.failures < FAILURES_MAX) {
+                    self.rest = Rest::Fat(head, next);
+                }
+                return Err(error);
+            }
+        };
         let below = shift.checked_sub(u64::from(leaf.prefix_len));
         let Some(below) = below.filter(|below| leaf.prefix == index >> below) else {
             let why = format!(

@@ -460,6 +460,16 @@ impl Dsl {
     fn clone_names(&self, io: &dyn BlockStore, r: DatasetRef) -> Result<Vec<String>> {
         let ds = self.dataset(io, r.obj)?;
         let mut out = Vec::new();
+        if ds.next_clones_obj == 0 {
+            // Pools before version 11 keep no list: the datasets tell what they come from.
+            for name in self.descendants(io, &self.info.name)? {
+                if self.dir(io, self.lookup_dir(io, &name)?)?.origin_obj == r.obj {
+                    out.push(name);
+                }
+            }
+            out.sort();
+            return Ok(out);
+        }
         for (_, obj) in self.zap_list_u64(io, ds.next_clones_obj)? {
             // The next of a clone's past may be one of its snapshots.
             let dir = self.dataset(io, obj)?.dir_obj;

@@ -61,7 +61,7 @@ impl Io {
                 let summed = checksum::verify(bp, data, Some(&self.salt)).is_ok();
                 summed && (!bp.has_indirect_mac() || crypt::check_indirect(bp, data).is_ok())
             };
-            match self.settled().scrub(dva, bp.psize(), &mut check) {
+            match self.settled().scrub(dva, bp.psize(), Some(super::read::born(bp)), &mut check) {
                 Ok(read) => {
                     sum.bad += read.bad.len() as u64;
                     sum.repaired += read.repaired as u64;

@@ -10,10 +10,11 @@
 
 use super::Io;
 use super::examine::Examined;
-use super::read::Bad;
+use super::read::{Bad, born};
 use icecore_dmu::{ReadError, WriteError};
 use icecore_format::{Blkptr, Compress, Dva};
 use icecore_transform::checksum;
+use icecore_vdev::tree::Born;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes of a header (`SPA_OLD_GANGBLOCKSIZE`).
@@ -24,6 +25,11 @@ const PARTS: usize = 3;
 pub(super) const DEPTH_MAX: u32 = 20;
 /// Levels of headers we make: 3^8 parts are enough for 16 MiB in single sectors of 4 KiB.
 pub(super) const DEPTH_NEW: u32 = 8;
+
+/// When the header of a block was allocated; it has a checksum always.
+fn of_header(bp: &Blkptr) -> Born {
+    Born { unchecked: false, ..born(bp) }
+}
 
 /// The pointers in a header.
 fn parts_of(header: &[u8]) -> Vec<Blkptr> {
@@ -84,14 +90,15 @@ impl Io {
     /// The pointers in the header at `dva`.
     fn gang_parts(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<Blkptr>, Bad> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
-        let header = self.read_raw(dva, HEADER as u64, &mut accept, &mut Vec::new())?;
+        let header = self.read_raw(dva, HEADER as u64, of_header(bp), &mut accept, &mut Vec::new())?;
         Ok(parts_of(&header))
     }
 
     /// As [`Self::gang_parts`], with every copy of the header looked at and mended.
     pub(super) fn scrub_gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<(Vec<Blkptr>, Examined), ()> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
-        let read = self.settled().scrub(dva, HEADER as u64, &mut accept).map_err(|_| ())?;
+        let read =
+            self.settled().scrub(dva, HEADER as u64, Some(of_header(bp)), &mut accept).map_err(|_| ())?;
         let seen = Examined { bad: read.bad.len() as u64, repaired: read.repaired as u64, lost: false };
         Ok((parts_of(&read.data), seen))
     }

@@ -7,7 +7,8 @@ use icecore_env::map;
 use icecore_format::fletcher::Fletcher4;
 use icecore_format::{Blkptr, Bookmark, Checksum, Corrupt, Dva, Txg};
 use icecore_transform::checksum;
-use icecore_vdev::{VdevError, tree};
+use icecore_vdev::VdevError;
+use icecore_vdev::tree::{self, Born};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fewer blocks than this are not worth handing to workers.
@@ -92,7 +93,7 @@ impl Io {
             }
             Err(_) => false,
         };
-        let read = self.read_raw(dva, bp.psize(), &mut accept, buffer);
+        let read = self.read_raw(dva, bp.psize(), born(bp), &mut accept, buffer);
         match (read, unsupported) {
             (Err(_), Some(why)) => Err(Bad::Unsupported(why)),
             (read, _) => read.map(|data| (data, sum)),
@@ -103,10 +104,11 @@ impl Io {
         &self,
         dva: &Dva,
         len: u64,
+        born: Born,
         accept: &mut dyn FnMut(&[u8]) -> bool,
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<u8>, Bad> {
-        match self.settled().read_into(dva, len, accept, buffer) {
+        match self.settled().read_born(dva, len, Some(born), accept, buffer) {
             Ok(read) => Ok(read.data),
             Err(VdevError::NoGoodCopy(bad)) if bad.iter().any(|b| matches!(b.why, tree::Bad::Checksum)) => {
                 Err(Bad::Checksum)
@@ -115,6 +117,11 @@ impl Io {
             Err(e) => Err(Bad::Device(e.to_string())),
         }
     }
+}
+
+/// When a block was allocated, and whether its checksum tells wrong bytes.
+pub(super) fn born(bp: &Blkptr) -> Born {
+    Born { txg: bp.physical_birth(), unchecked: bp.checksum() == Checksum::OFF }
 }
 
 /// Stored bytes and, if it is known, their fletcher4 as little-endian words.

@@ -7,7 +7,9 @@
 //!    begins with the intent logs that power left.
 //! 2. The newest uberblock is taken, or with `max_txg` the newest up to it; if its MOS cannot be read, that
 //!    is an error and not a reason to fall back by itself.
-//! 3. A pool is opened for writing only if every rule in `writable` is met; the reasons against are all
+//! 3. Missing top-level vdevs and damage to the pool's own objects fail the opening, except in [`Mode::Salvage`], which
+//!    says of each what it passed by.
+//! 4. A pool is opened for writing only if every rule in `writable` is met; the reasons against are all
 //!    given at once.
 
 mod find;
@@ -44,6 +46,9 @@ const CONFIG_MAX: u64 = 16 << 20;
 pub enum Mode {
     /// Nothing is written, whatever happens.
     ReadOnly,
+    /// The same, and what is missing or damaged of the pool itself is passed by as far as anything is left to read:
+    /// [`Pool::passed_by`] tells of it.
+    Salvage,
     /// Commits are possible.
     Write,
 }
@@ -78,6 +83,27 @@ pub(crate) struct Opened {
     pub devices: BTreeMap<Guid, Arc<dyn Device>>,
     /// Txg of the newest uberblock or label on any device.
     pub newest: Txg,
+    /// What a salvage passed by.
+    pub passed: Vec<String>,
+}
+
+/// What to do about something of the pool that cannot be had.
+struct Lenient {
+    salvage: bool,
+    passed: Vec<String>,
+}
+
+impl Lenient {
+    /// The value; in a salvage `other` in its place, and why is noted.
+    fn or<T, E: Into<PoolError>>(&mut self, what: &str, got: Result<T, E>, other: T) -> Result<T> {
+        match got.map_err(Into::into) {
+            Err(e) if self.salvage => {
+                self.passed.push(format!("{what}: {e}"));
+                Ok(other)
+            }
+            got => got,
+        }
+    }
 }
 
 impl Pool {
@@ -131,6 +157,7 @@ impl Pool {
             devices: opened.devices,
             passes: 0,
             logs: BTreeMap::new(),
+            passed: opened.passed,
         };
         if spec.mode == Mode::Write {
             let reasons = pool.claim_logs()?;
@@ -150,28 +177,49 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     check_label_features(&candidate)?;
     let uberblock = found.uberblock;
     check_uberblock(&uberblock)?;
+    let mut lenient = Lenient { salvage: spec.mode == Mode::Salvage, passed: Vec::new() };
     let devices = |e: icecore_vdev::VdevError| PoolError::Devices(e.to_string());
-    let vdevs = VdevSet::open(&root, &candidate.devices)?;
-    vdevs.check_readable_by_labels().map_err(devices)?;
+    let vdevs = VdevSet::open(&root, &candidate.devices)?.at(&uberblock);
+    if !lenient.salvage {
+        vdevs.check_readable_by_labels().map_err(devices)?;
+    }
     let mut io = Io::new(env.clone(), vdevs, uberblock.txg(), uberblock.rootbp);
-    let read = read_config(&io, &uberblock, &candidate);
+    let read = read_config(&io, &uberblock, &candidate, &root, &mut lenient);
     let (mos, directory, config) = read.map_err(|e| missing_or(e, &root))?;
     let tree = config.vdev_tree.as_ref();
     let tree = tree.ok_or_else(|| Corrupt::new("pool config", "no vdev_tree in the MOS"))?;
-    io.vdevs = Arc::new(VdevSet::open(tree, &candidate.devices)?);
-    io.vdevs.check_readable().map_err(devices)?;
-    let mappings = indirect::load(&mos, &io, tree)?;
-    let stale = stale_leaves(&mos, &io, tree, &candidate)?;
-    let vdevs = VdevSet::open_with_stale(tree, &candidate.devices, &stale)?;
+    io.vdevs = Arc::new(VdevSet::open(tree, &candidate.devices)?.at(&uberblock));
+    lenient.or("devices", io.vdevs.check_readable().map_err(devices), ())?;
+    let mappings =
+        lenient.or("removed vdevs", indirect::load(&mos, &io, tree), indirect::Mappings::default())?;
+    let stale = stale_leaves(&mos, &io, tree, &candidate);
+    let stale = lenient.or("what devices missed", stale, BTreeSet::new())?;
+    let vdevs = VdevSet::open_with_stale(tree, &candidate.devices, &stale)?.at(&uberblock);
     mappings.install(&vdevs)?;
     let mut io = Io::new(env, vdevs, uberblock.txg(), uberblock.rootbp);
-    io.salt = read_salt(&mos, &io)?;
-    let features = read_features(&mos, &io, &directory)?;
+    io.salt = lenient.or("the salt of checksums", read_salt(&mos, &io), PoolSalt([0; 32]))?;
+    let features = match read_features(&mos, &io, &directory) {
+        Err(unknown @ PoolError::UnsupportedRead(_)) => return Err(unknown),
+        features => lenient.or("features", features, BTreeMap::new())?,
+    };
     io.hole_birth = features.get("com.delphix:hole_birth").is_some_and(|n| *n > 0);
     let label_features = candidate.label_features();
     let newest = candidate.newest_txg();
     let devices = candidate.devices.clone();
-    Ok(Opened { io, mos, config, label_features, uberblock, directory, features, stale, devices, newest })
+    let passed = lenient.passed;
+    Ok(Opened {
+        io,
+        mos,
+        config,
+        label_features,
+        uberblock,
+        directory,
+        features,
+        stale,
+        devices,
+        newest,
+        passed,
+    })
 }
 
 /// The MOS, its directory and its configuration, over a tree known from labels.
@@ -179,10 +227,14 @@ fn read_config(
     io: &Io,
     uberblock: &UberblockPhys,
     candidate: &Candidate,
+    root: &VdevConfig,
+    lenient: &mut Lenient,
 ) -> Result<(Objset, BTreeMap<String, u64>, PoolConfig)> {
     let mos = Objset::open(io, 0, &uberblock.rootbp, Want::Logical)?;
     let directory = read_directory(&mos, io)?;
-    let config = trusted_config(&mos, io, &directory, candidate)?;
+    let mut labels = candidate.config.clone();
+    labels.vdev_tree = Some(root.clone());
+    let config = lenient.or("configuration", trusted_config(&mos, io, &directory, candidate), labels)?;
     Ok((mos, directory, config))
 }
 

@@ -134,7 +134,7 @@ fn pieces_are_put_together_from_the_good_sides() {
     compare(&pool);
     let (_, _, bp, places) = &blocks[0];
     let good = &mut |b: &[u8]| icecore_transform::checksum::verify(bp, b, Some(pool.io().salt())).is_ok();
-    let scrub = pool.io().vdevs().scrub(&bp.dvas()[0], bp.psize(), good).unwrap();
+    let scrub = pool.io().vdevs().scrub(&bp.dvas()[0], bp.psize(), None, good).unwrap();
     assert_eq!(scrub.bad.len(), 3, "{:?}", scrub.bad);
     disks[1].flip(START_SIZE + places[0].1 + 100, 4);
     assert!(pool.io().vdevs().read(&bp.dvas()[0], bp.psize(), good).is_err());

@@ -7,7 +7,7 @@
 use icecore_env::Workers;
 use icecore_format::Dva;
 
-use super::{Bad, BadCopy, Copies, Judge, Leaf, LeafCopy, Node, Read, Top, VdevSet};
+use super::{Bad, BadCopy, Born, Copies, Judge, Leaf, LeafCopy, Node, Read, Top, VdevSet};
 use crate::error::VdevError;
 use crate::indirect::Piece;
 use crate::raidz::{self, Children, GUESSES_MAX, Map};
@@ -37,17 +37,31 @@ impl VdevSet {
         check: &mut dyn FnMut(&[u8]) -> bool,
         buffer: &mut Vec<u8>,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, Judge { check, copies: Copies::UntilGood }, buffer)
+        self.read_born(dva, psize, None, check, buffer)
     }
 
-    /// As [`VdevSet::read`], but looks at every copy and all parity, and repairs what is wrong.
+    /// As [`VdevSet::read_into`], of a block of which it is known when it was allocated. On a raidz that was expanded
+    /// nothing else tells where the bytes of a block without a checksum are.
+    pub fn read_born(
+        &self,
+        dva: &Dva,
+        psize: u64,
+        born: Option<Born>,
+        check: &mut dyn FnMut(&[u8]) -> bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Read, VdevError> {
+        self.read_with(dva, psize, Judge { check, copies: Copies::UntilGood, born }, buffer)
+    }
+
+    /// As [`VdevSet::read_born`], but looks at every copy and all parity, and repairs what is wrong.
     pub fn scrub(
         &self,
         dva: &Dva,
         psize: u64,
+        born: Option<Born>,
         check: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Read, VdevError> {
-        self.read_with(dva, psize, Judge { check, copies: Copies::All }, &mut Vec::new())
+        self.read_with(dva, psize, Judge { check, copies: Copies::All, born }, &mut Vec::new())
     }
 
     fn read_with(
@@ -135,8 +149,13 @@ impl VdevSet {
         match &top.node {
             Node::Raidz { children, nparity } => {
                 let below = Below { set: self, top, nodes: children };
-                // How wide the raidz was when the block was born is not in its address; the check tells.
-                let shapes = top.raidz_shapes(*nparity, children.len());
+                // How wide the raidz was when the block was born is not in its address: its txg or the check tells.
+                let mut shapes = top.raidz_shapes(*nparity, children.len());
+                if let Some(born) = judge.born {
+                    let width = top.raidz_width_at(children.len(), born.txg);
+                    shapes.sort_by_key(|s| s.born != width);
+                    shapes.truncate(if born.unchecked { 1 } else { shapes.len() });
+                }
                 let maps = shapes.iter().map(|s| (raidz::map(*s, offset, len), Some(*s)));
                 Ok(read_maps(&below, maps.collect(), judge, bad))
             }
@@ -156,7 +175,7 @@ impl VdevSet {
         top: &Top,
         offset: u64,
         len: u64,
-        Judge { check, copies }: Judge<'_>,
+        Judge { check, copies, .. }: Judge<'_>,
         bad: &mut Vec<BadCopy>,
         buffer: &mut Vec<u8>,
     ) -> Option<Vec<u8>> {
@@ -217,7 +236,7 @@ impl VdevSet {
         &self,
         pieces: &[Piece],
         len: usize,
-        Judge { check, copies }: Judge<'_>,
+        Judge { check, copies, .. }: Judge<'_>,
         bad: &mut Vec<BadCopy>,
     ) -> Result<Option<Vec<u8>>, VdevError> {
         let mut versions = Vec::new();
@@ -349,7 +368,7 @@ impl VdevSet {
     }
 
     /// Rewrites bad copies; how many succeeded. A failure here is only counted: the data was delivered. Nothing
-    /// is rewritten on draid, to which we do not write.
+    /// is rewritten on draid and in the middle of an expansion, to which we do not write.
     fn repair(
         &self,
         top: &Top,
@@ -358,7 +377,7 @@ impl VdevSet {
         data: &[u8],
         bad: &[BadCopy],
     ) -> usize {
-        if bad.is_empty() || matches!(top.node, Node::Draid { .. }) {
+        if bad.is_empty() || matches!(top.node, Node::Draid { .. }) || top.config.raidz_expanding {
             return 0;
         }
         let fix = |b: &BadCopy, bytes: &[u8]| {
@@ -386,7 +405,7 @@ impl VdevSet {
 fn read_maps(
     below: &Below,
     mut maps: Vec<(Map, Option<raidz::Shape>)>,
-    Judge { check, copies }: Judge<'_>,
+    Judge { check, copies, .. }: Judge<'_>,
     bad: &mut Vec<BadCopy>,
 ) -> Option<Found> {
     for i in 0..maps.len() {

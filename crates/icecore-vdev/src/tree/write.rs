@@ -95,7 +95,7 @@ impl VdevSet {
                 children.iter().for_each(|c| self.write_node(top, c, offset, data, only, out));
             }
             Node::Raidz { children, nparity } => {
-                let shape = top.raidz_shape(*nparity, children.len(), children.len());
+                let shape = *top.raidz_shapes(*nparity, children.len()).first().expect("it has a shape");
                 for (child, at, bytes) in raidz::columns(shape, offset, data) {
                     for i in self.copies_at(top, &children[child], at) {
                         out.count(&self.leaves[i], at, |l| l.write(at, &bytes));

@@ -65,7 +65,7 @@ fn mutated_configurations_open_or_fail() {
             for offset in [0, rng.below(1 << 40) << 9, asize.saturating_sub(4096) >> 9 << 9] {
                 let dva = Dva::new(0, offset, 4096, false);
                 _ = set.read(&dva, 131_072, &mut |_| false);
-                _ = set.scrub(&dva, 4096, &mut |_| true);
+                _ = set.scrub(&dva, 4096, None, &mut |_| true);
                 _ = set.tops()[0].metaslabs();
             }
             _ = set.health();

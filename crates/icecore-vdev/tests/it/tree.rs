@@ -212,7 +212,7 @@ fn raidz_survives_as_many_losses_as_it_has_parity() {
         let before = d[width - 1].fingerprint();
         for pass in 0..2 {
             for (at, data) in &blocks {
-                let got = set.scrub(&dva(*at), data.len() as u64, &mut |b| b == data).unwrap();
+                let got = set.scrub(&dva(*at), data.len() as u64, None, &mut |b| b == data).unwrap();
                 assert_eq!(&got.data, data);
                 assert_eq!(got.repaired, got.bad.len());
                 assert!(pass == 0 || got.bad.is_empty(), "repaired in the first pass");

@@ -151,7 +151,7 @@ fn read_mos(names: &[&str]) -> Option<()> {
             let verify = &mut |b: &[u8]| icecore_transform::checksum::verify(&bp, b, None).is_ok();
             let read = pool.vdevs.read(dva, bp.psize(), verify).unwrap_or_else(|e| panic!("{names:?}: {e}"));
             assert!(read.bad.is_empty());
-            let read = pool.vdevs.scrub(dva, bp.psize(), verify).unwrap();
+            let read = pool.vdevs.scrub(dva, bp.psize(), None, verify).unwrap();
             assert!(read.bad.is_empty(), "parity by OpenZFS equals ours: {:?}", read.bad);
         }
     }
@@ -240,7 +240,7 @@ fn blocks_born_before_a_raidz_expansion_read_in_their_old_shape() {
             let dva = icecore_format::Dva::new(0, offset, 0x2000, false);
             let read = pools[0].vdevs.read(&dva, psize, verify).unwrap();
             assert!(read.bad.is_empty());
-            let scrub = pools[0].vdevs.scrub(&dva, psize, verify).unwrap();
+            let scrub = pools[0].vdevs.scrub(&dva, psize, None, verify).unwrap();
             assert!(scrub.bad.is_empty(), "{:?}", scrub.bad);
         }
     }

@@ -7,6 +7,7 @@ mod cold;
 mod diff;
 mod made;
 mod orphans;
+mod salvage;
 mod write;
 mod xattrs;
 mod zoo;
