@@ -19,6 +19,7 @@ mod keys;
 mod pipe;
 mod pools;
 mod replay;
+mod scan;
 mod service;
 mod session;
 mod state;

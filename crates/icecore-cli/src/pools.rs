@@ -50,6 +50,8 @@ pub struct Owned {
     over: Mutex<Option<Over>>,
     /// Keys loaded for as long as commands run, by root directory: how many.
     loans: Mutex<BTreeMap<u64, usize>>,
+    /// The thread of its scrub.
+    scan: crate::scan::Run,
 }
 
 #[derive(Clone)]
@@ -87,6 +89,7 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
     }
     let owned = Owned::new(record, session::open_alone(record, Access::Exclusive, For::Write)?);
     *slot = Slot::Open(Arc::clone(&owned));
+    crate::scan::go_on(&owned, None);
     Ok(owned)
 }
 
@@ -98,7 +101,9 @@ pub fn adopt(record: &Imported, mut pool: Pool) -> Outcome {
     }
     let spec = session::open_spec(record, pool.devices(), For::Write);
     pool.reopen(spec)?;
-    *lock(&slot(&record.name)) = Slot::Open(Owned::new(record, pool));
+    let owned = Owned::new(record, pool);
+    *lock(&slot(&record.name)) = Slot::Open(Arc::clone(&owned));
+    crate::scan::go_on(&owned, None);
     Ok(())
 }
 
@@ -155,6 +160,7 @@ fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>) ->
     })?;
     *lock(&owned.over) = Some(Over::Exported);
     drop(guard);
+    crate::scan::stop(&owned);
     forget(&record.name);
     Ok(())
 }
@@ -164,9 +170,19 @@ pub fn forget(name: &str) {
     lock(&POOLS).remove(name);
 }
 
-/// Lets all pools go: their devices are closed when this returns.
+/// Lets all pools go: their devices are closed when this returns. Those with a scrub under way know how far it is.
 pub fn close() {
-    lock(&POOLS).clear();
+    let slots: Vec<_> = std::mem::take(&mut *lock(&POOLS)).into_values().collect();
+    for slot in slots {
+        let Slot::Open(owned) = std::mem::take(&mut *lock(&slot)) else { continue };
+        crate::scan::stop(&owned);
+        if let Ok(mut pool) = owned.write()
+            && pool.is_scanning()
+        {
+            // What cannot be written now is done again.
+            let _ = pool.scan_save();
+        }
+    }
 }
 
 /// The pools that are open, and those that failed with the reason.
@@ -188,7 +204,12 @@ impl Owned {
             streams: AtomicUsize::new(0),
             over: Mutex::new(None),
             loans: Mutex::new(BTreeMap::new()),
+            scan: crate::scan::Run::default(),
         })
+    }
+    /// The thread of its scrub.
+    pub fn scan(&self) -> &crate::scan::Run {
+        &self.scan
     }
     /// The pool for reading.
     pub fn read(&self) -> Outcome<ReadGuard> {

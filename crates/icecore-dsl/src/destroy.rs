@@ -10,7 +10,7 @@
 use crate::error::{DslError, Result};
 use crate::lookup::DatasetRef;
 use crate::phys::{DS_FLAG_DEFER_DESTROY, DS_FLAG_UNIQUE_ACCURATE, Dataset, Used};
-use crate::{Dsl, create};
+use crate::{DatasetEvent, Dsl, create};
 use icecore_dmu::{BlockStore, BlockWriter, ReadError, Space, Want};
 use icecore_format::dnode::{MAX_LEVELS, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetPhys;
@@ -89,6 +89,7 @@ impl Dsl {
                 self.free_obj(io, zap)?;
             }
         }
+        self.events.push(DatasetEvent::Destroyed { object: obj, next: Some(ds.next_snap_obj) });
         self.free_zapified(io, obj)
     }
 
@@ -339,6 +340,7 @@ impl Dsl {
         self.free_obj(io, ds.snapnames_zapobj)?;
         self.bookmarks_destroy_all(io, head.obj)?;
         self.errlog_head_destroyed(io, head.obj)?;
+        self.events.push(DatasetEvent::Destroyed { object: head.obj, next: None });
         self.free_zapified(io, head.obj)?;
         self.destroy_dir(io, head.dir)?;
         if let Some(origin) = origin {

@@ -94,6 +94,7 @@ impl Pool {
             devices,
             passes: 0,
             logs: Default::default(),
+            scanning: Default::default(),
         })
     }
 

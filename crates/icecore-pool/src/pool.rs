@@ -61,6 +61,8 @@ pub struct Pool {
     pub(crate) passes: u32,
     /// Intent logs that wait to be replayed, by head.
     pub(crate) logs: BTreeMap<u64, crate::claim::Log>,
+    /// The scan under way.
+    pub(crate) scanning: crate::scan::Scanning,
 }
 
 impl Pool {
@@ -142,6 +144,9 @@ impl Pool {
         self.io.settled();
         let mut new = Self::open(self.io.env.clone(), spec)?;
         new.announce = self.announce;
+        // How far a scan is was not committed, nor has it to be: what it follows is. Frees of what was not committed are none.
+        new.io.vdevs.inherit_counts(&self.io.vdevs);
+        new.scanning = std::mem::take(&mut self.scanning);
         for (objset, keys) in new.dsl.take_over(&new.io, &mut self.dsl)? {
             new.io.add_key(objset, keys);
         }
