@@ -112,9 +112,9 @@ impl Demo {
 
         self.title("One bit flips on the left drive");
         files::flip(&self.dir.join("main/left.img"), &self.dir.join("main/right.img"))?;
-        let said = self.ok("zpool scrub main")?;
+        let said = self.ok("zpool scrub -w main")?;
         self.check(!said.contains("repaired 0B") && said.contains(", 0 errors"), "found and healed", &said)?;
-        let said = self.ok("zpool scrub main")?;
+        let said = self.ok("zpool scrub -w main")?;
         self.check(said.contains("repaired 0B, 0 errors"), "nothing is left to heal", &said)?;
 
         self.title(

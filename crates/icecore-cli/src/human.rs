@@ -3,6 +3,9 @@
 /// Bytes as `zfs list` prints them.
 pub use icecore_dsl::prop::nice_bytes as bytes;
 
+/// Counts as `zpool status` prints them.
+pub use icecore_dsl::prop::nice_number as number;
+
 /// Seconds since 1970 as local time in the form of `zfs get creation`: `Sun Nov 22  3:10 2026` (`zfs_prop_get`,
 /// libzfs_dataset.c).
 #[must_use]

@@ -20,6 +20,7 @@ mod mounts;
 mod pipe;
 mod pools;
 mod replay;
+mod scan;
 mod service;
 mod session;
 mod state;

@@ -54,6 +54,8 @@ pub struct Owned {
     over: Mutex<Option<Over>>,
     /// Keys loaded for as long as commands run, by root directory: how many.
     loans: Mutex<BTreeMap<u64, usize>>,
+    /// The thread of its scrub.
+    scan: crate::scan::Run,
 }
 
 #[derive(Clone)]
@@ -92,6 +94,7 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
     let owned = Owned::new(record, session::open_alone(record, Access::Exclusive, For::Write)?);
     *slot = Slot::Open(Arc::clone(&owned));
     mounts::attach(record.guid, &owned.shared);
+    crate::scan::go_on(&owned, None);
     Ok(owned)
 }
 
@@ -104,7 +107,9 @@ pub fn adopt(record: &Imported, mut pool: Pool) -> Outcome {
     let spec = session::open_spec(record, pool.devices(), For::Write);
     pool.dsl.altroot.clone_from(&record.altroot);
     pool.reopen(spec)?;
-    *lock(&slot(&record.name)) = Slot::Open(Owned::new(record, pool));
+    let owned = Owned::new(record, pool);
+    *lock(&slot(&record.name)) = Slot::Open(Arc::clone(&owned));
+    crate::scan::go_on(&owned, None);
     Ok(())
 }
 
@@ -162,6 +167,7 @@ fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>, fo
     })?;
     *lock(&owned.over) = Some(Over::Exported);
     drop(guard);
+    crate::scan::stop(&owned);
     forget(&record.name);
     // Whoever looked at it last lets its devices go.
     let until = Instant::now() + LAST_MAX;
@@ -179,10 +185,20 @@ pub fn forget(name: &str) {
     }
 }
 
-/// Lets all pools go: their devices are closed when this returns.
+/// Lets all pools go: their devices are closed when this returns. Those with a scrub under way know how far it is.
 pub fn close() {
     mounts::close();
-    lock(&POOLS).clear();
+    let slots: Vec<_> = std::mem::take(&mut *lock(&POOLS)).into_values().collect();
+    for slot in slots {
+        let Slot::Open(owned) = std::mem::take(&mut *lock(&slot)) else { continue };
+        crate::scan::stop(&owned);
+        if let Ok(mut pool) = owned.write()
+            && pool.is_scanning()
+        {
+            // What cannot be written now is done again.
+            let _ = pool.scan_save();
+        }
+    }
 }
 
 /// The pools that are open, and those that failed with the reason.
@@ -212,6 +228,7 @@ impl Owned {
             streams: AtomicUsize::new(0),
             over: Mutex::new(None),
             loans: Mutex::new(BTreeMap::new()),
+            scan: crate::scan::Run::default(),
         })
     }
     /// Its name.
@@ -221,6 +238,10 @@ impl Owned {
     /// Its identity.
     pub fn guid(&self) -> u64 {
         self.record.guid
+    }
+    /// The thread of its scrub.
+    pub fn scan(&self) -> &crate::scan::Run {
+        &self.scan
     }
     /// The pool for reading. What mounts have changed is there for all to see.
     pub fn read(&self) -> Outcome<ReadGuard> {

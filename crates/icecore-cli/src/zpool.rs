@@ -42,6 +42,7 @@ const COMMANDS: &[Command] = &[
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
+    (&["wait"], scrub::wait, scrub::WAIT_USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];
 

@@ -7,11 +7,11 @@
 //! Invariant: what is freed was born after the previous snapshot, and no deadlist or younger snapshot
 //! refers to it.
 
-use crate::Dsl;
 use crate::error::{DslError, Result};
 use crate::limits::Counted;
 use crate::lookup::DatasetRef;
 use crate::phys::{DS_FLAG_DEFER_DESTROY, DS_FLAG_UNIQUE_ACCURATE, Dataset, Used};
+use crate::{DatasetEvent, Dsl};
 use icecore_dmu::{BlockStore, BlockWriter, ReadError, Space, Want};
 use icecore_format::dnode::{MAX_LEVELS, SLOTS_PER_BLOCK};
 use icecore_format::objset::ObjsetPhys;
@@ -90,6 +90,7 @@ impl Dsl {
                 self.free_obj(io, zap)?;
             }
         }
+        self.events.push(DatasetEvent::Destroyed { object: obj, next: Some(ds.next_snap_obj) });
         self.free_zapified(io, obj)
     }
 
@@ -340,6 +341,7 @@ impl Dsl {
         self.free_obj(io, ds.snapnames_zapobj)?;
         self.bookmarks_destroy_all(io, head.obj)?;
         self.errlog_head_destroyed(io, head.obj)?;
+        self.events.push(DatasetEvent::Destroyed { object: head.obj, next: None });
         self.free_zapified(io, head.obj)?;
         self.destroy_dir(io, head.dir)?;
         if let Some(origin) = origin {

@@ -96,6 +96,28 @@ pub struct PoolInfo {
     pub usable: u64,
 }
 
+/// What became of a dataset, for whoever walks the datasets over many txgs (`dsl_scan_ds_destroyed`,
+/// `dsl_scan_ds_snapshotted`, `dsl_scan_ds_clone_swapped`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DatasetEvent {
+    /// The dataset is gone. What a snapshot had and others still have is in `next`.
+    Destroyed {
+        /// Its object.
+        object: u64,
+        /// Of a snapshot, the one after it, or the head.
+        next: Option<u64>,
+    },
+    /// The head's blocks are those of its new snapshot.
+    Snapshotted {
+        /// The head's object.
+        head: u64,
+        /// The snapshot's.
+        snap: u64,
+    },
+    /// The contents of two heads changed places.
+    Swapped(u64, u64),
+}
+
 /// Directories, datasets, snapshots and all that hangs on them.
 pub struct Dsl {
     /// The meta objset.
@@ -133,6 +155,8 @@ pub struct Dsl {
     pub mos_features_changed: bool,
     /// The directory that stands before all mountpoints, for as long as the pool is imported (property `altroot`).
     pub altroot: String,
+    /// What became of datasets in the open txg, in order.
+    pub events: Vec<DatasetEvent>,
 }
 
 impl Dsl {
@@ -183,6 +207,7 @@ impl Dsl {
             activate: BTreeMap::new(),
             mos_features_changed: false,
             altroot: String::new(),
+            events: Vec::new(),
         }
     }
 

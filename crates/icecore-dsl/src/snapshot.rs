@@ -7,7 +7,7 @@ use crate::lookup::DatasetRef;
 use crate::name::{self, Part};
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Dataset, Used};
 use crate::prop::SetSource;
-use crate::{Dsl, ORIGIN_DIR};
+use crate::{DatasetEvent, Dsl, ORIGIN_DIR};
 use icecore_dmu::{BlockStore, BlockWriter, Space};
 
 impl Dsl {
@@ -119,6 +119,7 @@ impl Dsl {
         self.put_dataset(io, head, &ds)?;
         self.zap_put_u64(io, ds.snapnames_zapobj, snap, obj)?;
         self.snapshots_changed(io, dir)?;
+        self.events.push(DatasetEvent::Snapshotted { head, snap: obj });
         Ok(obj)
     }
 

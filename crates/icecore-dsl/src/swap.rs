@@ -1,12 +1,12 @@
 //! Exchanging the contents of a dataset with those of its clone: the last step of a receive into an
 //! existing dataset, and of a rollback (`dsl_dataset_clone_swap_sync_impl`). And moving directories.
 
-use crate::Dsl;
 use crate::error::{DslError, Result};
 use crate::lookup::DatasetRef;
 use crate::name;
 use crate::phys::Used;
 use crate::resume::RECV_CLONE;
+use crate::{DatasetEvent, Dsl};
 use icecore_dmu::zap::ZapValue;
 use icecore_dmu::{BlockStore, BlockWriter, Space};
 
@@ -64,6 +64,7 @@ impl Dsl {
         std::mem::swap(&mut c.deadlist_obj, &mut h.deadlist_obj);
         self.put_dataset(io, clone.obj, &c)?;
         self.put_dataset(io, head.obj, &h)?;
+        self.events.push(DatasetEvent::Swapped(clone.obj, head.obj));
         self.diduse(io, head.dir, Used::RefRsrv, Space { used: unused, ..Space::default() })?;
         self.bookmarks_next_changed(io, head.obj, origin)
     }

@@ -181,7 +181,7 @@ impl Pool {
             self.io.alloc.unclaim(dva)?;
         }
         for dva in &log.old {
-            self.io.alloc.free(dva)?;
+            self.io.release(dva)?;
         }
         self.io.forget_blocks();
         Ok(())

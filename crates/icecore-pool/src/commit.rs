@@ -54,6 +54,7 @@ impl Pool {
             // A record that cannot be had is left out (history.rs).
             let _ = self.log_command(&command, uid);
         }
+        self.sync_scan()?;
         let txg = self.io.txg;
         self.config_dirty |= std::mem::take(&mut self.announce);
         let root = self.sync_txg()?;
@@ -72,6 +73,7 @@ impl Pool {
         self.io.alloc.synced(txg.0).map_err(crate::metaslab::alloc::conflict)?;
         self.io.txg = Txg(txg.0 + 1);
         self.logs_committed();
+        self.scan_committed();
         let space = self.io.space();
         self.dsl.info.usable = space.usable();
         Ok(txg)
@@ -137,6 +139,7 @@ impl Pool {
         if !clean {
             self.config.state = Some(state.0);
             self.config_dirty = true;
+            self.stage_scan()?;
         }
         self.commit()
     }

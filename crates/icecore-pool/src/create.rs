@@ -109,6 +109,7 @@ impl Pool {
             passes: 0,
             logs: Default::default(),
             passed: Vec::new(),
+            scanning: Default::default(),
         })
     }
 

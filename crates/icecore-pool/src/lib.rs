@@ -18,6 +18,7 @@ pub mod open;
 pub mod pool;
 pub mod props;
 pub mod range_tree;
+pub mod scan;
 pub mod scrub;
 pub mod shared;
 pub mod space_map;

@@ -256,7 +256,9 @@ impl Pool {
             .filter(|(guid, _)| stale.contains(guid) || !self.missing.contains(guid))
             .map(|(guid, device)| (*guid, Arc::clone(device)))
             .collect();
-        self.io.vdevs = Arc::new(VdevSet::open_with_stale(&tree, &here, stale)?);
+        let vdevs = VdevSet::open_with_stale(&tree, &here, stale)?;
+        vdevs.inherit_counts(&self.io.vdevs);
+        self.io.vdevs = Arc::new(vdevs);
         self.config.vdev_tree = Some(tree);
         self.config_dirty = true;
         Ok(())
@@ -371,7 +373,7 @@ impl Pool {
     /// Commits, with the resilver where OpenZFS keeps the last scan.
     fn remember_resilver(&mut self, began: u64, done: &Scrubbed) -> Result<()> {
         let now = self.io.env.clock.now();
-        self.record_scan(crate::scrub::RESILVER, began, now, done)
+        self.record_scan(crate::scan::phys::RESILVER, began, now, done)
     }
 }
 

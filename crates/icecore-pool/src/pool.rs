@@ -63,6 +63,8 @@ pub struct Pool {
     pub(crate) logs: BTreeMap<u64, crate::claim::Log>,
     /// What a salvage passed by.
     pub(crate) passed: Vec<String>,
+    /// The scan under way.
+    pub(crate) scanning: crate::scan::Scanning,
 }
 
 impl Pool {
@@ -150,6 +152,9 @@ impl Pool {
         self.io.settled();
         let mut new = Self::open(self.io.env.clone(), spec)?;
         new.announce = self.announce;
+        // How far a scan is was not committed, nor has it to be: what it follows is. Frees of what was not committed are none.
+        new.io.vdevs.inherit_counts(&self.io.vdevs);
+        new.scanning = std::mem::take(&mut self.scanning);
         for (objset, keys) in new.dsl.take_over(&new.io, &mut self.dsl)? {
             new.io.add_key(objset, keys);
         }

@@ -8,6 +8,7 @@
 
 use crate::io::{Examined, Io};
 use crate::pool::Pool;
+use crate::scan::phys::{ENTRY, FINISHED, SCRUB, ScanPhys};
 use crate::walk::{Unseen, blocks_since};
 use icecore_dsl::ErrorLog;
 use icecore_format::{Blkptr, Bookmark, Txg};
@@ -45,6 +46,10 @@ pub struct Scrubbed {
     pub lost: u64,
     /// Subtrees that were not seen although they are not damaged as blocks.
     pub unseen: Vec<Unseen>,
+    /// Labels and uberblocks that were damaged, each copy.
+    pub labels: u64,
+    /// How many of these still are.
+    pub labels_left: u64,
 }
 
 /// Damaged blocks listed one by one; the rest is counted.
@@ -70,8 +75,10 @@ pub fn scrub(
     pool: &mut Pool,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Scrubbed, crate::PoolError> {
-    let found = resilver(pool, Txg(0), &|_| true, progress);
-    if found.repaired_bytes > 0 {
+    let (labels, labels_left) = pool.scrub_labels();
+    let mut found = resilver(pool, Txg(0), &|_| true, progress);
+    (found.labels, found.labels_left) = (labels, labels_left);
+    if found.repaired_bytes > 0 || labels > labels_left {
         pool.io.flush_repairs().map_err(|e| pool.failed(e))?;
     }
     Ok(found)
@@ -151,63 +158,7 @@ impl Examiner<'_> {
     }
 }
 
-/// Names of the words of `dsl_scan_phys_t` (dsl_scan.h) that we fill, by place; there are 24.
-mod word {
-    pub const FUNC: usize = 0;
-    pub const STATE: usize = 1;
-    pub const MAX_TXG: usize = 4;
-    pub const CUR_MAX_TXG: usize = 6;
-    pub const START: usize = 7;
-    pub const END: usize = 8;
-    pub const TO_EXAMINE: usize = 9;
-    pub const EXAMINED: usize = 10;
-    pub const PROCESSED: usize = 12;
-    pub const ERRORS: usize = 13;
-    pub const COUNT: usize = 24;
-}
-/// `POOL_SCAN_SCRUB`.
-const SCRUB: u64 = 1;
-/// `POOL_SCAN_RESILVER`.
-pub(crate) const RESILVER: u64 = 2;
-/// The entry of the MOS directory that holds them (`DMU_POOL_SCAN`).
-const SCAN: &str = "scan";
-
-/// What kind of scan the pool remembers, and how it ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastScan {
-    /// `POOL_SCAN_*`: 1 scrub, 2 resilver.
-    pub func: u64,
-    /// `DSS_*`: 1 under way, 2 finished, 3 cancelled.
-    pub state: u64,
-    /// Seconds since 1970.
-    pub start: u64,
-    /// Seconds since 1970.
-    pub end: u64,
-    /// Bytes repaired.
-    pub repaired: u64,
-    /// Blocks that could not be repaired.
-    pub errors: u64,
-}
-
 impl Pool {
-    /// The last scrub or resilver, by whichever system.
-    ///
-    /// # Errors
-    /// The MOS directory cannot be read.
-    pub fn last_scan(&self) -> Result<Option<LastScan>, icecore_dsl::DslError> {
-        let Some(words) = self.dsl.directory_words(&self.io, SCAN)? else { return Ok(None) };
-        let at = |i: usize| words.get(i).copied().unwrap_or(0);
-        let scan = LastScan {
-            func: at(word::FUNC),
-            state: at(word::STATE),
-            start: at(word::START),
-            end: at(word::END),
-            repaired: at(word::PROCESSED),
-            errors: at(word::ERRORS),
-        };
-        Ok((scan.func != 0).then_some(scan))
-    }
-
     /// Remembers a finished scrub where OpenZFS keeps it, so that any system's `zpool status` tells of it; and what it
     /// found lost in the pool's error log, in place of what that had.
     ///
@@ -217,7 +168,7 @@ impl Pool {
         self.record_scan(SCRUB, start, end, found)
     }
 
-    /// The same for a scan of kind `func`.
+    /// The same for a scan of kind `func`. A scrub under way stays what the pool remembers.
     pub(crate) fn record_scan(
         &mut self,
         func: u64,
@@ -225,32 +176,46 @@ impl Pool {
         end: u64,
         found: &Scrubbed,
     ) -> Result<(), crate::PoolError> {
-        let mut words = vec![0; word::COUNT];
         let txg = self.synced().0;
-        for (at, value) in [
-            (word::FUNC, func),
-            (word::STATE, 2),
-            (word::MAX_TXG, txg),
-            (word::CUR_MAX_TXG, txg),
-            (word::START, start),
-            (word::END, end),
-            (word::TO_EXAMINE, found.bytes),
-            (word::EXAMINED, found.bytes),
-            (word::PROCESSED, found.repaired_bytes),
-            (word::ERRORS, found.lost),
-        ] {
-            words[at] = value;
-        }
+        let phys = ScanPhys {
+            func,
+            state: FINISHED,
+            max_txg: txg,
+            cur_max_txg: txg,
+            start,
+            end,
+            to_examine: found.bytes,
+            examined: found.bytes,
+            processed: found.repaired_bytes,
+            errors: found.lost,
+            ..ScanPhys::default()
+        };
+        let scanning = self.is_scanning();
         let (io, dsl) = self.parts();
         // A resilver reads a part of the pool only: what it loses joins what is known.
         let log = if func == SCRUB { ErrorLog::Scrub } else { ErrorLog::Last };
         for lost in found.damage.iter().filter(|d| d.seen.lost) {
             dsl.errlog_add(io, log, &lost.at, lost.bp.physical_birth())?;
         }
-        if func == SCRUB {
-            dsl.errlog_rotate(io)?;
+        if !scanning {
+            if func == SCRUB {
+                dsl.errlog_rotate(io)?;
+            }
+            dsl.set_directory_words(io, ENTRY, &phys.words())?;
         }
-        dsl.set_directory_words(io, SCAN, &words)?;
         self.commit().map(|_| ())
+    }
+
+    /// Looks at the labels and uberblocks of every device, and puts damaged ones right from the others of the same device
+    /// where the devices are open for writing. How many were damaged, and how many still are.
+    pub fn scrub_labels(&self) -> (u64, u64) {
+        let mut sum = (0, 0);
+        for leaf in self.io.settled().leaves() {
+            if let Some(device) = leaf.device() {
+                let (bad, left) = icecore_vdev::label::mend(&**device, leaf.ashift);
+                sum = (sum.0 + bad, sum.1 + left);
+            }
+        }
+        sum
     }
 }

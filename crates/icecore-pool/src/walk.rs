@@ -6,6 +6,8 @@
 //!    referred to.
 //! 2. What cannot be read of the metadata is told, with what lies below it unseen; the walk goes on beside it.
 //! 3. The walk's depth is bound by the levels of a dnode, and no dataset is visited twice.
+//! 4. [`walk_part`] ends at a level-0 block or a block of dnodes, with all before it visited and nothing of it; begun there
+//!    again, it visits the rest. So OpenZFS ends and begins, too (`dsl_scan_check_suspend`, `dsl_scan_check_resume`).
 //!
 //! Intent logs are visited where they are claimed, as far as they can be read: what cannot is their end.
 
@@ -22,6 +24,8 @@ use zerocopy::FromBytes;
 
 /// Metadata blocks read ahead at once.
 const AHEAD: usize = 16;
+/// Dnodes of a block, if each takes the least.
+const DNODES: u64 = (DNODE_BLOCK / SLOT) as u64;
 /// Places told as not seen; more than that is a pool without sense.
 const UNSEEN_MAX: usize = 100_000;
 
@@ -46,15 +50,51 @@ pub fn every_block(pool: &Pool, visit: Visit<'_>) -> Vec<Unseen> {
 
 /// The same for what was born after `since` only: what is older is not even looked into.
 pub fn blocks_since(pool: &Pool, since: Txg, visit: Visit<'_>) -> Vec<Unseen> {
-    let mut walk = Walk { io: &pool.io, visit, since, unseen: Vec::new(), stopped: false };
+    let mut walk = Walk::new(&pool.io, visit);
+    walk.since = since;
     walk.pool(&pool.dsl);
     walk.unseen
 }
 
+/// A part of one objset's blocks.
+pub(crate) struct Part<'a> {
+    /// The dataset object, 0 for the MOS.
+    pub objset: u64,
+    /// Its root.
+    pub root: &'a Blkptr,
+    /// What was born up to then is not visited, nor looked into.
+    pub since: Txg,
+    /// What was born later is looked into, but not visited.
+    pub until: Txg,
+    /// Where to begin: object and block of level 0; zeros are the beginning.
+    pub from: (u64, u64),
+    /// The intent log of a head is visited too.
+    pub log: bool,
+}
+
+/// What became of the walk of a part.
+pub(crate) struct Walked {
+    /// What was not seen.
+    pub unseen: Vec<Unseen>,
+    /// Where it was ended, if it was.
+    pub ended_at: Option<(u64, u64)>,
+}
+
+/// Visits a part of an objset until `visit` or `go_on` says no; but at least one block further than it began.
+pub(crate) fn walk_part(pool: &Pool, part: &Part<'_>, go_on: &dyn Fn() -> bool, visit: Visit<'_>) -> Walked {
+    let mut walk = Walk::new(&pool.io, visit);
+    walk.stops = Some(Stops { go_on, from: part.from, full: false, passed: 0, ended_at: None });
+    if part.log {
+        walk.log(&pool.dsl, part.objset);
+    }
+    walk.objset(Scope { objset: part.objset, since: part.since, until: part.until }, part.root);
+    Walked { unseen: walk.unseen, ended_at: walk.stops.and_then(|s| s.ended_at) }
+}
+
 /// Visits every block that object `object` of objset `objset` has, its spill block too.
 pub fn blocks_of(io: &Io, objset: u64, object: u64, dn: &Dnode, visit: Visit<'_>) -> Vec<Unseen> {
-    let mut walk = Walk { io, visit, since: Txg(0), unseen: Vec::new(), stopped: false };
-    walk.tree(Scope { objset, since: Txg(0) }, object, dn);
+    let mut walk = Walk::new(io, visit);
+    walk.tree(Scope::all(objset), object, dn);
     walk.unseen
 }
 
@@ -96,6 +136,29 @@ struct Walk<'a> {
     since: Txg,
     unseen: Vec<Unseen>,
     stopped: bool,
+    stops: Option<Stops<'a>>,
+}
+
+/// Where the walk of a part begins and ends.
+struct Stops<'a> {
+    go_on: &'a dyn Fn() -> bool,
+    from: (u64, u64),
+    /// Whoever is visited has had enough.
+    full: bool,
+    /// Places passed where it could have ended.
+    passed: u64,
+    ended_at: Option<(u64, u64)>,
+}
+
+/// Where a block is, seen from where the walk began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// All of it lies before.
+    Behind,
+    /// It was visited, and the beginning is somewhere below it.
+    Begun,
+    /// It lies ahead.
+    Ahead,
 }
 
 /// What of an objset is walked.
@@ -104,14 +167,63 @@ struct Scope {
     objset: u64,
     /// Only what was born later.
     since: Txg,
+    /// Only what was born up to then.
+    until: Txg,
 }
 
-impl Walk<'_> {
+impl Scope {
+    fn all(objset: u64) -> Self {
+        Self { objset, since: Txg(0), until: Txg(u64::MAX) }
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(io: &'a Io, visit: Visit<'a>) -> Self {
+        Self { io, visit, since: Txg(0), unseen: Vec::new(), stopped: false, stops: None }
+    }
+
+    /// Whether the walk ends before the block of level 0; else it has been passed.
+    fn ends_at(&mut self, object: u64, blkid: u64) -> bool {
+        let Some(stops) = &mut self.stops else { return false };
+        // The objects of accounting are never begun in the middle.
+        if self.stopped || object > i64::MAX.cast_unsigned() {
+            return self.stopped;
+        }
+        if stops.passed > 0 && (stops.full || !(stops.go_on)()) {
+            stops.ended_at = Some((object, blkid));
+            self.stopped = true;
+        }
+        stops.passed += 1;
+        self.stopped
+    }
+
+    fn side(&self, object: u64, epb: u64, level: u8, blkid: u64) -> Side {
+        let Some(Stops { from: (from, block), .. }) = self.stops else { return Side::Ahead };
+        if object > i64::MAX.cast_unsigned() || (from, block) == (0, 0) {
+            return Side::Ahead;
+        }
+        let span = epb.saturating_pow(u32::from(level));
+        let (start, end) = (blkid.saturating_mul(span), blkid.saturating_add(1).saturating_mul(span));
+        let (start, end, at, begun) = match (object, from) {
+            (0, 0) => (start, end, block, level > 0),
+            (0, _) => (start.saturating_mul(DNODES), end.saturating_mul(DNODES), from, true),
+            _ if object < from => return Side::Behind,
+            _ if object > from => return Side::Ahead,
+            _ => (start, end, block, level > 0),
+        };
+        match () {
+            () if end <= at => Side::Behind,
+            () if begun && start <= at => Side::Begun,
+            () => Side::Ahead,
+        }
+    }
+
     fn pool(&mut self, dsl: &Dsl) {
-        self.objset(Scope { objset: 0, since: self.since }, &self.io.mos_root.clone());
+        self.objset(Scope { since: self.since, ..Scope::all(0) }, &self.io.mos_root.clone());
         for (object, ds) in datasets(dsl, self.io) {
             if !self.stopped {
-                self.objset(Scope { objset: object, since: self.since.max(Txg(ds.prev_snap_txg)) }, &ds.bp);
+                let since = self.since.max(Txg(ds.prev_snap_txg));
+                self.objset(Scope { since, ..Scope::all(object) }, &ds.bp);
                 if !ds.is_snapshot() {
                     self.log(dsl, object);
                 }
@@ -129,7 +241,7 @@ impl Walk<'_> {
             // The last was allocated ahead and never written.
             let at = zil::place(objset, bp);
             if bp.birth() > self.since && self.io.read(bp, &at, Want::Stored).is_ok() {
-                self.tell(bp, at);
+                self.tell(Scope::all(objset), bp, at);
             }
         });
     }
@@ -139,7 +251,9 @@ impl Walk<'_> {
             return;
         }
         let at = Bookmark::root(scope.objset);
-        self.tell(root, at);
+        if self.stops.as_ref().is_none_or(|s| s.from == (0, 0)) {
+            self.tell(scope, root, at);
+        }
         let read = self.io.read(root, &at, Want::NoKey);
         let Some(bytes) = self.seen(read, at) else { return };
         let phys = match ObjsetPhys::parse(&bytes) {
@@ -160,14 +274,17 @@ impl Walk<'_> {
     }
 
     fn tree(&mut self, scope: Scope, object: u64, dn: &Dnode) {
-        if dn.is_free() || self.stopped {
+        let behind = self.stops.as_ref().is_some_and(|s| object != 0 && object < s.from.0);
+        if dn.is_free() || self.stopped || behind {
             return;
         }
         let top = dn.nlevels().saturating_sub(1);
         let pointers: Vec<Blkptr> = (0..usize::from(dn.nblkptr())).map(|i| dn.blkptr(i)).collect();
         self.children(scope, object, dn, top, 0, &pointers);
-        if let Some(bp) = dn.spill().filter(|bp| wanted(scope, bp)) {
-            self.tell(&bp, at(scope, object, 0, Bookmark::SPILL));
+        if let Some(bp) = dn.spill().filter(|bp| wanted(scope, bp))
+            && !self.ends_at(object, Bookmark::SPILL)
+        {
+            self.tell(scope, &bp, at(scope, object, 0, Bookmark::SPILL));
         }
     }
 
@@ -187,13 +304,18 @@ impl Walk<'_> {
                 continue;
             }
             let at = at(scope, object, level, first.wrapping_add(i));
+            let side = self.side(object, dn.epb(), level, at.blkid);
+            if side == Side::Behind || !metadata && self.ends_at(object, at.blkid) {
+                continue;
+            }
             if bp.level() != level {
                 let why = Corrupt::new("block pointer", format!("level {}", bp.level()));
                 self.unseen(at, &why);
                 continue;
             }
-            self.tell(bp, at);
-            if metadata {
+            if !metadata {
+                self.tell(scope, bp, at);
+            } else {
                 ahead.push((*bp, at));
                 if ahead.len() == AHEAD {
                     self.descend(scope, object, dn, std::mem::take(&mut ahead));
@@ -204,8 +326,21 @@ impl Walk<'_> {
     }
 
     fn descend(&mut self, scope: Scope, object: u64, dn: &Dnode, blocks: Vec<(Blkptr, Bookmark)>) {
+        if self.stopped {
+            return;
+        }
         let read = self.io.read_many(&blocks, Want::NoKey);
         for ((bp, at), contents) in blocks.into_iter().zip(read) {
+            if self.stopped {
+                return;
+            }
+            // One in the middle of which the walk begins was passed, and visited, when it ended there.
+            if self.side(object, dn.epb(), bp.level(), at.blkid) == Side::Ahead {
+                if bp.level() == 0 && self.ends_at(0, at.blkid) {
+                    return;
+                }
+                self.tell(scope, &bp, at);
+            }
             let Some(bytes) = self.seen(contents, at) else { continue };
             if bp.level() > 0 {
                 match <[Blkptr]>::ref_from_bytes(&bytes) {
@@ -265,14 +400,18 @@ impl Walk<'_> {
         }
     }
 
-    fn tell(&mut self, bp: &Blkptr, at: Bookmark) {
-        if bp.is_embedded() {
+    fn tell(&mut self, scope: Scope, bp: &Blkptr, at: Bookmark) {
+        if bp.is_embedded() || bp.birth() > scope.until {
             return;
         }
         if let Err(why) = bp.check() {
             return self.unseen(at, &why);
         }
-        self.stopped = self.stopped || !(self.visit)(bp, &at);
+        let go_on = !self.stopped && (self.visit)(bp, &at);
+        match &mut self.stops {
+            Some(stops) => stops.full |= !go_on,
+            None => self.stopped = !go_on,
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! 1. The order of children is used only if its table has the sum that the format names.
 //! 2. Addresses of children stay below [`Draid::child_asize`] when the block lies below `asize`.
 //!
-//! Does not do: writing; pools with failure domains (`draid_nchildren`), which are refused.
+//! Does not do: writing (but repairs); pools with failure domains (`draid_nchildren`), which are refused.
 
 use std::sync::Arc;
 

@@ -247,6 +247,54 @@ pub fn clear(device: &dyn Device) -> Result<(), DeviceError> {
     device.flush()
 }
 
+/// Puts damaged configurations and uberblocks right from the sound ones in the other labels of the same device, if it is open for
+/// writing. How many were damaged, and how many still are. Durable once the device is flushed.
+pub fn mend(device: &dyn Device, ashift: u64) -> (u64, u64) {
+    let labels: Vec<Option<Vec<u8>>> = (0..layout::LABELS).map(|l| read_label(device, l)).collect();
+    let slot = 1_usize << slot_shift(ashift);
+    let ring = layout::RING_AT as usize;
+    let config = layout::CONFIG_AT as usize;
+    let slots = (0..RING_SIZE / slot).map(|i| (ring + i * slot, slot));
+    let mut sum = (0, 0);
+    for (part, len) in std::iter::once((config, CONFIG_SIZE)).chain(slots) {
+        let (bad, left) = mend_part(device, &labels, part, len);
+        sum = (sum.0 + bad, sum.1 + left);
+    }
+    sum
+}
+
+/// A label, zeros where it cannot be read.
+fn read_label(device: &dyn Device, l: u64) -> Option<Vec<u8>> {
+    let at = label_offset(device.size(), l)?;
+    let mut bytes = vec![0; layout::LABEL_SIZE as usize];
+    if device.read_at(at, &mut bytes).is_err() {
+        for (sector, i) in bytes.chunks_mut(1 << 12).zip(0_u64..) {
+            if device.read_at(at + (i << 12), sector).is_err() {
+                sector.fill(0);
+            }
+        }
+    }
+    Some(bytes)
+}
+
+/// One part of the labels. It is told from a slot that was not used yet, or that one system writes to one label only, by two
+/// sound copies at least.
+fn mend_part(device: &dyn Device, labels: &[Option<Vec<u8>>], part: usize, len: usize) -> (u64, u64) {
+    let mut good: Vec<&[u8]> = Vec::new();
+    let mut bad = Vec::new();
+    for (l, label) in labels.iter().enumerate() {
+        let Some(bytes) = label.as_ref().and_then(|b| b.get(part..part + len)) else { continue };
+        let at = label_offset(device.size(), l as u64).unwrap_or(0) + part as u64;
+        if label_verify(bytes, at).is_ok() { good.push(bytes) } else { bad.push(l) }
+    }
+    let Some(source) = good.first().filter(|_| good.len() >= 2) else { return (0, 0) };
+    let mend = |l: &&usize| {
+        !device.read_only() && write_sealed(device, **l, part as u64, &mut source.to_vec()).is_ok()
+    };
+    let mended = bad.iter().filter(mend).count();
+    (bad.len() as u64, (bad.len() - mended) as u64)
+}
+
 /// Seals a part of a label with its place on the device and writes it.
 fn write_sealed(device: &dyn Device, l: usize, part: u64, block: &mut [u8]) -> Result<(), DeviceError> {
     let too_small = || DeviceError::new(What::NoSpace, device.name(), "too small for labels");

@@ -128,18 +128,36 @@ fn stripes(shape: Shape, offset: u64, len: u64) -> Vec<Stripe> {
 
 /// The writes that store a block of whole sectors: child, offset within it, bytes.
 pub(crate) fn columns(shape: Shape, offset: u64, data: &[u8]) -> Vec<(usize, u64, Vec<u8>)> {
+    columns_of(&map(shape, offset, data.len() as u64), data)
+}
+
+/// The same by a map. Data that ends before the last sector does is filled up with zeros.
+pub(crate) fn columns_of(map: &Map, data: &[u8]) -> Vec<(usize, u64, Vec<u8>)> {
     let mut out = Vec::new();
-    for stripe in stripes(shape, offset, data.len() as u64) {
-        let mut parts: Vec<Vec<u8>> = stripe
-            .iter()
-            .enumerate()
-            .map(|(i, c)| if i < shape.nparity { vec![0; c.len] } else { data[c.at..c.at + c.len].to_vec() })
-            .collect();
-        generate(&mut parts, shape.nparity);
+    for (stripe, parts) in map.stripes.iter().zip(parts_of(map, data)) {
         let filled = stripe.iter().zip(parts).filter(|(c, _)| c.len > 0);
         out.extend(filled.map(|(c, bytes)| (c.child, c.offset, bytes)));
     }
     out
+}
+
+/// What the columns of a block hold, stripe by stripe.
+fn parts_of(map: &Map, data: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    let part = |i: usize, c: &Column| {
+        if i < map.nparity {
+            return vec![0; c.len];
+        }
+        let from = data.get(c.at.min(data.len())..).unwrap_or_default();
+        let mut part = from.get(..c.len.min(from.len())).unwrap_or_default().to_vec();
+        part.resize(c.len, 0);
+        part
+    };
+    let stripe = |stripe: &Stripe| {
+        let mut parts: Vec<Vec<u8>> = stripe.iter().enumerate().map(|(i, c)| part(i, c)).collect();
+        generate(&mut parts, map.nparity);
+        parts
+    };
+    map.stripes.iter().map(stripe).collect()
 }
 
 fn generate(parts: &mut [Vec<u8>], nparity: usize) {
@@ -266,7 +284,9 @@ impl<'a> Block<'a> {
                 }
                 data.truncate(self.map.len);
                 if check(&data) {
-                    return Some((data, self.wrong(&all)));
+                    // Against the block as it was written: what fills its last sector up belongs to its parity.
+                    let wrong = self.wrong(&parts_of(self.map, &data));
+                    return Some((data, wrong));
                 }
             }
         }

@@ -16,6 +16,7 @@
 mod health;
 mod lose;
 mod read;
+mod repair;
 mod write;
 
 pub use health::Health;
@@ -68,6 +69,31 @@ pub struct Counts {
     pub write: AtomicU64,
     /// Reads whose contents were wrong.
     pub checksum: AtomicU64,
+}
+
+impl Counts {
+    fn all(&self) -> [&AtomicU64; 3] {
+        [&self.read, &self.write, &self.checksum]
+    }
+    /// As numbers: reads, writes, checksums.
+    #[must_use]
+    pub fn numbers(&self) -> [u64; 3] {
+        self.all().map(|n| n.load(Ordering::Relaxed))
+    }
+    /// Begins anew (`zpool clear`).
+    pub fn reset(&self) {
+        self.all().into_iter().for_each(|n| n.store(0, Ordering::Relaxed));
+    }
+    fn set(&self, numbers: [u64; 3]) {
+        for (own, n) in self.all().into_iter().zip(numbers) {
+            own.store(n, Ordering::Relaxed);
+        }
+    }
+    fn add(&self, other: &Self) {
+        for (own, more) in self.all().into_iter().zip(other.numbers()) {
+            own.fetch_add(more, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Leaf {
@@ -234,9 +260,15 @@ pub struct Top {
     /// How far it has come if it is in the middle of an expansion.
     reflow: Option<Reflow>,
     pub(crate) node: Node,
+    pub(crate) counts: Counts,
 }
 
 impl Top {
+    /// Errors seen on it as a whole: blocks of a raidz or draid that could not be put together.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
     /// Whether its number is taken by nothing any more.
     #[must_use]
     pub fn is_hole(&self) -> bool {
@@ -300,6 +332,11 @@ impl Top {
             _ => self.psize_to_asize(BLOCK),
         };
         BLOCK / (asize >> 9)
+    }
+    /// The shape of blocks born in `birth`.
+    fn raidz_shape_of(&self, nparity: usize, width: usize, birth: Txg) -> raidz::Shape {
+        let born = self.raidz_width_at(width, birth).max(nparity + 1);
+        raidz::Shape { width, born, nparity, ashift: self.ashift, reflow: self.reflow }
     }
     /// The shapes its blocks may have, the newest first: each expansion added a child. Nothing is of the width of an
     /// expansion that is not complete.
@@ -374,6 +411,25 @@ impl VdevSet {
     #[must_use]
     pub fn absent(&self) -> Vec<&Leaf> {
         self.leaves.iter().filter(|l| l.device.is_none()).collect()
+    }
+
+    /// Reads what may rightly be anything, such as the end of an intent log: errors met in `f` do not count.
+    pub fn uncounted<T>(&self, f: impl FnOnce() -> T) -> T {
+        let before: Vec<[u64; 3]> = self.leaves.iter().map(|l| l.counts.numbers()).collect();
+        let done = f();
+        self.leaves.iter().zip(before).for_each(|(l, n)| l.counts.set(n));
+        done
+    }
+
+    /// Goes on counting errors where another view of the same devices ended.
+    pub fn inherit_counts(&self, old: &Self) {
+        for leaf in &self.leaves {
+            old.leaves.iter().filter(|o| o.guid == leaf.guid).for_each(|o| leaf.counts.add(&o.counts));
+        }
+        for top in &self.tops {
+            let same = old.tops.iter().filter(|o| o.config.guid == top.config.guid);
+            same.for_each(|o| top.counts.add(&o.counts));
+        }
     }
 
     /// Takes in where the contents of the removed vdev `top` went, once. Until then its blocks cannot be read.
@@ -498,7 +554,15 @@ fn open_top(
             return Err(Corrupt::new("vdev config", format!("no size or ashift of {}", config.guid)).into());
         }
         let (asize, ashift) = (config.asize.unwrap_or(0), opener.ashift);
-        return Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node });
+        return Ok(Top {
+            id: index as u64,
+            config: config.clone(),
+            ashift,
+            asize,
+            reflow: None,
+            node,
+            counts: Counts::default(),
+        });
     };
     // A child must reach as far as the offsets of its parent do.
     let needed = match &node {
@@ -515,7 +579,7 @@ fn open_top(
             leaf.device = None;
         }
     }
-    Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node })
+    Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node, counts: Counts::default() })
 }
 
 struct Opener<'a> {

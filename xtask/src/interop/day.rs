@@ -114,7 +114,7 @@ impl Stage {
     fn day_again(&self, out: &std::path::Path) -> Outcome {
         let folder = self.path("day");
         self.icecore(&["zpool", "import", "-N", "-d", &folder, "day"])?;
-        self.icecore(&["zpool", "scrub", "day"])?;
+        self.icecore(&["zpool", "scrub", "-w", "day"])?;
         self.icecore(&["zpool", "status", "day"])?;
         self.icecore(&["zfs", "load-key", "day/enc"])?;
         for name in ["enc", "plain"] {

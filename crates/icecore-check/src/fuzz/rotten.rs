@@ -213,7 +213,7 @@ pub fn rotten(data: &[u8]) {
     load_key(&mut pool);
     if how & 32 != 0 {
         names.iter().for_each(|name| look(pool.io(), &pool.dsl, name));
-        let _ = (pool.history(), pool.dsl.errlog(pool.io()), pool.last_scan(), pool.cloned());
+        let _ = (pool.history(), pool.dsl.errlog(pool.io()), pool.scan_status(), pool.cloned());
     }
     if how & 4 != 0 {
         let mut turns = 0;

@@ -32,7 +32,7 @@ fn open(name: &str) -> Outcome<(Imported, Open)> {
 }
 
 /// The leaf that a person calls `name`: by its path, the end of it, or its guid.
-fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
+pub fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
     let tree = pool.config().vdev_tree.as_ref()?;
     let leaves = tree.leaves();
     let full = full_path(name);

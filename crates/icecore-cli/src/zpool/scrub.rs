@@ -1,25 +1,31 @@
 //! `zpool scrub`: reads every copy of every block, mends what can be mended, names what is lost.
 //!
-//! It runs to its end in this command: there is no service yet that could go on in the background.
+//! Of a pool imported for writing it goes on behind the commands (`crate::scan`), and is known to the pool. Of one imported
+//! read-only, and with `-n`, it is this command's, leaves no trace, and ends with it.
 
 use super::errors::{HEADING, Names};
+use super::status::progress;
 use crate::args::{Opt, Typed, flag, value};
 use crate::bar;
 use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
+use crate::scan::{self, Ended};
 use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_pool::Pool;
 use icecore_pool::heal::{Source, dataset_name, heal};
 use icecore_pool::scrub::{DAMAGE_MAX, Damage, Scrubbed, scrub};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-pub const USAGE: &str = "scrub [-nw] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
+pub const USAGE: &str =
+    "scrub [-s | -p | -w | -n] [-a] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
+pub const WAIT_USAGE: &str = "wait [-t <activity>[,...]] <pool>";
 
 const KNOWN: &[Opt] = &[
+    flag('a', ""),
     flag('n', "dry-run"),
     flag('w', ""),
     flag('s', ""),
@@ -28,24 +34,72 @@ const KNOWN: &[Opt] = &[
     value('f', "from"),
     value('K', "keylocation"),
 ];
+/// Between two lines of progress where there is no terminal.
+const LINES: Duration = Duration::from_secs(60);
+/// What can be waited for (`zpool_do_wait`, zpool_main.c). Only scrubs go on behind the commands.
+const ACTIVITIES: [&str; 10] = [
+    "discard",
+    "free",
+    "initialize",
+    "replace",
+    "remove",
+    "resilver",
+    "scrub",
+    "trim",
+    "raidz_expand",
+    "condense",
+];
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, KNOWN, USAGE)?;
-    if typed.operands.is_empty() {
+    let both = |a: char, b: char| typed.has(a) && typed.has(b);
+    if both('s', 'p') {
+        return Err(Fail::usage("invalid option combination: -s and -p are mutually exclusive", USAGE));
+    }
+    if typed.has('w') && (typed.has('s') || typed.has('p')) {
+        return Err(Fail::usage("invalid option combination: -w cannot be used with -p or -s", USAGE));
+    }
+    if typed.operands.is_empty() && !typed.has('a') {
         return Err(Fail::usage("missing pool name argument", USAGE));
     }
-    let mut sound = true;
+    let mut records = Vec::new();
     for name in &typed.operands {
         let Some(record) = state::find(name)? else {
             return Err(Fail::new(format!("cannot open '{name}': no such pool")));
         };
-        if typed.has('s') || typed.has('p') {
-            let verb = if typed.has('s') { "cancel" } else { "pause" };
-            return Err(Fail::new(format!("cannot {verb} scrubbing {name}: there is no active scrub")));
-        }
-        sound &= one(&record, &typed)?;
+        records.push(record);
+    }
+    if typed.has('a') && records.is_empty() {
+        records = state::all()?;
+    }
+    let mut sound = true;
+    for record in &records {
+        sound &= one(record, &typed)?;
     }
     if sound { Ok(()) } else { Err(Fail::said(FAILED)) }
+}
+
+/// `zpool wait`.
+pub fn wait(args: &[String]) -> Outcome {
+    let typed = Typed::parse(args, &[value('t', "")], WAIT_USAGE)?;
+    let asked: Vec<&str> = typed.values('t').flat_map(|t| t.split(',')).collect();
+    if let Some(bad) = asked.iter().find(|a| !ACTIVITIES.contains(a)) {
+        return Err(Fail::usage(format!("invalid activity '{bad}'"), WAIT_USAGE));
+    }
+    let name = match typed.operands.as_slice() {
+        [name] => name,
+        [] => return Err(Fail::usage("missing 'pool' argument", WAIT_USAGE)),
+        _ => return Err(Fail::usage("too many arguments", WAIT_USAGE)),
+    };
+    let Some(record) = state::find(name)? else {
+        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
+    };
+    if record.readonly || !asked.is_empty() && !asked.contains(&"scrub") {
+        return Ok(());
+    }
+    let mut pool = session::open_record(&record, For::Read)?;
+    let Some(owned) = pool.owned().cloned() else { return Ok(()) };
+    pool.away(|| scan::wait(&owned, || {}).map(|_| ()))?
 }
 
 /// What may be written.
@@ -67,57 +121,122 @@ fn ask(typed: &Typed) -> Ask {
     }
 }
 
-/// The pool as far as it can be opened: for writing, for repairs only, or for reading.
-fn open(record: &Imported, ask: Ask) -> Outcome<(Open, For)> {
-    let how = match ask {
-        Ask::Look => For::Read,
-        Ask::Usual if record.readonly => For::Read,
-        Ask::Repair if record.readonly => For::Repair,
-        _ => For::Write,
+/// Does to one pool what is asked for; false if a scrub that this command saw to its end found something lost. That is no
+/// failure of `-w`, as with OpenZFS.
+fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
+    let name = &record.name;
+    let stops = typed.has('s') || typed.has('p');
+    if stops {
+        let verb = if typed.has('s') { "cancel" } else { "pause" };
+        let fail = |e: &str| Fail::new(format!("cannot {verb} scrubbing {name}: {e}"));
+        if record.readonly {
+            return Err(fail("there is no active scrub"));
+        }
+        let mut pool = session::open_record(record, For::Write).map_err(|f| fail(&f.message))?;
+        // Pausing what is not there is none (`zpool_scan_range`, libzfs_pool.c).
+        if typed.has('p') && !pool.is_scanning() {
+            return Ok(true);
+        }
+        let done = if typed.has('s') { pool.scan_cancel() } else { pool.scan_pause() };
+        return done.map(|()| true).map_err(|e| fail(&e.to_string()));
+    }
+    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
+    if record.readonly || typed.has('n') {
+        return alone(record, typed).map_err(|f| if f.message.is_empty() { f } else { fail(&f.message) });
+    }
+    let mut pool = session::open_record(record, For::Write).map_err(|f| fail(&f.message))?;
+    let began = Instant::now();
+    pool.scan_start().map_err(|e| fail(&e))?;
+    let from = typed.value('f');
+    let bar = bar::bytes("scrubbing", true);
+    bar.set_message(name.clone());
+    let mut lines = Lines { bar: &bar, next: Instant::now() + LINES };
+    let ended = if let Some(owned) = pool.owned().cloned() {
+        scan::go_on(&owned, from);
+        if !typed.has('w') && from.is_none() {
+            return Ok(true);
+        }
+        pool.away(|| scan::wait(&owned, || lines.show_of(&owned)))?
+    } else {
+        scan::carry_out(&mut pool, from, &mut |pool| {
+            lines.show(pool);
+            !caller::cancelled()
+        })
     };
+    bar.finish_and_clear();
+    let Some(Ended { found, fetched }) = ended.map_err(|f| fail(&f.message))? else { return Ok(true) };
+    tell(&mut pool, &found, typed, began.elapsed(), fetched);
+    Ok(typed.has('w') && from.is_none() || found.lost == 0 && found.unseen.is_empty())
+}
+
+/// Progress: a bar on a terminal, a line now and then elsewhere.
+struct Lines<'a> {
+    bar: &'a indicatif::ProgressBar,
+    next: Instant,
+}
+
+impl Lines<'_> {
+    fn show(&mut self, pool: &Pool) {
+        let Ok(Some(s)) = pool.scan_status() else { return };
+        if !self.bar.is_hidden() {
+            bar::show(self.bar, s.issued, s.phys.to_examine);
+        } else if Instant::now() >= self.next {
+            self.next = Instant::now() + LINES;
+            eprintln!("{}: {}", pool.name(), progress(&s).replace("\n\t", ", "));
+        }
+    }
+    fn show_of(&mut self, owned: &std::sync::Arc<crate::pools::Owned>) {
+        if (!self.bar.is_hidden() || Instant::now() >= self.next)
+            && let Ok(pool) = owned.read()
+        {
+            self.show(&pool);
+        }
+    }
+}
+
+/// The pool as far as it can be opened for a scrub of this command's own: for repairs only, or for reading.
+fn open(record: &Imported, ask: Ask) -> Outcome<(Open, For)> {
+    let how = if ask == Ask::Repair && record.readonly { For::Repair } else { For::Read };
     Ok((session::open_record(record, how)?, how))
 }
 
-/// Scrubs one pool; false if something is lost.
-fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
+/// A scrub that this command carries out by itself, leaving no trace in the pool but repairs.
+fn alone(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let (ask, from) = (ask(typed), typed.value('f'));
     let name = &record.name;
-    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
-    let (mut pool, how) = open(record, ask).map_err(|f| fail(&f.message))?;
+    let (mut pool, how) = open(record, ask)?;
     // To look only, what is open for writing is opened once more; meanwhile nobody changes it.
     let _unchanged;
-    if how == For::Read && pool.owned().is_some() {
-        _unchanged = std::mem::replace(&mut pool, session::view(record).map_err(|f| fail(&f.message))?);
+    if pool.owned().is_some() {
+        _unchanged = std::mem::replace(&mut pool, session::view(record)?);
     }
     if how == For::Read && ask == Ask::Usual {
         eprintln!("{name} is imported read-only: damage is named, not repaired (--repair mends it in place)");
     }
-    let clock = pool.io().env().clock.clone();
-    let (start, began) = (clock.now(), clock.monotonic_ns());
+    let began = Instant::now();
     let bar = bar::bytes("scrubbing", true);
     bar.set_message(name.to_owned());
     let mut found = scrub(&mut pool, &mut |p| {
         bar::show(&bar, p.bytes, p.total);
         !caller::cancelled()
-    })
-    .map_err(|e| fail(&e))?;
+    })?;
     bar.finish_and_clear();
     let fetched = match from {
         Some(from) if how != For::Read && found.lost > 0 => fetch(&mut pool, &mut found, from)?,
         _ => 0,
     };
-    let took = Duration::from_nanos(clock.monotonic_ns().saturating_sub(began));
-    if how == For::Write {
-        pool.record_scrub(start, clock.now(), &found).map_err(|e| fail(&e))?;
-    }
-    if let Some(location) = typed.value('K') {
-        give_keys(&mut pool, &found, location);
-    }
-    report(&pool, &found, took);
-    if fetched > 0 {
-        println!("{fetched} blocks were fetched from {}", from.unwrap_or_default());
-    }
+    tell(&mut pool, &found, typed, began.elapsed(), fetched);
     Ok(found.lost == 0 && found.unseen.is_empty())
+}
+
+fn tell(pool: &mut Open, found: &Scrubbed, typed: &Typed, took: Duration, fetched: u64) {
+    if let Some(location) = typed.value('K') {
+        give_keys(pool, found, location);
+    }
+    report(pool, found, took);
+    if fetched > 0 {
+        println!("{fetched} blocks were fetched from {}", typed.value('f').unwrap_or_default());
+    }
 }
 
 /// Puts back what is lost from another imported pool that has the same snapshots.
@@ -166,6 +285,11 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
         human::bytes(found.repaired_bytes),
         found.lost
     );
+    if found.labels > 0 {
+        let left =
+            if found.labels_left > 0 { format!(", {} still are", found.labels_left) } else { String::new() };
+        println!("\t{} labels and uberblocks were damaged{left}", found.labels);
+    }
     // One line a file: a file may have lost many blocks.
     let mut names = Names::new(pool);
     // Blocks, and how many of them still have a bad copy.

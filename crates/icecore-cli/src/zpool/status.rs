@@ -8,7 +8,9 @@ use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For, NotOpen, Why};
 use crate::state::{self, Imported};
-use icecore_pool::scrub::LastScan;
+use icecore_format::Guid;
+use icecore_pool::scan::ScanStatus;
+use icecore_pool::scan::phys::{CANCELED, FINISHED, RESILVER, SCRUB};
 use icecore_vdev::tree::Health;
 use icecore_vdev::{VdevConfig, VdevSet};
 use std::fmt::Write as _;
@@ -66,6 +68,8 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
     } else {
         None
     };
+    // What is counted and how far a scan is, its owner knows.
+    let (counted, scan) = (&pool, pool.scan_status().ok().flatten());
     let pool = seen.as_ref().unwrap_or(&pool);
     let vdevs = pool.io().vdevs();
     let health = health(vdevs);
@@ -82,18 +86,20 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
         }
         (false, trouble, _) => out.push_str(trouble),
     }
-    if let Some(line) = pool.last_scan().ok().flatten().as_ref().and_then(scan_line) {
+    if let Some(line) = scan.as_ref().and_then(scan_line) {
         let _ = writeln!(out, "  scan: {line}");
     }
     out.push_str("config:\n\n");
-    let mut rows = vec![Row { name: record.name.clone(), state: health.to_string(), note: String::new() }];
+    let mut rows =
+        vec![Row { guid: None, name: record.name.clone(), state: health.to_string(), note: String::new() }];
     for v in &vdevs.config().children {
         row(v, 1, vdevs, &mut rows);
     }
     let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).max(10);
     let _ = writeln!(out, "\t{:width$}  {:<8} {:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
     for r in rows {
-        let line = format!("{:width$}  {:<8} {:>5} {:>5} {:>5}  {}", r.name, r.state, 0, 0, 0, r.note);
+        let [read, write, sum] = errors_of(counted.io().vdevs(), r.guid).map(human::number);
+        let line = format!("{:width$}  {:<8} {read:>5} {write:>5} {sum:>5}  {}", r.name, r.state, r.note);
         let _ = writeln!(out, "\t{}", line.trim_end());
     }
     out.push('\n');
@@ -155,8 +161,17 @@ pub fn errata_lines(errata: u64) -> Option<(&'static str, &'static str)> {
     }
 }
 
+/// Errors of a vdev since it was opened or cleared: reads, writes, checksums.
+fn errors_of(vdevs: &VdevSet, guid: Option<Guid>) -> [u64; 3] {
+    let Some(guid) = guid else { return [0; 3] };
+    let leaf = vdevs.leaves().iter().find(|l| l.guid == guid).map(|l| l.counts());
+    let top = || vdevs.tops().iter().find(|t| t.config.guid == guid).map(|t| t.counts());
+    leaf.or_else(top).map_or([0; 3], |c| c.numbers())
+}
+
 /// One line of the tree.
 struct Row {
+    guid: Option<Guid>,
     name: String,
     state: String,
     note: String,
@@ -172,6 +187,7 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) -> bo
     let stale = vdevs.leaves().iter().any(|l| l.guid == v.guid && behind(l));
     let at = rows.len();
     rows.push(Row {
+        guid: Some(v.guid),
         name: format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),
         state: word.into(),
         note: if stale { "has missed writes" } else { note.trim() }.into(),
@@ -187,21 +203,100 @@ fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) -> bo
     stale || below
 }
 
-/// The last scrub or resilver in the words of `print_scan_scrub_resilver_status` (zpool_main.c).
-fn scan_line(scan: &LastScan) -> Option<String> {
-    let (verb, did) = match scan.func {
-        1 => ("scrub", "repaired"),
-        2 => ("resilver", "resilvered"),
+/// The last scan, or the one under way, in the words of `print_scan_scrub_resilver_status` (zpool_main.c).
+fn scan_line(scan: &ScanStatus) -> Option<String> {
+    let phys = &scan.phys;
+    let (verb, did) = match phys.func {
+        SCRUB => ("scrub", "repaired"),
+        RESILVER => ("resilver", "resilvered"),
         _ => return None,
     };
-    match scan.state {
-        2 => {
-            let span = human::duration(scan.end.saturating_sub(scan.start));
-            let (bytes, when) = (human::bytes(scan.repaired), human::time_with_seconds(scan.end));
-            let first = if scan.func == 1 { format!("{verb} {did}") } else { did.to_string() };
-            Some(format!("{first} {bytes} in {span} with {} errors on {when}", scan.errors))
+    let time = human::time_with_seconds;
+    let head = match phys.state {
+        FINISHED => {
+            let span = human::duration(phys.end.saturating_sub(phys.start));
+            let (bytes, when) = (human::bytes(phys.processed), time(phys.end));
+            let first = if phys.func == SCRUB { format!("{verb} {did}") } else { did.to_string() };
+            return Some(format!("{first} {bytes} in {span} with {} errors on {when}", phys.errors));
         }
-        3 => Some(format!("{verb} canceled on {}", human::time_with_seconds(scan.end))),
-        _ => Some(format!("{verb} in progress since {}", human::time_with_seconds(scan.start))),
+        CANCELED => return Some(format!("{verb} canceled on {}", time(phys.end))),
+        _ => match scan.paused {
+            Some(since) => {
+                format!("{verb} paused since {}\n\t{verb} started on {}", time(since), time(phys.start))
+            }
+            None => format!("{verb} in progress since {}", time(phys.start)),
+        },
+    };
+    Some(format!("{head}\n\t{}", progress(scan)))
+}
+
+/// The same of how far it is: two lines.
+pub fn progress(scan: &ScanStatus) -> String {
+    /// Below that rate nothing is foretold.
+    const RATE_MIN: u64 = 10 << 20;
+    let phys = &scan.phys;
+    let bytes = human::bytes;
+    let total = phys.to_examine.saturating_sub(phys.skipped);
+    let running = scan.paused.is_none();
+    let at = |n: u64| {
+        let rate = n / scan.elapsed.max(1);
+        if running && rate > 0 { format!(" at {}/s", bytes(rate)) } else { String::new() }
+    };
+    let did = if phys.func == SCRUB { "repaired" } else { "resilvered" };
+    let percent = if total == 0 { 0.0 } else { 100.0 * scan.issued as f64 / total as f64 };
+    let rate = scan.pass_issued / scan.elapsed.max(1);
+    let rest = if !running {
+        String::new()
+    } else if total >= scan.issued && rate >= RATE_MIN && scan.issued > 0 {
+        format!(", {} to go", human::duration((total - scan.issued) / rate))
+    } else {
+        ", no estimated completion time".into()
+    };
+    format!(
+        "{} / {} scanned{}, {} / {} issued{}\n\t{} {did}, {percent:.2}% done{rest}",
+        bytes(phys.examined),
+        bytes(phys.to_examine),
+        at(scan.pass_exam),
+        bytes(scan.issued),
+        bytes(total),
+        at(scan.pass_issued),
+        bytes(phys.processed),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use icecore_pool::scan::phys::{SCANNING, ScanPhys};
+
+    #[test]
+    fn a_scrub_under_way_is_told_as_openzfs_does() {
+        const MIB: u64 = 1 << 20;
+        let phys = ScanPhys {
+            func: SCRUB,
+            state: SCANNING,
+            to_examine: 1000 * MIB,
+            examined: 600 * MIB,
+            processed: 4096,
+            ..ScanPhys::default()
+        };
+        let scan = ScanStatus {
+            phys,
+            issued: 500 * MIB,
+            pass_issued: 500 * MIB,
+            pass_exam: 600 * MIB,
+            elapsed: 5,
+            paused: None,
+        };
+        assert_eq!(
+            progress(&scan),
+            "600M / 1000M scanned at 120M/s, 500M / 1000M issued at 100M/s\n\t4K repaired, 50.00% done, 00:00:05 to go"
+        );
+        let paused = ScanStatus { paused: Some(7), ..scan };
+        assert_eq!(
+            progress(&paused),
+            "600M / 1000M scanned, 500M / 1000M issued\n\t4K repaired, 50.00% done"
+        );
+        assert!(scan_line(&paused).unwrap().starts_with("scrub paused since "));
     }
 }

@@ -75,7 +75,7 @@ impl Io {
         }
         match good {
             Some(data) => {
-                let mended = wrong.iter().filter(|dva| self.rewrite(dva, &data)).count();
+                let mended = wrong.iter().filter(|dva| self.rewrite(bp, dva, &data)).count();
                 sum.repaired += mended as u64;
             }
             None => sum.lost = true,
@@ -100,8 +100,18 @@ impl Io {
         sum
     }
 
-    fn rewrite(&self, dva: &Dva, data: &[u8]) -> bool {
-        self.settled().write(u64::from(dva.vdev()), dva.offset(), data).is_ok()
+    /// Rewrites copies that a read passed over, with what it found in another one. Only of a pool open for writing: there every
+    /// pointer that is followed is alive, and the place of its copies its own.
+    pub(super) fn heal_copies(&self, bp: &Blkptr, failed: &[&Dva], data: &[u8]) {
+        if self.writable && self.suspended.is_none() {
+            failed.iter().filter(|dva| !dva.is_gang()).for_each(|dva| {
+                self.rewrite(bp, dva, data);
+            });
+        }
+    }
+
+    fn rewrite(&self, bp: &Blkptr, dva: &Dva, data: &[u8]) -> bool {
+        self.settled().rewrite(dva, bp.physical_birth(), data)
     }
 
     /// Puts `data`, fetched elsewhere, in all places of the block that `bp` points to, if it is the very bytes the
@@ -113,7 +123,7 @@ impl Io {
         if data.len() as u64 != bp.psize() || checksum::verify(bp, data, Some(&self.salt)).is_err() {
             return Err(WriteError::Invalid("these are not the bytes of that block".into()));
         }
-        let written = bp.dvas().iter().filter(|d| !d.is_gang() && self.rewrite(d, data)).count() as u64;
+        let written = bp.dvas().iter().filter(|d| !d.is_gang() && self.rewrite(bp, d, data)).count() as u64;
         if written == 0 {
             return Err(WriteError::Invalid("no place of the block can be written".into()));
         }

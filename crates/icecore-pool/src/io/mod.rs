@@ -9,7 +9,7 @@
 //! 4. At most one batch is on its way to the devices behind the caller's back (`behind`). It has arrived before
 //!    any read of a device, before the next batch starts, before every flush, and before the devices are let go.
 //!
-//! Does not do: dedup tables, block cloning tables, self-healing of bad copies while reading.
+//! Does not do: dedup tables, block cloning tables.
 
 mod behind;
 mod cache;
@@ -20,12 +20,13 @@ mod read;
 mod write;
 
 use crate::metaslab::{Allocator, Space};
+use crate::range_tree::RangeTree;
 use behind::Behind;
 use cache::Cache;
 pub use examine::Examined;
 use icecore_dmu::{ReadError, WriteError};
 use icecore_env::Env;
-use icecore_format::{Blkptr, Guid, Txg};
+use icecore_format::{Blkptr, Dva, Guid, Txg};
 use icecore_transform::checksum::PoolSalt;
 use icecore_vdev::{VdevError, VdevSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,8 @@ pub struct Io {
     suspended: Option<String>,
     keys: BTreeMap<u64, Loaded>,
     cache: Mutex<Cache>,
+    /// What was freed in the open txg, if somebody wants to know.
+    freed: Option<BTreeMap<u32, RangeTree>>,
 }
 
 impl Io {
@@ -87,7 +90,25 @@ impl Io {
             suspended: None,
             keys: BTreeMap::new(),
             cache: Mutex::new(Cache::new(CACHE_BYTES)),
+            freed: None,
         }
+    }
+
+    /// Whether what is freed is kept for [`Io::take_freed`].
+    pub(crate) fn watch_frees(&mut self, watch: bool) {
+        self.freed = watch.then(BTreeMap::new);
+    }
+    /// What was freed since the last look.
+    pub(crate) fn take_freed(&mut self) -> BTreeMap<u32, RangeTree> {
+        self.freed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+    /// Gives a place back.
+    pub(crate) fn release(&mut self, dva: &Dva) -> Result<(), WriteError> {
+        self.alloc.free(dva)?;
+        if let Some(freed) = &mut self.freed {
+            freed.entry(dva.vdev()).or_default().cover(dva.offset(), dva.asize());
+        }
+        Ok(())
     }
 
     /// Clock, entropy, workers.

@@ -59,6 +59,7 @@ impl Io {
     /// what verified them. `buffer` may be used for them.
     fn read_stored(&self, bp: &Blkptr, at: &Bookmark, buffer: &mut Vec<u8>) -> Result<Summed, ReadError> {
         let mut worst = None;
+        let mut failed = Vec::new();
         for dva in bp.dvas() {
             let read = if dva.is_gang() {
                 self.read_ganged(bp, dva).map(|data| (data, None))
@@ -66,13 +67,17 @@ impl Io {
                 self.read_copy(bp, dva, buffer)
             };
             match read {
-                Ok(read) => return Ok(read),
+                Ok(read) => {
+                    self.heal_copies(bp, &failed, &read.0);
+                    return Ok(read);
+                }
                 // another copy may lie on a vdev that we can read
                 Err(Bad::Unsupported(why)) => worst = worst.or(Some(ReadError::Unsupported(why))),
                 // a wrong checksum says more than a device that is away
                 Err(Bad::Checksum) => worst = Some(ReadError::Checksum { at: *at, bp: Box::new(*bp) }),
                 Err(Bad::Device(why)) => worst = worst.or(Some(ReadError::Device(why))),
             }
+            failed.push(dva);
         }
         Err(worst.unwrap_or_else(|| Corrupt::new("blkptr", format!("no copy at {at}")).into()))
     }

@@ -272,7 +272,7 @@ impl BlockWriter for Io {
             return Err(WriteError::Invalid("a deduplicated block cannot be freed".into()));
         }
         for dva in self.places(bp)? {
-            self.alloc.free(&dva)?;
+            self.release(&dva)?;
         }
         self.forget_block(bp);
         Ok(())

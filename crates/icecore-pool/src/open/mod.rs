@@ -158,9 +158,12 @@ impl Pool {
             passes: 0,
             logs: BTreeMap::new(),
             passed: opened.passed,
+            scanning: crate::scan::Scanning::default(),
         };
         if spec.mode == Mode::Write {
-            let reasons = pool.claim_logs()?;
+            pool.load_scan()?;
+            let vdevs = std::sync::Arc::clone(&pool.io.vdevs);
+            let reasons = vdevs.uncounted(|| pool.claim_logs())?;
             if !reasons.is_empty() {
                 return Err(PoolError::ReadOnlyOnly(reasons));
             }

@@ -40,8 +40,9 @@ pub(super) fn reasons_against(pool: &Opened) -> Result<Vec<String>> {
     }
     if let Some(zap::ZapValue::U64(scan)) = zap::lookup(&pool.mos, &pool.io, DIRECTORY, "scan")?
         && scan.get(1) == Some(&1)
+        && scan.first() != Some(&crate::scan::phys::SCRUB)
     {
-        why.push("a scrub or resilver is under way".into());
+        why.push("a resilver is under way".into());
     }
     Ok(why)
 }

@@ -12,6 +12,8 @@ mod mirror;
 mod moved;
 mod old;
 mod promote;
+mod rot;
+mod scan;
 mod scrub;
 mod support;
 mod walk;

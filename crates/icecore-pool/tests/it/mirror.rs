@@ -99,7 +99,7 @@ fn a_side_that_was_away_gets_what_it_missed_and_no_more() {
     assert!(done.damaged >= 15 && done.blocks < 150, "{} of {} blocks", done.damaged, done.blocks);
     assert!(pool.missing().is_empty());
     fill(&mut pool, 300..305, 4);
-    let scan = pool.last_scan().unwrap().unwrap();
+    let scan = pool.scan_status().unwrap().unwrap().phys;
     assert_eq!((scan.func, scan.state, scan.errors), (2, 2, 0));
     assert!(pool.online(away, &mut go).unwrap().blocks == 0, "nothing to do");
     pool.export().unwrap();

@@ -6,15 +6,15 @@
 
 use icecore_env::Workers;
 use icecore_format::Dva;
+use std::sync::atomic::Ordering;
 
 use super::{Bad, BadCopy, Born, Copies, Judge, Leaf, LeafCopy, Node, Read, Top, VdevSet};
 use crate::error::VdevError;
 use crate::indirect::Piece;
 use crate::raidz::{self, Children, GUESSES_MAX, Map};
-use crate::size;
 
-/// Good bytes, and of raidz the shape they were found by.
-type Found = (Vec<u8>, Option<raidz::Shape>);
+/// Good bytes, and of raidz and draid the map they were found by.
+type Found = (Vec<u8>, Option<Map>);
 
 impl VdevSet {
     /// Reads `psize` bytes at a DVA. `check` is called on each candidate until it says yes; bad copies met
@@ -84,7 +84,8 @@ impl VdevSet {
         let data = self.read_pieces(&pieces, psize as usize, judge, &mut bad)?;
         let Some(data) = data else { return Err(VdevError::NoGoodCopy(bad)) };
         bad.retain(|b| !matches!(b.why, Bad::Absent));
-        Ok(Read { data, bad, repaired: 0 })
+        let repaired = self.repair_pieces(&pieces, &data, &bad);
+        Ok(Read { data, bad, repaired })
     }
 
     fn read_at(
@@ -97,9 +98,15 @@ impl VdevSet {
     ) -> Result<Read, VdevError> {
         let mut bad = Vec::new();
         let data = self.read_node(top, offset, psize, judge, &mut bad, buffer)?;
-        let Some((data, shape)) = data else { return Err(VdevError::NoGoodCopy(bad)) };
+        let Some((data, map)) = data else {
+            if matches!(top.node, Node::Raidz { .. } | Node::Draid { .. }) {
+                // Which child is wrong, nobody knows.
+                top.counts.checksum.fetch_add(1, Ordering::Relaxed);
+            }
+            return Err(VdevError::NoGoodCopy(bad));
+        };
         bad.retain(|b| !matches!(b.why, Bad::Absent));
-        let repaired = self.repair(top, shape, offset, &data, &bad);
+        let repaired = self.repair(top, map.as_ref(), &data, &bad);
         Ok(Read { data, bad, repaired })
     }
 
@@ -156,7 +163,7 @@ impl VdevSet {
                     shapes.sort_by_key(|s| s.born != width);
                     shapes.truncate(if born.unchecked { 1 } else { shapes.len() });
                 }
-                let maps = shapes.iter().map(|s| (raidz::map(*s, offset, len), Some(*s)));
+                let maps = shapes.iter().map(|s| raidz::map(*s, offset, len));
                 Ok(read_maps(&below, maps.collect(), judge, bad))
             }
             Node::Draid { children, layout } => {
@@ -164,7 +171,7 @@ impl VdevSet {
                 let why = "no block begins there";
                 let map = layout.map(offset, len);
                 let map = map.ok_or(VdevError::BadAddress { vdev: top.id, offset, len, why })?;
-                Ok(read_maps(&below, vec![(map, None)], judge, bad))
+                Ok(read_maps(&below, vec![map], judge, bad))
             }
             _ => Ok(self.read_copies(top, offset, len, judge, bad, buffer).map(|data| (data, None))),
         }
@@ -203,7 +210,7 @@ impl VdevSet {
 
     /// Where a range of a removed vdev is now: on vdevs that were not removed. Each step of the way is another
     /// vdev, so the steps are bounded by their number.
-    fn pieces(&self, top: &Top, offset: u64, len: u64) -> Result<Vec<Piece>, VdevError> {
+    pub(super) fn pieces(&self, top: &Top, offset: u64, len: u64) -> Result<Vec<Piece>, VdevError> {
         let bad = |vdev, offset, len, why| VdevError::BadAddress { vdev, offset, len, why };
         let mut todo = vec![(Piece { vdev: top.id, offset, len, at: 0 }, 0)];
         let mut out = Vec::new();
@@ -366,61 +373,29 @@ impl VdevSet {
             (leaf.device.is_none(), leaf.stale)
         });
     }
-
-    /// Rewrites bad copies; how many succeeded. A failure here is only counted: the data was delivered. Nothing
-    /// is rewritten on draid and in the middle of an expansion, to which we do not write.
-    fn repair(
-        &self,
-        top: &Top,
-        shape: Option<raidz::Shape>,
-        offset: u64,
-        data: &[u8],
-        bad: &[BadCopy],
-    ) -> usize {
-        if bad.is_empty() || matches!(top.node, Node::Draid { .. }) || top.config.raidz_expanding {
-            return 0;
-        }
-        let fix = |b: &BadCopy, bytes: &[u8]| {
-            let leaf = self.leaves.iter().find(|l| l.guid == b.guid && l.writable());
-            leaf.is_some_and(|l| l.write(b.offset, bytes).is_ok())
-        };
-        let (Node::Raidz { children, .. }, Some(shape)) = (&top.node, shape) else {
-            return bad.iter().filter(|b| fix(b, data)).count();
-        };
-        let mut padded = data.to_vec();
-        padded.resize(size::psize_to_asize(data.len() as u64, top.ashift) as usize, 0);
-        let columns = raidz::columns(shape, offset, &padded);
-        let of = |b: &BadCopy, child: usize| {
-            self.copies_at(top, &children[child], b.offset).iter().any(|i| self.leaves[*i].guid == b.guid)
-        };
-        let fixed = bad.iter().filter(|b| {
-            let own = columns.iter().find(|(child, at, _)| *at == b.offset && of(b, *child));
-            own.is_some_and(|(_, _, bytes)| fix(b, bytes))
-        });
-        fixed.count()
-    }
 }
 
 /// By the first map that fits: first with the data as it is, then with parity.
 fn read_maps(
     below: &Below,
-    mut maps: Vec<(Map, Option<raidz::Shape>)>,
+    mut maps: Vec<Map>,
     Judge { check, copies, .. }: Judge<'_>,
     bad: &mut Vec<BadCopy>,
 ) -> Option<Found> {
     for i in 0..maps.len() {
-        if let Some(data) = raidz::read_plain(below, &maps[i].0, check) {
+        if let Some(data) = raidz::read_plain(below, &maps[i], check) {
+            let map = maps.swap_remove(i);
             if copies == Copies::UntilGood {
-                return Some((data, maps[i].1));
+                return Some((data, Some(map)));
             }
-            maps = vec![maps.swap_remove(i)];
+            maps = vec![map];
             break;
         }
     }
-    for (map, shape) in &maps {
+    for map in maps {
         bad.clear();
-        if let Some(data) = raidz::read_all(below, map, check, bad) {
-            return Some((data, *shape));
+        if let Some(data) = raidz::read_all(below, &map, check, bad) {
+            return Some((data, Some(map)));
         }
     }
     None

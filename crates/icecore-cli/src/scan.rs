@@ -1,0 +1,224 @@
+//! The scrub of a pool, going on behind the commands.
+//!
+//! Invariants:
+//! 1. A pool that the service has open has at most one thread here, and has one as long as a scrub is under way and not
+//!    paused. It ends when the scrub does, the pool is let go, or its devices fail.
+//! 2. The thread holds the pool's lock for [`TURN`] at most, and for less when others want it: for reading while it examines,
+//!    for writing while the pool is told how far it is.
+//! 3. In a process of its own the command that begins a scrub carries it out.
+
+use crate::fail::{Fail, Outcome};
+use crate::pools::Owned;
+use crate::session::{self, For, Open};
+use icecore_pool::Pool;
+use icecore_pool::heal::{Source, heal};
+use icecore_pool::scan::Turn;
+use icecore_pool::scrub::Scrubbed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the pool is held at a time.
+const TURN: Duration = Duration::from_millis(150);
+/// The same while others want it.
+const TURN_WANTED: Duration = Duration::from_millis(15);
+/// How long a pool that is let go waits for the turn to end.
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// What a pool knows of the thread of its scrub.
+#[derive(Default)]
+pub struct Run {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: bool,
+    stop: bool,
+    /// How often it was asked to go on.
+    asked: u64,
+    /// The pool that lost blocks are fetched from.
+    from: Option<String>,
+    fetched: u64,
+    /// What the last one to end has found.
+    found: Option<Scrubbed>,
+    /// Why it could not go on.
+    failed: Option<String>,
+}
+
+fn lock(run: &Run) -> MutexGuard<'_, State> {
+    run.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a scrub ended.
+pub struct Ended {
+    /// What it found.
+    pub found: Scrubbed,
+    /// Blocks that came from another pool.
+    pub fetched: u64,
+}
+
+/// Goes on with the pool's scrub, if there is one, behind the commands.
+pub fn go_on(owned: &Arc<Owned>, from: Option<&str>) {
+    let mut state = lock(owned.scan());
+    if let Some(from) = from {
+        state.from = Some(from.to_string());
+    }
+    state.asked += 1;
+    if state.running || state.stop {
+        return;
+    }
+    (state.running, state.failed, state.found, state.fetched) = (true, None, None, 0);
+    let mine = Arc::clone(owned);
+    let spawned = std::thread::Builder::new().name("scrub".into()).spawn(move || work(&mine));
+    if spawned.is_err() {
+        state.running = false;
+    }
+}
+
+/// Waits until nothing goes on; how the scrub ended, if it came to its end.
+pub fn wait(owned: &Arc<Owned>, mut watch: impl FnMut()) -> Outcome<Option<Ended>> {
+    loop {
+        watch();
+        if crate::caller::cancelled() {
+            return Ok(None);
+        }
+        let state = lock(owned.scan());
+        if !state.running {
+            if let Some(why) = &state.failed {
+                return Err(Fail::new(why.clone()));
+            }
+            return Ok(state.found.clone().map(|found| Ended { found, fetched: state.fetched }));
+        }
+        let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
+    }
+}
+
+/// Ends the thread, if there is one, for good: the pool is let go.
+pub fn stop(owned: &Owned) {
+    let mut state = lock(owned.scan());
+    state.stop = true;
+    let until = Instant::now() + END_MAX;
+    while state.running && Instant::now() < until {
+        let waited = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// However the thread ends, it is known.
+struct Ending<'a>(&'a Owned);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(self.0.scan());
+        if std::mem::take(&mut state.running) {
+            state.failed = Some("internal error: the scrub panicked (the service's log has where)".into());
+        }
+        self.0.scan().ended.notify_all();
+    }
+}
+
+fn work(owned: &Arc<Owned>) {
+    let _ending = Ending(owned);
+    loop {
+        let asked = lock(owned.scan()).asked;
+        let step = step(owned);
+        let mut state = lock(owned.scan());
+        let ends = match step {
+            Ok(Step::More) => state.stop,
+            Ok(Step::Ended(found)) => {
+                state.found = Some(*found);
+                true
+            }
+            // Whoever resumed it meanwhile counts on this thread.
+            Ok(Step::Idle) => state.stop || asked == state.asked,
+            Err(f) => {
+                state.failed = Some(f.message);
+                true
+            }
+        };
+        if ends {
+            state.running = false;
+            state.from = None;
+            return;
+        }
+    }
+}
+
+enum Step {
+    More,
+    Idle,
+    Ended(Box<Scrubbed>),
+}
+
+fn step(owned: &Arc<Owned>) -> Outcome<Step> {
+    let turn = {
+        let pool = owned.read()?;
+        let since = Instant::now();
+        pool.scan_turn(&|| since.elapsed() < if owned.wanted() { TURN_WANTED } else { TURN })
+    };
+    match turn {
+        Turn::Idle => Ok(Step::Idle),
+        Turn::More => Ok(Step::More),
+        Turn::Save | Turn::Done => {
+            let from = lock(owned.scan()).from.clone();
+            let mut pool = Open::of(Arc::clone(owned), For::Write)?;
+            let pool = &mut *pool;
+            let fetched = from.map_or(Ok(0), |from| fetch(pool, &from))?;
+            lock(owned.scan()).fetched += fetched;
+            if turn == Turn::Save {
+                pool.scan_save()?;
+                return Ok(Step::More);
+            }
+            Ok(Step::Ended(Box::new(pool.scan_finish()?)))
+        }
+    }
+}
+
+/// Puts back what is lost from another imported pool that has the same snapshots.
+pub fn fetch(pool: &mut Pool, from: &str) -> Outcome<u64> {
+    let lost = pool.scan_lost();
+    if lost.is_empty() {
+        return Ok(0);
+    }
+    let other = session::open(from, For::Read)?;
+    let source = Source::new(&other);
+    let mut fetched = 0;
+    for damage in &lost {
+        if heal(pool, &source, damage) {
+            pool.scan_fetched(damage);
+            fetched += 1;
+        }
+    }
+    Ok(fetched)
+}
+
+/// Carries the scrub of a pool that this command has for itself out. `None` if `watch` says to stop before its end: then the
+/// pool knows how far it is.
+pub fn carry_out(
+    pool: &mut Pool,
+    from: Option<&str>,
+    watch: &mut dyn FnMut(&Pool) -> bool,
+) -> Outcome<Option<Ended>> {
+    let mut fetched = 0;
+    loop {
+        let since = Instant::now();
+        let turn = pool.scan_turn(&|| since.elapsed() < TURN);
+        let go_on = watch(pool);
+        match turn {
+            Turn::Idle => return Ok(None),
+            _ if !go_on => {
+                pool.scan_save()?;
+                return Ok(None);
+            }
+            Turn::More => {}
+            Turn::Save | Turn::Done => {
+                fetched += from.map_or(Ok(0), |from| fetch(pool, from))?;
+                if turn == Turn::Done {
+                    return Ok(Some(Ended { found: pool.scan_finish()?, fetched }));
+                }
+                pool.scan_save()?;
+            }
+        }
+    }
+}
