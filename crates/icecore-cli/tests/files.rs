@@ -238,12 +238,12 @@ fn ten_thousand_small_files() {
     // The files were made by code of ours: OpenZFS reads them too.
     let one = b.out().join("one");
     fs::create_dir(&one).unwrap();
-    let mut zdb = Command::new("zdb");
+    let mut zdb = zdb::command();
     zdb.args(["-e", "-p"])
         .arg(b.dir.join("pool"))
         .args(["-r", "many/small", "file-7"])
         .arg(one.join("file-7"));
-    let run = zdb.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();
+    let run = zdb.output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     assert_eq!(fs::read(one.join("file-7")).unwrap(), data(7));
 }

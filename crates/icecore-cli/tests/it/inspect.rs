@@ -5,7 +5,6 @@ use icecore_check::fixture::fixture;
 use icecore_check::zdb;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 fn json(desk: &Desk, line: &str) -> Value {
     serde_json::from_str(&desk.ok(line)).unwrap()
@@ -18,9 +17,8 @@ fn zdb_says(args: &[&str]) -> Option<String> {
         return None;
     }
     let image = fixture("cold/main.img");
-    let mut command = Command::new("zdb");
-    command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg("-e").arg("-p").arg(image.parent().unwrap());
-    let out = command.args(args).output().unwrap();
+    let mut command = zdb::command();
+    let out = command.arg("-e").arg("-p").arg(image.parent().unwrap()).args(args).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     Some(String::from_utf8(out.stdout).unwrap())
 }

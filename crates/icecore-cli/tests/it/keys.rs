@@ -138,13 +138,9 @@ fn openzfs_unlocks(desk: &Desk, dataset: &str, key: &str) {
     if !zdb_available() {
         return;
     }
-    let path = format!("{}:/usr/sbin:/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
     let zdb = |key: &str| {
-        let mut c = Command::new("zdb");
-        c.env("PATH", &path)
-            .args(["-e", "-p"])
-            .arg(desk.path("vault"))
-            .args(["-K", key, "-ddddd", dataset, "4"]);
+        let mut c = icecore_check::zdb::command();
+        c.args(["-e", "-p"]).arg(desk.path("vault")).args(["-K", key, "-ddddd", dataset, "4"]);
         let done = c.output().unwrap();
         (
             done.status.success(),

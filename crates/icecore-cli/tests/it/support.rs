@@ -233,9 +233,8 @@ pub fn zdb_sends(dir: &Path, pool: &str, objset: &str, flags: &str) -> Option<Ve
     if !zdb::zdb_available() {
         return None;
     }
-    let path = format!("{}:/usr/sbin:/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut c = Command::new("zdb");
-    c.env("PATH", path).arg("-e").arg("-p").arg(dir).arg("-B").arg(format!("{pool}/{objset}"));
+    let mut c = zdb::command();
+    c.arg("-e").arg("-p").arg(dir).arg("-B").arg(format!("{pool}/{objset}"));
     Some(c.args((!flags.is_empty()).then_some(flags)).output().unwrap().stdout)
 }
 

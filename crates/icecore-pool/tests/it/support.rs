@@ -5,7 +5,6 @@ use icecore_pool::{CreateSpec, Host, Mode, OpenSpec, Pool, Result};
 use icecore_sim::{InlineWorkers, SimClock, SimDisk, SimEntropy};
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,7 +88,8 @@ pub fn judge_dir(dir: &Path, name: &str) {
 }
 
 fn zdb(dir: &Path, name: &str, flags: &[&str], must: &str) {
-    let out = Command::new("zdb").arg("-e").arg("-p").arg(dir).args(flags).arg(name).output().unwrap();
+    let out =
+        icecore_check::zdb::command().arg("-e").arg("-p").arg(dir).args(flags).arg(name).output().unwrap();
     let (text, err) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let bad = [
         "leaked space",

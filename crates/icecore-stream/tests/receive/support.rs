@@ -11,7 +11,6 @@ use icecore_transform::crypt::MasterKeys;
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -304,7 +303,8 @@ impl Engine for SimPool {
 }
 
 fn zdb(dir: &Path, name: &str, flags: &[&str], must: &str) {
-    let out = Command::new("zdb").arg("-e").arg("-p").arg(dir).args(flags).arg(name).output().unwrap();
+    let out =
+        icecore_check::zdb::command().arg("-e").arg("-p").arg(dir).args(flags).arg(name).output().unwrap();
     let (text, err) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let bad = ["leaked space", "error", "mismatch", "ASSERT", "DOUBLE ALLOC", "not referenced", "unable to"];
     let harmless = ["persistent error log", "error log", "errors found"];

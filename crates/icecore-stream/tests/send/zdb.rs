@@ -3,11 +3,10 @@
 use crate::support::*;
 use icecore_stream::send::SendError;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn zdb_stream(dir: &Path, pool: &str, objset: u64, flags: &str) -> Vec<u8> {
     let what = format!("{pool}/{objset}");
-    let mut zdb = Command::new("zdb");
+    let mut zdb = icecore_check::zdb::command();
     zdb.arg("-e").arg("-p").arg(dir).arg("-B").arg(what).args((!flags.is_empty()).then_some(flags));
     zdb.output().unwrap().stdout
 }
