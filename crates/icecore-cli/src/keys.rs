@@ -41,6 +41,8 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// How long a server may take, in seconds.
 const FETCH_SECONDS: &str = "30";
+/// Where curl is looked for before the PATH.
+const CURL: &[&str] = &["/usr/bin/curl", "/usr/local/bin/curl"];
 /// Variables that say whom to trust and who one is (libzfs_crypto.c), and curl's options for them.
 const CURL_ENV: &[(&str, &str)] = &[
     ("SSL_CA_CERT_FILE", "--cacert"),
@@ -170,7 +172,9 @@ fn fetched(url: &str, keyformat: u64) -> Outcome<Material> {
     if url.chars().any(char::is_control) {
         return Err(fail(&"the address has control characters"));
     }
-    let mut curl = Command::new("curl");
+    // The service's PATH is that of whoever started it, which may be short.
+    let there = CURL.iter().find(|path| std::path::Path::new(path).exists());
+    let mut curl = Command::new(there.unwrap_or(&"curl"));
     curl.args(["-q", "--silent", "--show-error", "--fail", "--location", "--globoff"]);
     curl.args(["--proto", "=http,https", "--proto-redir", "=http,https", "--max-time", FETCH_SECONDS]);
     for (name, option) in CURL_ENV {

@@ -247,6 +247,12 @@ impl Found {
 
 /// Destroys in order; what cannot go yet since a clone hangs on it is tried again after the others.
 fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (String, DslError)> {
+    // What hangs on snapshots that are to go as well goes before them.
+    let heads: BTreeSet<String> = left.iter().filter(|n| !n.contains('@')).cloned().collect();
+    for head in &heads {
+        partial(dsl, io, head).map_err(|e| (head.clone(), e))?;
+    }
+    left.retain(|n| !partial_of(n).is_some_and(|p| heads.contains(p)));
     while !left.is_empty() {
         let before = left.len();
         let mut stuck = Vec::new();
@@ -255,7 +261,7 @@ fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (
             let gone = if name.contains('@') {
                 dsl.destroy_snapshot(io, &name, false).map(|_| ())
             } else {
-                partial(dsl, io, &name).and_then(|()| dsl.destroy_head(io, &name))
+                dsl.destroy_head(io, &name)
             };
             match gone {
                 Ok(()) => {}

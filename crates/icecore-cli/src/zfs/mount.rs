@@ -98,7 +98,9 @@ fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
     if !home.unlocked {
         return Err(cannot("encryption key not loaded"));
     }
-    match session::open(name, For::Read)?.owned().cloned() {
+    // Let go before the path is touched: it may lie in this very pool.
+    let owned = session::open(name, For::Read)?.owned().cloned();
+    match owned {
         Some(owned) => home.mount_at(&owned, Path::new(dir), How { overlay: true, ..how }),
         None => Err(cannot("its pool is imported for reading only, or no service has it")),
     }

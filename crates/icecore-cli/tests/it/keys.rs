@@ -192,7 +192,7 @@ fn what_cannot_be_a_key_makes_no_dataset() {
             b"",
             "Cannot specify pbkdf2iters with a non-passphrase keyformat.",
         ),
-        (&format!("{pass} -o keylocation=http://host/key"), b"", "keylocation"),
+        (&format!("{pass} -o keylocation=ftp://host/key"), b"", "keylocation"),
         (&pass.replace("tank/e", "tank/no/e"), b"long enough\n", "parent does not exist"),
     ] {
         desk.feed_refused(line, input, &[words]);
