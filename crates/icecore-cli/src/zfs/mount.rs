@@ -24,7 +24,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('f', ""),
         flag('j', "json"),
         value('o', ""),
-        value('A', "at"),
+        value('@', "at"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let how = how(&typed)?;
@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> Outcome {
         (_, _, []) => list(typed.has('j')),
         (_, _, [_, _, ..]) => Err(Fail::usage("too many arguments", USAGE)),
         (_, _, [_]) if typed.has('j') => Err(Fail::usage("too many arguments", USAGE)),
-        (_, _, [name]) => match typed.value('A') {
+        (_, _, [name]) => match typed.value('@') {
             Some(dir) => at(name, dir, &typed, how),
             None => one(name, &typed, how),
         },

@@ -98,7 +98,7 @@ fn not_mounted(pool: &Pool, to: &str) -> Outcome {
 fn check(typed: &Typed) -> Outcome {
     let usage = |what: &str| Err(Fail::usage(what, USAGE));
     let package = ['R', 'I', 'p', 'b', 'h'].iter().any(|c| typed.has(*c));
-    if typed.has('i') && typed.has('I') {
+    if typed.values('i').chain(typed.values('I')).count() > 1 {
         return usage("only one of -i and -I can be given");
     }
     if typed.has('t') {
