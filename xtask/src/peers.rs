@@ -129,7 +129,7 @@ impl Stage {
             let _ = fs::remove_file(&to);
             fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
         }
-        for name in ["zfs", "zpool", "icecore"] {
+        for name in ["zfs", "zpool", "icecore", "mount.zfs"] {
             symlink("/peers/xtask", dir.join("sbin").join(name)).map_err(io)?;
             symlink("../icecore", dir.join("real").join(name)).map_err(io)?;
         }

@@ -7,7 +7,7 @@
 //! Invariants:
 //! 1. A key never stands on a command line or in the environment, only its place does.
 //! 2. Key bytes live in [`Material`] from the first byte read, which is locked memory and wiped; standard input and
-//!    files are read without buffers of others.
+//!    files are read without buffers of others. A key from a server has been through curl's memory first, and a pipe.
 //! 3. What is typed is not shown, and the terminal is as before when this ends, interrupted or not.
 
 use crate::caller;
@@ -27,6 +27,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Key text or raw key bytes, in locked memory and wiped when dropped.
 pub type Material = SecretText;
@@ -38,6 +39,18 @@ const RAW_LEN: usize = 32;
 /// How often a person may try (`MAX_KEY_PROMPT_ATTEMPTS`).
 const ATTEMPTS_MAX: u32 = 3;
 
+/// How long a server may take, in seconds.
+const FETCH_SECONDS: &str = "30";
+/// Where curl is looked for before the PATH.
+const CURL: &[&str] = &["/usr/bin/curl", "/usr/local/bin/curl"];
+/// Variables that say whom to trust and who one is (libzfs_crypto.c), and curl's options for them.
+const CURL_ENV: &[(&str, &str)] = &[
+    ("SSL_CA_CERT_FILE", "--cacert"),
+    ("SSL_CA_CERT_PATH", "--capath"),
+    ("SSL_CLIENT_CERT_FILE", "--cert"),
+    ("SSL_CLIENT_KEY_FILE", "--key"),
+];
+
 /// Where a key comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Location {
@@ -45,6 +58,8 @@ pub enum Location {
     Prompt,
     /// Read from a file.
     File(PathBuf),
+    /// Fetched from a server, by the program curl.
+    Url(String),
 }
 
 impl Location {
@@ -53,11 +68,9 @@ impl Location {
         match (text, text.strip_prefix("file://")) {
             ("prompt", _) => Ok(Self::Prompt),
             (_, Some(path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            (t, _) if t.starts_with("http://") || t.starts_with("https://") => Err(Fail::new(format!(
-                "keylocation '{t}' is not read: keys come from 'prompt' or 'file:///PATH' here"
-            ))),
+            (t, _) if t.starts_with("http://") || t.starts_with("https://") => Ok(Self::Url(t.into())),
             (t, _) => Err(Fail::new(format!(
-                "Invalid keylocation '{t}': it is 'prompt' or 'file:///PATH', never the key itself"
+                "Invalid keylocation '{t}': it is 'prompt', 'file:///PATH' or 'https://ADDRESS', never the key itself"
             ))),
         }
     }
@@ -143,6 +156,7 @@ fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Mater
             })?;
             take(&mut &file, question.keyformat)?
         }
+        Location::Url(url) => fetched(url, question.keyformat)?,
         Location::Prompt => match terminal(ask) {
             None => take(&mut caller::stdin()?, question.keyformat)?,
             Some(tty) => return typed(question, &mut tty?),
@@ -150,6 +164,43 @@ fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Mater
     };
     question.check(&material)?;
     Ok(material)
+}
+
+/// The key that a server gives. curl has the address from its standard input, for it may hold what opens the door.
+fn fetched(url: &str, keyformat: u64) -> Outcome<Material> {
+    let fail = |why: &dyn std::fmt::Display| Fail::new(format!("Failed to connect to {url}: {why}"));
+    if url.chars().any(char::is_control) {
+        return Err(fail(&"the address has control characters"));
+    }
+    // The service's PATH is that of whoever started it, which may be short.
+    let there = CURL.iter().find(|path| std::path::Path::new(path).exists());
+    let mut curl = Command::new(there.unwrap_or(&"curl"));
+    curl.args(["-q", "--silent", "--show-error", "--fail", "--location", "--globoff"]);
+    curl.args(["--proto", "=http,https", "--proto-redir", "=http,https", "--max-time", FETCH_SECONDS]);
+    for (name, option) in CURL_ENV {
+        if let Some(value) = caller::var(name) {
+            curl.arg(option).arg(value);
+        }
+    }
+    curl.args(["--config", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = curl.spawn().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => fail(&"keys are fetched by the program curl, which is not installed"),
+        _ => fail(&e),
+    })?;
+    let config = format!("url = \"{}\"\n", url.replace('\\', "\\\\").replace('"', "\\\""));
+    // The pipe ends with this line, and so does what curl reads. Its own end tells where that failed.
+    let _ = child.stdin.take().map(|mut to| to.write_all(config.as_bytes()));
+    let key = child.stdout.take().map(|mut from| take(&mut from, keyformat));
+    let ended = child.wait_with_output().map_err(|e| fail(&e))?;
+    // A key that is longer than any closes the pipe on curl: its complaint is no news then.
+    match key {
+        Some(Err(too_long)) if ended.status.success() => Err(too_long),
+        Some(Ok(key)) if ended.status.success() => Ok(key),
+        _ => {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            Err(fail(&said.trim().trim_start_matches("curl: ")))
+        }
+    }
 }
 
 /// The terminal to ask on; `None` where standard input is to be read.
@@ -522,7 +573,7 @@ mod tests {
     fn a_key_is_nowhere_but_at_a_prompt_or_in_a_file() {
         assert_eq!(Location::parse("prompt").unwrap(), Location::Prompt);
         assert_eq!(Location::parse("file:///a/b").unwrap(), Location::File("/a/b".into()));
-        for bad in ["https://host/key", "http://host/key", "my secret words", "file://", "none", ""] {
+        for bad in ["ftp://host/key", "my secret words", "file://", "none", ""] {
             assert!(Location::parse(bad).is_err(), "{bad}");
         }
         assert!(CryptoProps::default().take("keylocation", "file://relative").is_err());

@@ -52,7 +52,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore service ...     status, stop: the process that owns the imported pools
   icecore version
 
-Called through a link named zfs or zpool it behaves as that command.
+Called through a link named zfs or zpool it behaves as that command; as /sbin/mount.zfs it serves mount(8).
 ";
 
 /// Characters of a command line that go into a pool's history (`HIS_MAX_RECORD_LEN` leaves room for more).
@@ -61,10 +61,13 @@ const HISTORY_LINE: usize = 1024;
 fn main() -> ExitCode {
     let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let name = args.next().unwrap_or_default();
-    let args: Vec<String> = args.collect();
+    let mut args: Vec<String> = args.collect();
     let called = name.rsplit('/').next().unwrap_or("");
+    if called == "mount.zfs" {
+        args = zfs::mount::helper(args);
+    }
     let tool = match called {
-        "zfs" => Tool::Zfs,
+        "zfs" | "mount.zfs" => Tool::Zfs,
         "zpool" => Tool::Zpool,
         _ => Tool::Icecore,
     };

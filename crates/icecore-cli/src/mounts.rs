@@ -127,6 +127,17 @@ impl Mount {
         let r = pool.dsl.by_object(pool.io(), self.object).ok()?;
         pool.dsl.name(pool.io(), r).ok()
     }
+    /// What it was mounted with instead of a property's value.
+    fn instead(&self, prop: &str) -> Option<bool> {
+        match prop {
+            "atime" => self.flags.atime,
+            "devices" => self.flags.devices,
+            "exec" => self.flags.exec,
+            "setuid" => self.flags.setuid,
+            "readonly" => self.read_only.then_some(true),
+            _ => None,
+        }
+    }
     fn kept(&self) -> Kept {
         let Flags { atime, devices, exec, setuid } = self.flags;
         let (dir, read_only) = (self.dir().to_path_buf(), self.read_only);
@@ -321,6 +332,26 @@ pub fn settle_below(name: &str) -> Outcome<bool> {
     Ok(mount_all(&owned, &homes))
 }
 
+/// Mounts `name`, whose mountpoint was set, and what inherits it from there, where it belongs mounted.
+pub fn settle_heirs(name: &str) -> Outcome {
+    if !automatic() {
+        return Ok(());
+    }
+    let (owned, homes) = {
+        let pool = session::open(name, For::Read)?;
+        let Some(owned) = pool.owned().cloned() else { return Ok(()) };
+        (owned, homes(&pool, name)?)
+    };
+    let inside = |from: &str| from.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    let heir = |h: &Home| match &h.source {
+        Source::Inherited(from) => !inside(from),
+        Source::Default => true,
+        _ => h.name == name,
+    };
+    mount_all(&owned, &homes.into_iter().filter(heir).collect::<Vec<_>>());
+    Ok(())
+}
+
 /// Unmounts one. With `force` also what is in use: its open files are cut off.
 pub fn unmount(mount: &Mount, force: bool) -> Outcome {
     let dir = mount.dir().to_path_buf();
@@ -390,6 +421,14 @@ pub fn exactly(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
     of_pool(pool.name()).into_iter().filter(|m| Some(m.object) == object).collect()
 }
 
+/// What is so of `name` only while it is mounted as it is, where that is not what the property says.
+pub fn temporary(pool: &Pool, name: &str, prop: &str) -> Option<bool> {
+    if name.contains(['@', '#']) {
+        return None;
+    }
+    exactly(pool, name).first()?.instead(prop)
+}
+
 /// The mounts of `name` and of all below it.
 pub fn below(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
     let (io, dsl) = (pool.io(), &pool.dsl);
@@ -418,6 +457,18 @@ impl Aside {
         }
         let mounts = below(&*session::open(name, For::Read)?, name);
         unmount_all(mounts.clone(), force)?;
+        Ok(Self { mounts })
+    }
+    /// Unmounts `name`, and first what is mounted of those below in its directories.
+    pub fn inside(name: &str) -> Outcome<Self> {
+        if !pools::serving() {
+            return Ok(Self::default());
+        }
+        let pool = session::open(name, For::Read)?;
+        let (own, mut mounts) = (exactly(&pool, name), below(&pool, name));
+        drop(pool);
+        mounts.retain(|m| own.iter().any(|o| m.dir().starts_with(o.dir())));
+        unmount_all(mounts.clone(), false)?;
         Ok(Self { mounts })
     }
     /// Mounts again, where they belong by now, those that may be; the ones that are there already stay.

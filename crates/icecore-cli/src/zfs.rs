@@ -9,7 +9,7 @@ mod get;
 mod hold;
 mod key;
 mod list;
-mod mount;
+pub mod mount;
 mod promote;
 mod receive;
 mod rename;

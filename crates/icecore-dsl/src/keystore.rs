@@ -307,7 +307,8 @@ impl Dsl {
         {
             return Err(DslError::Key(KeyError::Form("PBKDF2 parameters do not fit the keyformat".into())));
         }
-        if new.keylocation != "prompt" && !new.keylocation.starts_with("file:///") {
+        let place = ["file:///", "https://", "http://"].iter().any(|p| new.keylocation.starts_with(p));
+        if new.keylocation != "prompt" && !place {
             return Err(DslError::Invalid(format!("invalid keylocation '{}'", new.keylocation)));
         }
         Ok(())

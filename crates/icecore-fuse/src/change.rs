@@ -25,7 +25,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a change of a name weighs towards the next commit.
 const NAME_WEIGHT: u64 = 6 << 10;
@@ -92,7 +92,10 @@ pub(crate) fn what_of(mode: u32, rdev: u32) -> Option<What> {
 /// What is told of an object.
 pub(crate) fn entry_of(at: &At<'_>, io: &dyn BlockStore, view: ViewId, id: ObjectId) -> Result<Entry> {
     let z = at.fs().znode(io, id)?;
-    Ok(Entry { attr: attr::of(at, view, &z), generation: z.generation, ttl: ttl(&at.facts) })
+    // What is in a snapshot never changes, but its name may be another's the next moment.
+    let named = view != 0 && at.facts.frozen && id == at.fs().root();
+    let ttl = if named { Duration::ZERO } else { ttl(&at.facts) };
+    Ok(Entry { attr: attr::of(at, view, &z), generation: z.generation, ttl })
 }
 
 impl Tx<'_> {

@@ -252,6 +252,7 @@ impl Mounted {
 pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) -> Result<Mounted, MountError> {
     let name = what.name().to_string();
     let tree = matches!(what, What::Tree(_));
+    lend_keys(&shared, &name)?;
     let (views, flags, head, writable, hold) = {
         let pool = shared.read();
         let (io, dsl) = (pool.io(), &pool.dsl);
@@ -298,6 +299,21 @@ pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) ->
         server.drain();
     }
     Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name })
+}
+
+/// A clone, or what was made since the key was loaded, has its data keys still in the pool only.
+fn lend_keys(shared: &Shared, name: &str) -> Result<(), MountError> {
+    let lacking = {
+        let pool = shared.read();
+        let (io, dsl) = (pool.io(), &pool.dsl);
+        let r = dsl.lookup_dataset(io, name)?;
+        let locked = !dsl.is_encrypted(io, r)? || !dsl.key_loaded(io, r.dir)?;
+        (!locked && !pool.without_keys(r.dir).is_ok_and(|all| all.is_empty())).then_some(r.dir)
+    };
+    if let Some(dir) = lacking {
+        shared.files().lend_keys(dir).map_err(|e| ZplError::Unsupported(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Sets the kernel's flags of a mount anew: whether files can be changed.

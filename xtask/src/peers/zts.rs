@@ -84,7 +84,10 @@ pub fn run(stage: &Stage, groups: &[&str]) -> Outcome<Vec<Case>> {
             let why = format!("the suite ran nothing: {last}");
             cases.push(Case { peer: "zts".into(), name: (*group).into(), verdict: Verdict::Fail, why });
         }
-        cases.extend(found.into_iter().filter(|c| !vacuous.lines().any(|v| v == c.name)).map(excuse));
+        let full = fs::read(log.with_extension("full")).unwrap_or_default();
+        let full = String::from_utf8_lossy(&full);
+        let counted = found.into_iter().filter(|c| !vacuous.lines().any(|v| v == c.name));
+        cases.extend(counted.map(|c| stumbled(excuse(c), &full)));
     }
     Ok(cases.into_iter().map(|c| c.unless_called(called)).collect())
 }
@@ -128,9 +131,55 @@ fn excuse(mut case: Case) -> Case {
     case
 }
 
+/// What a failed test stumbled over, from its part of the log: the first error. What only a kernel has is told as that also
+/// where a group's shared scripts ask for it.
+fn stumbled(mut case: Case, full: &str) -> Case {
+    if case.verdict != Verdict::Fail {
+        return case;
+    }
+    let lines = full.lines().skip_while(|l| verdict(l).is_none_or(|c| c.name != case.name));
+    let mut before = "";
+    let error = lines.skip(1).take_while(|l| !l.starts_with("Test: ")).find(|l| {
+        let found = l.contains("ERROR: ") || l.contains("/sys/module/zfs/parameters/");
+        if !found && !l.contains("SUCCESS: ") {
+            before = l;
+        }
+        found
+    });
+    let Some(error) = error else { return case };
+    let told = |l: &str| l.split_once(' ').map_or(l, |(_, rest)| rest).trim().to_string();
+    let kernel: &[(&str, &str)] =
+        &[("/dev/zvol/", "device nodes of volumes"), ("/sys/module/zfs/", "tunables of the kernel module")];
+    match kernel.iter().find(|(word, _)| error.contains(word)) {
+        Some((_, what)) => {
+            case.verdict = Verdict::NotApplicable;
+            case.why = format!("needs {what}");
+        }
+        None if case.why.is_empty() => {
+            let why = format!("{}: {}", told(error).trim_start_matches("ERROR: "), told(before));
+            case.why = why.chars().take(200).collect();
+        }
+        None => {}
+    }
+    case
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_with_what_it_stumbled_over() {
+        let full = "Test: /usr/share/x/tests/functional/rsend/a (run as root) [00:01] [FAIL]\n\
+                    1.00 SUCCESS: zfs create p/a\n1.01 cannot open 'p/b'\n1.02 ERROR: zfs list p/b exited 1\n\
+                    Test: /usr/share/x/tests/functional/rsend/b (run as root) [00:01] [FAIL]\n\
+                    1.00 ERROR: new_fs /dev/zvol/p/v exited 1\n";
+        let case = |name: &str| Case::parse("zts", &format!("FAIL\t{name}")).unwrap();
+        let a = stumbled(case("rsend/a"), full);
+        assert_eq!((a.verdict, a.why.as_str()), (Verdict::Fail, "zfs list p/b exited 1: cannot open 'p/b'"));
+        let b = stumbled(case("rsend/b"), full);
+        assert_eq!((b.verdict, b.why.as_str()), (Verdict::NotApplicable, "needs device nodes of volumes"));
+    }
 
     #[test]
     fn verdicts_are_read_off_the_suites_lines() {

@@ -7,11 +7,13 @@ use super::cannot;
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::mounts::Mount;
 use crate::session::{self, For, Open};
 use icecore_dsl::resume::RECV_CLONE;
 use icecore_dsl::{Dsl, DslError};
 use icecore_pool::{Io, Pool};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub const USAGE: &str = "destroy [-fnpRrv] <filesystem|volume>\n\tdestroy [-dnpRrv] <filesystem|volume>@<snap>[%<snap>][,...]\n\tdestroy <filesystem|volume>#<bookmark>";
 
@@ -57,11 +59,27 @@ pub fn run(args: &[String]) -> Outcome {
     if dry {
         return Ok(());
     }
+    let mounted: Vec<_> = clones.iter().flat_map(|n| crate::mounts::exactly(&pool, n)).collect();
+    if mounted.is_empty() {
+        return snapshots(pool, clones, &doomed, typed.has('d'));
+    }
+    drop(pool);
+    crate::mounts::unmount_all(mounted.clone(), typed.has('f'))?;
+    let gone =
+        session::open(name, For::Write).and_then(|pool| snapshots(pool, clones, &doomed, typed.has('d')));
+    if gone.is_err() {
+        crate::mounts::again_all(&mounted);
+    }
+    gone
+}
+
+/// Snapshots, and first the clones that hang on them.
+fn snapshots(mut pool: Open, clones: Vec<String>, doomed: &[String], defer: bool) -> Outcome {
     let (io, dsl) = pool.parts();
     remove_all(dsl, io, clones).map_err(|(n, e)| explain(&n, &e))?;
-    for snap in &doomed {
+    for snap in doomed {
         // A clone of one of them may have had the other's name before it: gone is gone.
-        match dsl.destroy_snapshot(io, snap, typed.has('d')) {
+        match dsl.destroy_snapshot(io, snap, defer) {
             Ok(_) | Err(DslError::NotFound(_)) => {}
             Err(e) => return Err(explain(snap, &e)),
         }
@@ -95,6 +113,22 @@ fn clones_of(pool: &Pool, snaps: &[String], typed: &Typed) -> Outcome<Vec<String
         all.names.extend(found.into_iter().filter(|n| all.seen.insert(n.clone())));
     }
     Ok(all.names)
+}
+
+/// All that hangs on these snapshots, whatever depends on another before it, and what of it is mounted.
+pub fn hanging_on(pool: &Pool, snaps: &[String]) -> Outcome<(Vec<String>, Vec<Arc<Mount>>)> {
+    let mut found = Found::default();
+    for snap in snaps {
+        found.below(&pool.dsl, pool.io(), snap, true)?;
+    }
+    let mounts = found.names.iter().flat_map(|n| crate::mounts::exactly(pool, n)).collect();
+    Ok((found.names, mounts))
+}
+
+/// Destroys what [`hanging_on`] named.
+pub fn remove(pool: &mut Pool, names: Vec<String>) -> Outcome {
+    let (io, dsl) = pool.parts();
+    remove_all(dsl, io, names).map_err(|(n, e)| explain(&n, &e))
 }
 
 /// A file system or volume, with `-r` and all below it, with `-R` all clones of that too.
@@ -213,6 +247,12 @@ impl Found {
 
 /// Destroys in order; what cannot go yet since a clone hangs on it is tried again after the others.
 fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (String, DslError)> {
+    // What hangs on snapshots that are to go as well goes before them.
+    let heads: BTreeSet<String> = left.iter().filter(|n| !n.contains('@')).cloned().collect();
+    for head in &heads {
+        partial(dsl, io, head).map_err(|e| (head.clone(), e))?;
+    }
+    left.retain(|n| !partial_of(n).is_some_and(|p| heads.contains(p)));
     while !left.is_empty() {
         let before = left.len();
         let mut stuck = Vec::new();
@@ -221,7 +261,7 @@ fn remove_all(dsl: &mut Dsl, io: &mut Io, mut left: Vec<String>) -> Result<(), (
             let gone = if name.contains('@') {
                 dsl.destroy_snapshot(io, &name, false).map(|_| ())
             } else {
-                partial(dsl, io, &name).and_then(|()| dsl.destroy_head(io, &name))
+                dsl.destroy_head(io, &name)
             };
             match gone {
                 Ok(()) => {}

@@ -47,7 +47,8 @@ pub fn run(args: &[String]) -> Outcome {
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     let mut json = Vec::new();
     let outcome = each(names, &Query { types, recursive, depth }, |pool, s| {
-        let rows = rows(pool, &s.name, wanted.as_deref())?;
+        let mut rows = rows(pool, &s.name, wanted.as_deref())?;
+        rows.iter_mut().for_each(|row| as_mounted(pool, &s.name, row));
         let mut properties = serde_json::Map::new();
         for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source)))) {
             let shown = &if exact { row.value.clone() } else { crate::human::property(row) };
@@ -65,6 +66,15 @@ pub fn run(args: &[String]) -> Outcome {
         print!("{}", table.render(typed.has('H')));
     }
     outcome
+}
+
+/// Options of a mount stand for properties while it lasts (`get_numeric_property`, libzfs_dataset.c).
+fn as_mounted(pool: &icecore_pool::Pool, name: &str, row: &mut PropRow) {
+    let Some(on) = crate::mounts::temporary(pool, name, &row.name) else { return };
+    let value = if on { "on" } else { "off" };
+    if row.value != value {
+        (row.value, row.human, row.source) = (value.into(), value.into(), Source::Temporary);
+    }
 }
 
 fn rows(pool: &icecore_pool::Pool, name: &str, wanted: Option<&[String]>) -> Outcome<Vec<PropRow>> {

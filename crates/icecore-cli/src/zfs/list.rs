@@ -185,6 +185,7 @@ pub fn canonical(p: &str) -> &str {
         "lused" => "logicalused",
         "lrefer" => "logicalreferenced",
         "rdonly" => "readonly",
+        "dnsize" => "dnodesize",
         other => other,
     }
 }

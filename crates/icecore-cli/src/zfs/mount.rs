@@ -24,6 +24,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('f', ""),
         flag('j', "json"),
         value('o', ""),
+        value('@', "at"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let how = how(&typed)?;
@@ -44,7 +45,64 @@ pub fn run(args: &[String]) -> Outcome {
         (_, _, []) => list(typed.has('j')),
         (_, _, [_, _, ..]) => Err(Fail::usage("too many arguments", USAGE)),
         (_, _, [_]) if typed.has('j') => Err(Fail::usage("too many arguments", USAGE)),
-        (_, _, [name]) => one(name, &typed, how),
+        (_, _, [name]) => match typed.value('@') {
+            Some(dir) => at(name, dir, &typed, how),
+            None => one(name, &typed, how),
+        },
+    }
+}
+
+/// The words for [`run`] of a call as `mount.zfs [-fnsv] [-o OPTIONS] DATASET DIR`, which is how mount(8) asks.
+pub fn helper(args: Vec<String>) -> Vec<String> {
+    let mut words = vec!["mount".to_string()];
+    let mut operands = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "-o" => words.extend(["-o".into(), args.next().unwrap_or_default()]),
+            flag if flag.starts_with('-') => {}
+            _ => operands.push(arg),
+        }
+    }
+    let mut operands = operands.into_iter();
+    let name = operands.next();
+    // Without a directory there is nothing that could be mistaken for one.
+    words.push(format!("--at={}", operands.next().unwrap_or_default()));
+    words.extend(name);
+    words
+}
+
+/// Where mount(8) wants it: of a file system whose mountpoint is `legacy` (`mtab_update`, mount_zfs.c).
+fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
+    let cannot = |why: &str| Fail::new(format!("cannot mount '{name}': {why}"));
+    if name.contains(['@', '#']) {
+        return Err(cannot(
+            "mount(8) mounts no snapshots here: they are in .zfs/snapshot, or use 'icecore mount'",
+        ));
+    }
+    if !dir.starts_with('/') {
+        return Err(cannot("there is no directory given"));
+    }
+    let Some(home) = mounts::home(&*session::open(name, For::Read)?, name)? else {
+        return Err(Fail::new(format!("filesystem '{name}' cannot be mounted: it is no file system")));
+    };
+    let zfsutil = typed.values('o').any(|o| o.split(',').any(|w| w == "zfsutil"));
+    if home.mountpoint != "legacy" && !zfsutil {
+        return Err(Fail::new(format!(
+            "filesystem '{name}' cannot be mounted using 'mount'.\nUse 'zfs set mountpoint=legacy' or 'zfs mount {name}'.\nSee zfs(8) for more information."
+        )));
+    }
+    if home.mounted {
+        return Err(cannot("filesystem already mounted"));
+    }
+    if !home.unlocked {
+        return Err(cannot("encryption key not loaded"));
+    }
+    // Let go before the path is touched: it may lie in this very pool.
+    let owned = session::open(name, For::Read)?.owned().cloned();
+    match owned {
+        Some(owned) => home.mount_at(&owned, Path::new(dir), How { overlay: true, ..how }),
+        None => Err(cannot("its pool is imported for reading only, or no service has it")),
     }
 }
 
@@ -204,6 +262,12 @@ fn unload(name: &str, keys: bool) -> Outcome {
     if keys { super::key::unload_root_of(name) } else { Ok(()) }
 }
 
+/// Unloads the key of what is an encryption root itself.
+fn unload_own(name: &str, keys: bool) -> Outcome {
+    let root = if keys { crate::keys::root_of(&*session::open(name, For::Read)?, name)? } else { None };
+    if root.as_deref() == Some(name) { unload(name, keys) } else { Ok(()) }
+}
+
 fn unmount_path(path: &str, force: bool, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{path}': {why}"));
     let real = crate::fuse::real_path(Path::new(path));
@@ -243,6 +307,12 @@ fn unmount_name(name: &str, force: bool, keys: bool) -> Outcome {
     if !home.mounted {
         return Err(fail("not currently mounted"));
     }
+    let mut names: Vec<String> = below.iter().filter_map(|m| m.name()).collect();
     mounts::unmount_all(below, force)?;
+    // Of those that have a key of their own too, what lies below first.
+    names.sort();
+    for inner in names.iter().rev().filter(|n| *n != name) {
+        unload_own(inner, keys)?;
+    }
     unload(name, keys)
 }

@@ -1,9 +1,11 @@
 //! `zfs rollback`.
 
-use super::cannot;
+use super::{cannot, destroy};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::{self, For, Open};
+use icecore_dsl::DslError;
+use icecore_pool::Pool;
 
 pub const USAGE: &str = "rollback [-rRf] <snapshot>";
 
@@ -12,11 +14,40 @@ pub fn run(args: &[String]) -> Outcome {
     let [name] = typed.operands.as_slice() else {
         return Err(Fail::usage("missing dataset argument", USAGE));
     };
-    let Some((path, snap)) = name.split_once('@') else {
+    let Some((path, _)) = name.split_once('@') else {
         return Err(Fail::usage(format!("'{name}' is not a snapshot"), USAGE));
     };
-    let mut pool = session::open(name, For::Write)?;
-    let (io, dsl) = pool.parts();
+    let pool = session::open(name, For::Write)?;
+    let newer = newer(&pool, path, name)?;
+    if !newer.is_empty() && !typed.has('r') && !typed.has('R') {
+        return Err(Fail::new(format!(
+            "cannot rollback to '{name}': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n{}",
+            newer.join("\n")
+        )));
+    }
+    let snaps: Vec<String> = newer.iter().filter(|n| !n.contains('#')).cloned().collect();
+    let (clones, mounts) = destroy::hanging_on(&pool, &snaps)?;
+    if !clones.is_empty() && !typed.has('R') {
+        return Err(Fail::new(format!(
+            "cannot rollback to '{name}': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n{}",
+            clones.join("\n")
+        )));
+    }
+    if mounts.is_empty() {
+        return back(pool, name, &newer, clones);
+    }
+    drop(pool);
+    crate::mounts::unmount_all(mounts.clone(), typed.has('f'))?;
+    let done = session::open(name, For::Write).and_then(|pool| back(pool, name, &newer, clones));
+    if done.is_err() {
+        crate::mounts::again_all(&mounts);
+    }
+    done
+}
+
+/// Snapshots and bookmarks that are newer than the target.
+fn newer(pool: &Pool, path: &str, name: &str) -> Outcome<Vec<String>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
     let target = dsl.lookup_snapshot(io, name).map_err(|e| cannot("open", name, &e))?;
     let txg = dsl.dataset(io, target.obj)?.creation_txg;
     let mut newer = Vec::new();
@@ -27,20 +58,28 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let marks = dsl.bookmarks(io, path).map_err(|e| cannot("open", path, &e))?;
     newer.extend(marks.into_iter().filter(|(_, b)| b.creation_txg > txg).map(|(m, _)| format!("{path}#{m}")));
-    if !newer.is_empty() && !typed.has('r') && !typed.has('R') {
-        return Err(Fail::new(format!(
-            "cannot rollback to '{name}': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\n{}",
-            newer.join("\n")
-        )));
-    }
+    Ok(newer)
+}
+
+/// Destroys what is in the way, and goes back: all in one txg, or nothing.
+fn back(mut pool: Open, name: &str, newer: &[String], clones: Vec<String>) -> Outcome {
+    destroy::remove(&mut pool, clones)?;
+    let (io, dsl) = pool.parts();
     for n in newer.iter().rev() {
         let gone = if n.contains('#') {
             dsl.bookmark_destroy(io, n).map(|()| true)
         } else {
             dsl.destroy_snapshot(io, n, false)
         };
-        gone.map_err(|e| Fail::new(format!("cannot rollback to '{name}': {n}: {}", super::reason(&e))))?;
+        // A clone that went may have had it.
+        match gone {
+            Ok(_) | Err(DslError::NotFound(_)) => {}
+            Err(e) => {
+                return Err(Fail::new(format!("cannot rollback to '{name}': {n}: {}", super::reason(&e))));
+            }
+        }
     }
+    let (path, snap) = name.split_once('@').unwrap_or((name, ""));
     dsl.rollback(io, path, Some(snap)).map_err(|e| cannot("rollback", path, &e))?;
     pool.commit()?;
     Ok(())

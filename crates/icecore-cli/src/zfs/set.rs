@@ -72,9 +72,9 @@ pub fn run(args: &[String]) -> Outcome {
 enum Moves {
     /// Nothing but flags.
     None,
-    /// Those below move where they belong, and what belongs somewhere for the first time is mounted.
+    /// All from here down move where they belong, and are mounted there.
     Move,
-    /// The file system itself is unmounted.
+    /// The file system itself is unmounted; those below step aside for it.
     Out,
 }
 
@@ -95,24 +95,16 @@ fn around(name: &str, moves: Moves, f: impl FnOnce() -> Outcome) -> Outcome {
     if moves == Moves::None || !crate::pools::serving() || name.contains('@') {
         return f();
     }
-    let before = crate::mounts::home(&*session::open(name, For::Read)?, name)?;
-    if moves == Moves::Out {
-        let own = crate::mounts::exactly(&*session::open(name, For::Read)?, name);
-        crate::mounts::unmount_all(own.clone(), false)?;
-        return f().inspect_err(|_| crate::mounts::again_all(&own));
-    }
-    let aside = crate::mounts::Aside::of(name, false)?;
+    let aside = match moves {
+        Moves::Out => crate::mounts::Aside::inside(name)?,
+        _ => crate::mounts::Aside::of(name, false)?,
+    };
     let done = f();
     let back = aside.back();
     done?;
     back?;
-    match before {
-        // It had no place of its own: now it is mounted, unless it is not to be.
-        Some(h) if !h.mountpoint.starts_with('/') && crate::mounts::automatic() => {
-            crate::mounts::settle_below(name).map(drop)
-        }
-        _ => Ok(()),
-    }
+    // Who says where something belongs wants it there, also what was not mounted (`changelist_postfix`, libzfs_changelist.c).
+    if moves == Moves::Move { crate::mounts::settle_heirs(name) } else { Ok(()) }
 }
 
 /// Why a property could not be set; for quotas and reservations "out of space" means something else

@@ -32,7 +32,7 @@ fn decrypted_streams_are_openzfs_own() {
     for (key, words) in [
         (wrong.as_str(), "Incorrect key provided for 'main/encrypted'"),
         ("file:///nothing/there", "Failed to open key material file"),
-        ("https://example.org/key", "keylocation"),
+        ("https://localhost:1/key", "Failed to connect to https://localhost:1/key"),
         ("correct", "never the key itself"),
     ] {
         let done =
@@ -192,7 +192,7 @@ fn what_cannot_be_a_key_makes_no_dataset() {
             b"",
             "Cannot specify pbkdf2iters with a non-passphrase keyformat.",
         ),
-        (&format!("{pass} -o keylocation=http://host/key"), b"", "keylocation"),
+        (&format!("{pass} -o keylocation=ftp://host/key"), b"", "keylocation"),
         (&pass.replace("tank/e", "tank/no/e"), b"long enough\n", "parent does not exist"),
     ] {
         desk.feed_refused(line, input, &[words]);
@@ -341,4 +341,48 @@ fn a_person_is_asked_twice_and_nothing_shows() {
     }
     let (status, shown) = t.end();
     assert!(status == 0 && shown.contains("1 / 1 key(s) successfully verified"), "{shown}");
+}
+
+/// A server that gives `key` at /key and nothing elsewhere; its address.
+fn key_server(key: &'static [u8]) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let asked = lines.next().unwrap_or_default();
+            lines.take_while(|l| !l.is_empty()).for_each(drop);
+            let (status, body) =
+                if asked.starts_with("GET /key ") { ("200 OK", key) } else { ("404 None", &b""[..]) };
+            let head = format!("HTTP/1.0 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        }
+    });
+    address
+}
+
+#[test]
+fn keys_come_from_servers() {
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no curl: NO KEY WAS FETCHED HERE");
+        return;
+    }
+    let desk = Desk::new();
+    desk.pool("tank", 128);
+    let server = key_server(PASSPHRASE);
+    let encrypted = "zfs create -o encryption=on -o keyformat=passphrase";
+    desk.ok(&format!("{encrypted} -o keylocation={server}/key tank/enc"));
+    assert_eq!(desk.get("keylocation", "tank/enc"), format!("{server}/key"));
+    assert_eq!(desk.ok("zfs load-key -n tank/enc"), "1 / 1 key(s) successfully verified\n");
+    desk.refused(
+        &format!("zfs load-key -n -L {server}/other tank/enc"),
+        1,
+        &["Failed to connect to ", "404"],
+    );
+    desk.refused("zfs load-key -n -L http://127.0.0.1:1/key tank/enc", 1, &["Failed to connect to "]);
+    let other = key_server(b"something else\n");
+    desk.refused(&format!("zfs load-key -n -L {other}/key tank/enc"), 1, &["Incorrect key provided"]);
+    desk.export_and_judge("tank");
 }

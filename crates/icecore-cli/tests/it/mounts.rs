@@ -835,3 +835,81 @@ fn permissions_owners_and_lists() {
     assert_eq!(fs::metadata(&file).unwrap().atime(), 1_234_567_890);
     m.judge();
 }
+
+#[test]
+fn commands_find_their_way_among_mounts() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    let seen = || fs::read_to_string(dir.join(".zfs/snapshot/s/file"));
+    // A snapshot's name may be another's the next moment.
+    for text in ["first", "second"] {
+        fs::write(dir.join("file"), text).unwrap();
+        d.ok("zfs snapshot tank/a@s");
+        assert_eq!(seen().unwrap(), text);
+        d.ok("zfs destroy tank/a@s");
+        assert!(seen().is_err());
+    }
+    d.refused(
+        "zfs send tank/a",
+        1,
+        &["cannot send 'tank/a': target is busy; if a filesystem, it must not be mounted"],
+    );
+    // Clones are mounted, and go with what they hang on.
+    d.ok("zfs snapshot tank/a@s");
+    d.ok("zfs snapshot tank/a@t");
+    d.ok("zfs clone tank/a@t tank/clone");
+    assert_eq!(fs::read_to_string(m.dir("tank/clone/file")).unwrap(), "second");
+    d.refused(
+        "zfs rollback -r tank/a@s",
+        1,
+        &["clones of previous snapshots exist", "use '-R'", "tank/clone"],
+    );
+    let open = File::open(m.dir("tank/clone/file")).unwrap();
+    d.refused("zfs rollback -R tank/a@s", 1, &["pool or dataset is busy"]);
+    d.refused("zfs destroy -R tank/a@t", 1, &["pool or dataset is busy"]);
+    assert!(m.mounted().contains(&"tank/clone".into()));
+    drop(open);
+    d.ok("zfs destroy -R tank/a@t");
+    d.ok("zfs snapshot tank/a@t");
+    d.ok("zfs clone tank/a@t tank/clone");
+    d.ok("zfs rollback -R tank/a@s");
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    // Options of a mount are properties while it lasts.
+    d.ok("zfs unmount tank/a");
+    d.ok("zfs mount -o noatime,ro tank/a");
+    assert_eq!((d.get("atime", "tank/a"), d.get("readonly", "tank/a")), ("off".into(), "on".into()));
+    assert_eq!(d.ok("zfs get -H -o source atime tank/a").trim(), "temporary");
+    d.ok("zfs unmount tank/a");
+    assert_eq!((d.get("atime", "tank/a"), d.get("readonly", "tank/a")), ("on".into(), "off".into()));
+    // Where something belongs is said, and there it is.
+    d.ok("zfs set mountpoint=/there tank/a");
+    assert_eq!(fs::read_to_string(m.dir("there/file")).unwrap(), "second");
+    // What lies below steps aside.
+    d.ok("zfs create tank/a/below");
+    d.ok("zfs set canmount=off tank/a");
+    assert_eq!(m.mounted(), ["tank", "tank/a/below"]);
+    m.judge();
+}
+
+#[test]
+fn clones_of_encrypted_file_systems_are_mounted_and_keys_go_with_the_last() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let d = &m.desk;
+    d.feed("zfs create -o encryption=on -o keyformat=passphrase tank/enc", PASSPHRASE);
+    fs::write(m.dir("tank/enc/file"), "secret").unwrap();
+    d.ok("zfs snapshot tank/enc@s");
+    d.ok("zfs clone tank/enc@s tank/clone");
+    assert_eq!(fs::read_to_string(m.dir("tank/clone/file")).unwrap(), "secret");
+    d.ok("zfs destroy tank/clone");
+    d.feed("zfs create -o encryption=on -o keyformat=passphrase tank/enc/own", PASSPHRASE);
+    d.ok("zfs unmount -u tank/enc");
+    assert_eq!(d.get("keystatus", "tank/enc"), "unavailable");
+    assert_eq!(d.get("keystatus", "tank/enc/own"), "unavailable");
+    m.judge();
+}

@@ -310,7 +310,9 @@ impl<'a> Plan<'a> {
                 return Ok(());
             }
             if self.spec.skip_missing {
-                self.warnings.push(format!("skipping {path} and its children: {missing} does not exist"));
+                self.warnings.push(format!(
+                    "skipping dataset {path} and its children: snapshot {missing} does not exist"
+                ));
                 return Ok(());
             }
             return Err(SendError::MissingBelow { sending: self.spec.send.to.clone(), missing });
