@@ -67,11 +67,7 @@ impl DirCursor {
     }
 
     /// The same of what can be read only.
-    pub(crate) fn next_leaf(
-        &mut self,
-        fs: &Files<'_>,
-        io: &dyn BlockStore,
-    ) -> Result<Option<Vec<DirEntry>>> {
+    pub(crate) fn next_leaf(&mut self, fs: &Files<'_>, io: &dyn BlockStore) -> Result<Option<Vec<DirEntry>>> {
         if let Some(fault) = self.fault.take() {
             return Err(*fault);
         }
