@@ -55,7 +55,10 @@ impl Typed {
                 let v = match (opt.value, inline) {
                     (true, Some(v)) => v,
                     (true, None) => rest.next().cloned().ok_or_else(|| missing(opt.short, usage))?,
-                    (false, _) => String::new(),
+                    (false, Some(_)) => {
+                        return Err(Fail::usage(format!("invalid option '{}'", opt.short), usage));
+                    }
+                    (false, None) => String::new(),
                 };
                 typed.options.push((opt.short, v));
             } else if arg.len() > 1 && arg.starts_with('-') {
@@ -121,4 +124,86 @@ impl Typed {
 
 fn missing(c: char, usage: &str) -> Fail {
     Fail::usage(format!("missing argument for '{c}' option"), usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Opt, Typed, flag, value};
+
+    const KNOWN: [Opt; 5] =
+        [flag('r', ""), flag('j', "json"), value('o', ""), value('t', "type"), flag('\u{fc}', "")];
+    /// Pieces of command lines: sound ones, halves of them, and what nobody would type.
+    const PIECES: [&str; 22] = [
+        "-",
+        "--",
+        "-r",
+        "-rj",
+        "-o",
+        "-oa=b",
+        "-ro",
+        "-jt",
+        "--json",
+        "--json=",
+        "--type",
+        "--type=x",
+        "--=",
+        "--x",
+        "-\u{fc}",
+        "-o\u{fc}",
+        "-\u{1f9ca}",
+        "p/a@s",
+        "",
+        " ",
+        "\u{0}",
+        "=",
+    ];
+
+    fn parse(words: &[String]) -> Option<Typed> {
+        Typed::parse(words, &KNOWN, "usage").ok()
+    }
+
+    /// The same command line with each option by itself, each value a word of its own, operands last.
+    fn plain(typed: &Typed) -> Vec<String> {
+        let mut words = Vec::new();
+        for (short, given) in typed.ordered() {
+            words.push(format!("-{short}"));
+            if KNOWN.iter().any(|o| o.short == *short && o.value) {
+                words.push(given.clone());
+            }
+        }
+        words.push("--".into());
+        words.extend(typed.operands.iter().cloned());
+        words
+    }
+
+    #[test]
+    fn a_flag_takes_no_value_behind_its_long_name() {
+        assert!(parse(&["--json=x".into()]).is_none() && parse(&["--json=".into()]).is_none());
+        assert!(parse(&["--json".into()]).is_some_and(|typed| typed.has('j')));
+    }
+
+    #[test]
+    fn any_words_are_refused_or_mean_what_their_plain_form_means() {
+        let (mut x, mut sound, mut refused) = (7_u64, 0, 0);
+        for _ in 0..200_000 {
+            let mut words = Vec::new();
+            for _ in 0..x % 7 {
+                x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let [a, b] = [x >> 33, x >> 48].map(|n| PIECES[n as usize % PIECES.len()]);
+                words.push(if x >> 61 == 0 { format!("{a}{b}") } else { a.to_string() });
+            }
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            x ^= x >> 29;
+            let Some(typed) = parse(&words) else {
+                refused += 1;
+                continue;
+            };
+            sound += 1;
+            let again = parse(&plain(&typed)).unwrap_or_else(|| panic!("{words:?} has no plain form"));
+            assert_eq!(again.ordered(), typed.ordered(), "{words:?}");
+            assert_eq!(again.operands, typed.operands, "{words:?}");
+            assert!(typed.operands.iter().all(|o| words.contains(o)), "{words:?}");
+        }
+        assert!(sound > 10_000 && refused > 10_000, "{sound} sound, {refused} refused");
+    }
 }
