@@ -579,7 +579,15 @@ fn open_top(
             leaf.device = None;
         }
     }
-    Ok(Top { id: index as u64, config: config.clone(), ashift, asize, reflow: None, node, counts: Counts::default() })
+    Ok(Top {
+        id: index as u64,
+        config: config.clone(),
+        ashift,
+        asize,
+        reflow: None,
+        node,
+        counts: Counts::default(),
+    })
 }
 
 struct Opener<'a> {
