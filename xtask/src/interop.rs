@@ -192,7 +192,7 @@ impl Stage {
 
     fn command(&self) -> Command {
         let mut command = program(&self.icecore);
-        command.env("ICECORE_STATE_DIR", self.dir.join("state"));
+        command.env("ICECORE_STATE_DIR", self.dir.join("state")).env("ICECORE_MOUNT", "off");
         command
     }
 

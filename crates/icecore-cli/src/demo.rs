@@ -264,7 +264,10 @@ impl Demo {
         let mut c = Command::new(&self.exe);
         let line = line.strip_prefix("icecore ").unwrap_or(line);
         c.args(line.split(' ').map(|w| self.expand(w))).stdin(input);
-        c.env("ICECORE_STATE_DIR", self.dir.join("state")).env_remove("ICECORE_SERVICE");
+        // Nothing of the story may appear among the machine's own folders.
+        c.env("ICECORE_STATE_DIR", self.dir.join("state"))
+            .env("ICECORE_MOUNT", "off")
+            .env_remove("ICECORE_SERVICE");
         c
     }
 

@@ -65,6 +65,7 @@ impl Desk {
         let mut c = Command::new(&self.program);
         c.args(words)
             .env("ICECORE_STATE_DIR", self.path("state"))
+            .env("ICECORE_MOUNT", "off")
             .env("ICECORE_AUTOMOUNT", "off")
             .current_dir(&self.folder)
             .stdin(Stdio::null())

@@ -91,14 +91,11 @@ fn destroyed(f: &FoundPool) -> bool {
     f.state == PoolState::DESTROYED
 }
 
-/// The pool of that name or guid. A destroyed pool stands in nobody's way, nor with `-D` does one that is not.
+/// The pool of that name or guid; with `-D` among the destroyed ones, else among the others.
 fn choose<'f>(found: &'f [FoundPool], name: &str, gone: bool) -> Outcome<&'f FoundPool> {
     let guid = name.parse::<u64>().ok();
-    let mut fitting: Vec<&FoundPool> =
-        found.iter().filter(|f| Some(f.guid.0) == guid || f.name == name).collect();
-    if gone || fitting.iter().any(|f| !destroyed(f)) {
-        fitting.retain(|f| destroyed(f) == gone);
-    }
+    let fits = |f: &&FoundPool| (Some(f.guid.0) == guid || f.name == name) && destroyed(f) == gone;
+    let fitting: Vec<&FoundPool> = found.iter().filter(fits).collect();
     match fitting.as_slice() {
         [one] => Ok(one),
         [] => Err(Fail::new(format!("cannot import '{name}': no such pool available"))),

@@ -34,7 +34,7 @@ struct Mounts {
 
 impl Mounts {
     fn new() -> Self {
-        let desk = Desk::new();
+        let desk = Desk::mounting();
         let drive = desk.drive("tank/drive.img", 512);
         let root = desk.path("root");
         desk.ok(&format!("zpool create -o ashift=12 -R {} tank {}", root.display(), drive.display()));

@@ -14,6 +14,8 @@ pub const MIB: u64 = 1 << 20;
 /// A folder with the two links, a state, and whatever drives a test makes.
 pub struct Desk {
     dir: TempDir,
+    /// `ICECORE_MOUNT`.
+    mounts: &'static str,
 }
 
 /// How a command ended.
@@ -45,7 +47,12 @@ impl Desk {
         for link in ["zfs", "zpool", "icecore"] {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_icecore"), dir.path().join(link)).unwrap();
         }
-        Self { dir }
+        Self { dir, mounts: "off" }
+    }
+
+    /// Where file systems are mounted as they come, which is elsewhere left off: they belong where the machine may have its own.
+    pub fn mounting() -> Self {
+        Self { mounts: "on", ..Self::new() }
     }
 
     /// With the pool of the fixture `main.img`, as OpenZFS made it, imported for reading.
@@ -95,6 +102,7 @@ impl Desk {
         let mut c = Command::new(self.path(words.next().unwrap()));
         c.args(words)
             .env("ICECORE_STATE_DIR", self.path("state"))
+            .env("ICECORE_MOUNT", self.mounts)
             .env("TZ", "UTC")
             .current_dir(self.dir.path());
         c.stdin(Stdio::null());
