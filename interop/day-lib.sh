@@ -50,11 +50,11 @@ counts() { rm -f /tmp/miscount; find "$1" -type d -print0 | while IFS= read -r -
   [ "$1 $2" = "$((e+2)) $((s+2))" ] || { echo "$d: size $1 links $2, entries $e, directories $s"; touch /tmp/miscount; }; done; [ ! -e /tmp/miscount ]; }
 # accounts DATASET DIR: every owner's number of files, and bytes like du's
 accounts() {
-  local i; sync; zpool sync day
+  local i; sync; zpool sync
   find "$2" -xdev -printf '%i %U\n' | sort -u | awk '{n[$2]++} END{for(u in n) print u, n[u]}' | sort > /tmp/want
   for i in $(seq 1 40); do
     zfs userspace -Hpni -o name,objused "$1" 2>/dev/null | awk '{print $1, $2}' | sort > /tmp/have
-    cmp -s /tmp/want /tmp/have && break; sleep 1; zpool sync day
+    cmp -s /tmp/want /tmp/have && break; sleep 1; zpool sync
   done
   zfs userspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo
   zfs groupspace -Hpni -o name,used,objused "$1" | tr '\n' ';'; echo

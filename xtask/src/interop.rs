@@ -8,6 +8,7 @@
 //! Guest scripts are `interop/*.sh`; each prints one line a check and ends with their number.
 
 mod day;
+mod mounted;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,12 +30,16 @@ pub enum Length {
     Full,
     /// Only the act "day": files that icecore wrote.
     Day,
+    /// Only the act "mounted": files that came through mounts.
+    Mounted,
 }
 
 pub fn run(length: Length) -> Outcome {
     let stage = Stage::new()?;
-    if length == Length::Day {
-        return stage.day();
+    match length {
+        Length::Day => return stage.day(),
+        Length::Mounted => return stage.mounted(),
+        Length::Short | Length::Full => {}
     }
     stage.first_backup()?;
     stage.judge("backup")?;
@@ -51,6 +56,7 @@ pub fn run(length: Length) -> Outcome {
         stage.judge("backup")?;
         stage.guest("read-again.sh", &["expected"], &["backup.img"])?;
         stage.day()?;
+        stage.mounted()?;
     }
     eprintln!("interop: all acts passed");
     Ok(())

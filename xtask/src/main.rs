@@ -23,7 +23,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]          all tests; ARGS go to cargo test
   tidy                 the repository's own rules
   ci                   all that must hold: format, clippy, tidy, test, interop --short
-  interop [--short|--day]   prove both directions against real OpenZFS in a virtual machine; --day: files only
+  interop [--short|--day|--mounted]   prove both directions against real OpenZFS in a virtual machine;
+                       --day: files only, --mounted: those that came through mounts only
                        (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ["interop"] => interop::run(interop::Length::Full),
         ["interop", "--short"] => interop::run(interop::Length::Short),
         ["interop", "--day"] => interop::run(interop::Length::Day),
+        ["interop", "--mounted"] => interop::run(interop::Length::Mounted),
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "read"] => bench::read(),

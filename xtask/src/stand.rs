@@ -68,23 +68,9 @@ impl Stand {
 
     /// An encrypted file system with the properties `with`; it is mounted on the folder that is returned.
     pub fn encrypted(&self, name: &str, with: &[&str]) -> Outcome<PathBuf> {
-        let dir = self.dir.join("mnt").join(name.replace('/', "-"));
-        let mountpoint = format!("mountpoint={}", dir.display());
-        let mut create = self.command();
-        create.args([
-            "zfs",
-            "create",
-            "-o",
-            "encryption=on",
-            "-o",
-            "keyformat=passphrase",
-            "-o",
-            &mountpoint,
-        ]);
-        with.iter().for_each(|property| {
-            create.args(["-o", property]);
-        });
-        let mut child = create.arg(name).stdin(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        let (dir, mut create) = self.create(name, with);
+        create.args(["-o", "encryption=on", "-o", "keyformat=passphrase", name]);
+        let mut child = create.stdin(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
         let mut key = child.stdin.take().ok_or("no pipe")?;
         key.write_all(format!("{PASSPHRASE}\n").as_bytes()).map_err(|e| e.to_string())?;
         drop(key);
@@ -94,6 +80,24 @@ impl Stand {
         }
         is_mounted(&dir)?;
         Ok(dir)
+    }
+
+    /// The same, not encrypted.
+    pub fn plain(&self, name: &str, with: &[&str]) -> Outcome<PathBuf> {
+        let (dir, mut create) = self.create(name, with);
+        shell(create.arg(name))?;
+        is_mounted(&dir)?;
+        Ok(dir)
+    }
+
+    fn create(&self, name: &str, with: &[&str]) -> (PathBuf, Command) {
+        let dir = self.dir.join("mnt").join(name.replace('/', "-"));
+        let mut create = self.command();
+        create.args(["zfs", "create", "-o", &format!("mountpoint={}", dir.display())]);
+        with.iter().for_each(|property| {
+            create.args(["-o", property]);
+        });
+        (dir, create)
     }
 
     /// Unmounts and mounts again: nothing of it stays in the kernel's cache.

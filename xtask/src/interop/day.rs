@@ -146,7 +146,7 @@ impl Stage {
     }
 
     /// Commands of bash with the functions of `day-lib.sh`, in the stage's folder.
-    fn day_shell(&self, commands: &str) -> Outcome {
+    pub(super) fn day_shell(&self, commands: &str) -> Outcome {
         let lib: PathBuf = repo_root().join("tests-data/recipes/lib.sh");
         let script = format!("set -e; . '{}'; . ./day-lib.sh; {commands}", lib.display());
         shell(program("bash").args(["-c", &script]).current_dir(&self.dir))
