@@ -23,6 +23,8 @@ use crate::stand::{Stand, no_mounts};
 
 const FILE_SYSTEM: &str = "bench/fs";
 const FILE_MIB: u64 = 512;
+/// Room for what was removed and is not free yet.
+const POOL_MIB: u64 = 6144;
 const DATASETS: usize = 1000;
 /// Snapshots of each data set, in the end.
 const SNAPSHOTS: usize = 10;
@@ -57,7 +59,7 @@ fn one_file(bench: &Bench, table: &mut Table) -> Outcome {
     let len = usize::try_from(FILE_MIB * MIB).map_err(|e| e.to_string())?;
     fs::write(&source, noise(1, len)).map_err(|e| format!("{}: {e}", source.display()))?;
     let stand = Stand::new(bench.icecore.clone(), bench.dir.join("stand"))?;
-    stand.pool("bench", 2048)?;
+    stand.pool("bench", POOL_MIB)?;
     let dir = stand.encrypted(FILE_SYSTEM, &[])?;
     let through = Passthrough::new(bench)?;
     let (mut write, mut read) = ([Best::default(), Best::default()], [Best::default(), Best::default()]);
