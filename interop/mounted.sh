@@ -8,7 +8,7 @@ check "key" load_key mounted/enc
 for fs in enc plain; do
   same_at mounted/$fs@first $fs.first
   check "mount of mounted/$fs" zfs set mountpoint=/mounted/$fs mounted/$fs
-  check "mounted/$fs is mounted" mountpoint -q /mounted/$fs
+  check "mounted/$fs is mounted" [ "$(zfs get -H -o value mounted mounted/$fs)" = yes ]
   same /mounted/$fs $fs.second "mounted/$fs is as it was left"
   check "directories of mounted/$fs count right" counts /mounted/$fs
   check "the accounts of mounted/$fs are right" accounts mounted/$fs /mounted/$fs
