@@ -304,16 +304,20 @@ pub fn created(name: &str) -> Outcome {
     }
 }
 
+/// The file systems from `name` down and who owns their pool, if it is the service; the pool is let go.
+fn owned_homes(name: &str) -> Outcome<Option<(Arc<Owned>, Vec<Home>)>> {
+    let pool = session::open(name, For::Read)?;
+    let Some(owned) = pool.owned().cloned() else { return Ok(None) };
+    let homes = homes(&pool, name)?;
+    Ok(Some((owned, homes)))
+}
+
 /// Mounts what a receive made or changed from `name` down; but nothing where a stream alone says so.
 pub fn received(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let (owned, homes) = {
-        let pool = session::open(name, For::Read)?;
-        let Some(owned) = pool.owned().cloned() else { return Ok(()) };
-        (owned, homes(&pool, name)?)
-    };
+    let Some((owned, homes)) = owned_homes(name)? else { return Ok(()) };
     let homes: Vec<Home> = homes.into_iter().filter(|h| h.source != Source::Received).collect();
     mount_all(&owned, &homes);
     Ok(())
@@ -324,11 +328,7 @@ pub fn settle_below(name: &str) -> Outcome<bool> {
     if !automatic() {
         return Ok(true);
     }
-    let (owned, homes) = {
-        let pool = session::open(name, For::Read)?;
-        let Some(owned) = pool.owned().cloned() else { return Ok(true) };
-        (owned, homes(&pool, name)?)
-    };
+    let Some((owned, homes)) = owned_homes(name)? else { return Ok(true) };
     Ok(mount_all(&owned, &homes))
 }
 
@@ -337,11 +337,7 @@ pub fn settle_heirs(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let (owned, homes) = {
-        let pool = session::open(name, For::Read)?;
-        let Some(owned) = pool.owned().cloned() else { return Ok(()) };
-        (owned, homes(&pool, name)?)
-    };
+    let Some((owned, homes)) = owned_homes(name)? else { return Ok(()) };
     let inside = |from: &str| from.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let heir = |h: &Home| match &h.source {
         Source::Inherited(from) => !inside(from),

@@ -264,6 +264,10 @@ pub struct Top {
 }
 
 impl Top {
+    fn new(index: usize, config: &VdevConfig, ashift: u64, asize: u64, node: Node) -> Self {
+        let (id, config) = (index as u64, config.clone());
+        Self { id, config, ashift, asize, reflow: None, node, counts: Counts::default() }
+    }
     /// Errors seen on it as a whole: blocks of a raidz or draid that could not be put together.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -554,15 +558,7 @@ fn open_top(
             return Err(Corrupt::new("vdev config", format!("no size or ashift of {}", config.guid)).into());
         }
         let (asize, ashift) = (config.asize.unwrap_or(0), opener.ashift);
-        return Ok(Top {
-            id: index as u64,
-            config: config.clone(),
-            ashift,
-            asize,
-            reflow: None,
-            node,
-            counts: Counts::default(),
-        });
+        return Ok(Top::new(index, config, ashift, asize, node));
     };
     // A child must reach as far as the offsets of its parent do.
     let needed = match &node {
@@ -579,15 +575,7 @@ fn open_top(
             leaf.device = None;
         }
     }
-    Ok(Top {
-        id: index as u64,
-        config: config.clone(),
-        ashift,
-        asize,
-        reflow: None,
-        node,
-        counts: Counts::default(),
-    })
+    Ok(Top::new(index, config, ashift, asize, node))
 }
 
 struct Opener<'a> {

@@ -42,8 +42,13 @@ const MEMORY_MAX: f64 = 256.0;
 const SAME: f64 = 1.25;
 
 pub fn spine() -> Outcome {
+    compare(Bench::all)
+}
+
+/// Runs a comparison in a folder of its own, which is removed, and prints its table.
+fn compare(all: fn(&Bench) -> Outcome<Table>) -> Outcome {
     let bench = Bench::new()?;
-    let outcome = bench.all();
+    let outcome = all(&bench);
     fs::remove_dir_all(&bench.dir).map_err(|e| e.to_string())?;
     print!("{}", outcome?);
     Ok(())

@@ -36,11 +36,7 @@ const ROUNDS_ZDB: usize = 2;
 
 /// Runs the comparison and prints its table.
 pub fn read() -> Outcome {
-    let bench = Bench::new()?;
-    let outcome = all(&bench);
-    fs::remove_dir_all(&bench.dir).map_err(|e| e.to_string())?;
-    print!("{}", outcome?);
-    Ok(())
+    super::compare(all)
 }
 
 fn all(bench: &Bench) -> Outcome<Table> {
