@@ -28,7 +28,7 @@ pub(crate) struct Done {
 
 impl Done {
     fn check(&self, line: &str) -> Outcome {
-        if self.err.contains("panicked") || !(0..=2).contains(&self.status) {
+        if self.err.contains("panicked") || !matches!(self.status, 0..=2 | 255) {
             return Err(format!("{line}\nended with {}:\n{}", self.status, self.err));
         }
         Ok(())
@@ -135,6 +135,18 @@ impl Desk {
         Ok((left, right))
     }
 
+    /// Kills the service, if there is one, with no word of warning.
+    pub fn kill_service(&self) -> Outcome {
+        let failed = |e: std::io::Error| format!("killing the service: {e}");
+        let said = self.command(&["service", "status"]).output().map_err(failed)?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        if let Some((_, rest)) = said.split_once("process ") {
+            let pid = rest.split(',').next().unwrap_or_default().trim();
+            let _ = Command::new("kill").args(["-9", pid]).status().map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Starts a command, kills the service `after` milliseconds later, and waits: whether it was acknowledged.
     pub fn killed(&self, words: &[&str], after: u64) -> Outcome<bool> {
         let line = words.join(" ");
@@ -142,12 +154,7 @@ impl Desk {
         let failed = |e: std::io::Error| format!("{line}: {e}");
         let child = self.command(words).spawn().map_err(failed)?;
         std::thread::sleep(std::time::Duration::from_millis(after));
-        let said = self.command(&["service", "status"]).output().map_err(failed)?;
-        let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        if let Some((_, rest)) = said.split_once("process ") {
-            let pid = rest.split(',').next().unwrap_or_default().trim();
-            let _ = Command::new("kill").args(["-9", pid]).status().map_err(failed)?;
-        }
+        self.kill_service()?;
         Ok(ended(child.wait_with_output().map_err(failed)?).ok())
     }
 }

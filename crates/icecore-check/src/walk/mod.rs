@@ -15,6 +15,7 @@ mod keys;
 mod look;
 mod mirror;
 mod model;
+mod mounted;
 mod ops;
 mod streams;
 

@@ -16,6 +16,7 @@ const KINDS: &[(&str, u64, Work)] = &[
     ("mkdir", 4, Walk::mkdir),
     ("rm", 6, Walk::rm),
     ("import-tree", 5, Walk::import),
+    ("mounted", 6, Walk::mounted),
     ("create", 8, Walk::create),
     ("volume", 2, Walk::volume),
     ("snapshot", 14, Walk::snapshot),
@@ -128,12 +129,12 @@ impl Walk {
     // Files.
 
     /// A file system with its contents in reach.
-    fn some_files(&mut self) -> Outcome<Option<String>> {
+    pub fn some_files(&mut self) -> Outcome<Option<String>> {
         let Some(name) = self.some(|_, d| !d.volume) else { return Ok(None) };
         Ok(self.unlock(&name)?.then_some(name))
     }
 
-    fn some_dir(&mut self, name: &str) -> String {
+    pub fn some_dir(&mut self, name: &str) -> String {
         let mut dirs = vec![String::new()];
         let tree = &self.model.sets[name].tree;
         dirs.extend(tree.iter().filter(|(_, e)| **e == Entry::Dir).map(|(p, _)| format!("{p}/")));
@@ -141,7 +142,7 @@ impl Walk {
     }
 
     /// New contents in a file of this machine.
-    fn contents(&mut self, file: &Path) -> Outcome<Entry> {
+    pub fn contents(&mut self, file: &Path) -> Outcome<Entry> {
         let len = match self.rng.below(8) {
             0 => 0,
             1 | 2 => self.rng.below(120),
@@ -165,7 +166,7 @@ impl Walk {
         Ok(Entry::File(len as u64, sha256_of(&bytes)))
     }
 
-    fn written(&mut self, name: &str) {
+    pub fn written(&mut self, name: &str) {
         self.touch(name);
         self.model.ds(name).pristine = false;
     }
