@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. A step is one command (or one pipe). What must work by the rules of OpenZFS has to work; what may be refused has to
-//!    be refused in words, with status 1, and has to leave everything as it was.
+//!    be refused in words, not with status 0, and has to leave everything as it was.
 //! 2. After each step that can have written, `zdb -bc` finds neither errors nor leaks in the pools it touched; where
 //!    contents are compared it is `zdb -bcc`, which reads data too (and spends five seconds more on waiting for its own
 //!    cache to age).

@@ -55,7 +55,9 @@ impl Walk {
             self.desk.kill_service()?;
             self.desk.ok(&["zpool", "list"])?;
         }
-        let is = tree_of(dir)?;
+        let mut is = tree_of(dir)?;
+        // With snapdir=visible.
+        is.retain(|path, _| !within(path, ".zfs"));
         let must = &self.model.sets[name].tree;
         if is == *must {
             return Ok(());

@@ -4,6 +4,7 @@ use super::look::tree_of;
 use super::model::{Ds, Entry, Tree, pool_of, within};
 use super::{Outcome, POOLS, Step, Walk};
 use crate::manifest::sha256_of;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +122,8 @@ impl Walk {
     pub fn must_not(&self, words: &[&str], why: &str) -> Outcome<Step> {
         let done = self.desk.run(words)?;
         match done.status {
-            1 if !done.err.trim().is_empty() => Ok(Step::Refused),
+            // OpenZFS ends with 2 and the usage, or with -1, where others say 1.
+            1 | 2 | 255 if !done.err.trim().is_empty() => Ok(Step::Refused),
             status => Err(format!("{} ended with {status} ({}): {why}", words.join(" "), done.err)),
         }
     }
@@ -355,12 +357,16 @@ impl Walk {
         let old = self.model.ds(&of);
         let at = old.snaps.iter().position(|s| s.id == id).map_or(0, |i| i + 1);
         let mut moved: Vec<_> = old.snaps.drain(..at).collect();
+        // Bookmarks of what is no newer than the origin go with it.
+        let (marks, stay) = std::mem::take(&mut old.bookmarks).into_iter().partition(|(_, of)| *of <= id);
+        old.bookmarks = stay;
         let above = old.origin.replace(id);
         old.received = false;
         let raw = old.raw;
         let new = self.model.ds(&name);
         moved.append(&mut new.snaps);
         (new.snaps, new.origin, new.raw) = (moved, above, raw);
+        new.bookmarks.extend::<BTreeMap<_, _>>(marks);
         self.touch(&name);
         Ok(Step::Done)
     }
