@@ -20,6 +20,10 @@ set_ zfs_txg_timeout 600; set_ zfs_async_block_max_blocks 1; set_ zfs_free_min_t
 set_ zfs_async_block_max_blocks 18446744073709551615; set_ zfs_txg_timeout 5
 # Deduplicated blocks, some of which only one has.
 zpool create -o ashift=12 -O atime=off -O compression=off -O dedup=sha512 -O recordsize=8k -m /ratio ratio $T/ratio.img; for f in a b c; do rep $f 30000 > /ratio/$f; cp /ratio/$f /ratio/$f$f; done; fin ratio
+# Blocks in parts, of which a vdev was removed.
+truncate -s 128M $T/gangrm-{0,1,2}.img; set_ metaslab_force_ganging_pct 100; set_ metaslab_force_ganging 3000
+zpool create -o ashift=12 -O atime=off -O compression=off -m /gangrm gangrm $T/gangrm-{0,1,2}.img; for f in a b c d; do rep $f 40000 > /gangrm/$f; done; zpool sync gangrm; set_ metaslab_force_ganging 16777217
+zpool remove gangrm $T/gangrm-1.img; zpool wait -t remove gangrm; zpool sync gangrm; fin gangrm; rm $T/gangrm-1.img
 # Before feature flags; file systems of versions 1 and 3.
 zpool create -o version=13 -o ashift=9 -O atime=off -O compression=off -m /v13 v13 $T/v13.img
 for z in 1 3; do zfs create -o version=$z v13/z$z; mkdir /v13/z$z/d; ln -s $(rep l 200) /v13/z$z/d/link; setfattr -n user.x -v 1 /v13/z$z/d; rep a 3000 > /v13/z$z/a; chown 5:6 /v13/z$z/a; chmod 4711 /v13/z$z/a; done
