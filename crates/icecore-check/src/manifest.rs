@@ -204,10 +204,8 @@ fn xattr_block(path: &[u8], shown: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut block = [b"# file: ", path, b"\n"].concat();
     for (name, value) in shown {
         block.extend_from_slice(name);
-        if !value.is_empty() {
-            block.extend_from_slice(b"=0x");
-            block.extend_from_slice(hex(value).as_bytes());
-        }
+        block.extend_from_slice(b"=0x");
+        block.extend_from_slice(hex(value).as_bytes());
         block.push(b'\n');
     }
     block.push(b'\n');

@@ -216,6 +216,11 @@ impl Dsl {
         self.zap_u64(io, DIRECTORY, name)
     }
 
+    /// Bytes of what was destroyed and is not yet free.
+    pub fn freeing(&self, io: &dyn BlockStore) -> Result<u64> {
+        if self.free_dir == 0 { Ok(0) } else { Ok(self.dir(io, self.free_dir)?.used_bytes) }
+    }
+
     /// An entry of the MOS directory that is an array of words, such as `scan`.
     pub fn directory_words(&self, io: &dyn BlockStore, name: &str) -> Result<Option<Vec<u64>>> {
         match icecore_dmu::zap::lookup(&self.mos, io, ObjectId(DIRECTORY), name)? {

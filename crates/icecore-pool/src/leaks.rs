@@ -2,19 +2,23 @@
 //!
 //! Invariants:
 //! 1. Both sides are built independently: the one from space maps and their logs, the other from the walk of all
-//!    pointers, the deferred frees and the intent logs.
+//!    pointers, of what waits to be freed, of what only the checkpoint has, and the intent logs.
 //! 2. Memory is two range sets: neighbours are merged, so it follows fragmentation, not size.
 
-use crate::metaslab::load::free_space;
+use crate::metaslab::load::{free_space, iterate};
 use crate::metaslab::{self, Metaslab};
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
-use crate::walk::{Unseen, datasets, every_block};
+use crate::space_map::Kind;
+use crate::walk::{DNODES, Part, Unseen, datasets, every_block, walk_part};
 use crate::zil;
 use icecore_dmu::{BlockStore, ReadError, Want, bpobj};
-use icecore_format::{Blkptr, Dva, ObjectId, ObjectType};
+use icecore_format::dsl::pool as entry;
+use icecore_format::reader::u64_at;
+use icecore_format::{Blkptr, Bookmark, Dva, ObjectId, ObjectType, Txg};
 use icecore_vdev::Top;
 use std::collections::BTreeMap;
+use zerocopy::FromBytes as _;
 
 /// A range of a top-level vdev.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,13 +153,18 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
             });
         }
     }
-    if let Ok(Some(deferred)) = pool.dsl.directory_entry(&pool.io, "sync_bplist") {
-        let mut waiting = Vec::new();
+    let mut waiting = destroyed(pool)?;
+    for list in ["sync_bplist", "free_bpobj"] {
+        let Ok(Some(deferred)) = pool.dsl.directory_entry(&pool.io, list) else { continue };
         bpobj::for_each(&pool.dsl.mos, &pool.io, ObjectId(deferred), &mut |bp: &Blkptr, _: bool| {
             waiting.push(*bp);
             Ok::<(), ReadError>(())
         })?;
-        waiting.iter().for_each(|bp| take(bp, &mut kinds));
+    }
+    waiting.iter().for_each(|bp| take(bp, &mut kinds));
+    for top in pool.io.alloc.tops.iter().flatten() {
+        let kept = kept_by_checkpoint(pool, top)?;
+        kept.iter().for_each(|(s, l)| used.entry(top.id).or_default().cover(s, l));
     }
     out.kinds = kinds;
     out.shared = shared;
@@ -177,6 +186,107 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
         }
     }
     Ok(out)
+}
+
+impl Pool {
+    /// Bytes that only the checkpoint has; `None` without one.
+    ///
+    /// # Errors
+    /// A list of them cannot be read.
+    pub fn checkpoint_space(&self) -> crate::Result<Option<u64>> {
+        if self.dsl.directory_entry(&self.io, entry::ZPOOL_CHECKPOINT)?.is_none() {
+            return Ok(None);
+        }
+        let tops = self.io.alloc.tops.iter().flatten();
+        tops.map(|top| kept_by_checkpoint(self, top).map(|kept| kept.space()))
+            .sum::<Result<u64, ReadError>>()
+            .map(Some)
+            .map_err(crate::PoolError::Read)
+    }
+}
+
+/// What was freed since the checkpoint was made: allocated until it is discarded (`vdev_checkpoint_sm`, vdev.c).
+fn kept_by_checkpoint(pool: &Pool, top: &metaslab::Top) -> Result<RangeTree, ReadError> {
+    let mut kept = RangeTree::new();
+    let vdev = pool.io.vdevs().config().children.get(top.id as usize);
+    let Some(zap) = vdev.and_then(|v| v.vdev_zap_top).filter(|o| *o != 0) else { return Ok(kept) };
+    let key = "com.delphix:pool_checkpoint_sm";
+    let mos = &pool.dsl.mos;
+    let Some(object) = icecore_dmu::zap::lookup_u64(mos, &pool.io, ObjectId(zap), key)? else {
+        return Ok(kept);
+    };
+    iterate(mos, &pool.io, object, top.ashift, |e| {
+        match e.kind {
+            Kind::Free => kept.cover(e.offset, e.run),
+            Kind::Alloc => kept.clip(e.offset, e.run),
+        }
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+/// Bytes of an entry of a `bptree`: a root, the txg up to which its blocks are not its own, where freeing has come to
+/// (`bptree_entry_phys_t`, bptree.h).
+const DESTROYED: usize = 168;
+/// More destroyed datasets than a pool has at once.
+const DESTROYED_MAX: u64 = 1 << 20;
+
+/// What is left to free of destroyed datasets. Blocks of level 0 go first, those that lead to them after them, object by
+/// object, the accounting's last (`traverse_visitbp` with `TRAVERSE_POST`, dmu_traverse.c).
+fn destroyed(pool: &Pool) -> Result<Vec<Blkptr>, ReadError> {
+    let mut left = Vec::new();
+    let Ok(Some(object)) = pool.dsl.directory_entry(&pool.io, entry::BPTREE_OBJ) else { return Ok(left) };
+    let (mos, object) = (&pool.dsl.mos, ObjectId(object));
+    let head = mos.bonus(&pool.io, object)?;
+    if head.len() < 16 {
+        return Ok(left);
+    }
+    let (begin, end) = (u64_at(&head, 0), u64_at(&head, 8));
+    for i in begin..end.min(begin.saturating_add(DESTROYED_MAX)) {
+        let bytes = mos.read(&pool.io, object, i.saturating_mul(DESTROYED as u64), DESTROYED)?;
+        let Some((root, rest)) = Blkptr::read_from_prefix(&bytes).ok().filter(|(bp, _)| !bp.is_hole()) else {
+            continue;
+        };
+        let since = Txg(u64_at(rest, 0));
+        let level = u64_at(rest, 24);
+        let to = (u64_at(rest, 16), level.cast_signed(), u64_at(rest, 32));
+        let mut blocks: Vec<(Blkptr, Bookmark)> = Vec::new();
+        let part = Part {
+            objset: u64_at(rest, 8),
+            root: &root,
+            since,
+            until: Txg(u64::MAX),
+            from: (0, 0),
+            log: false,
+        };
+        // What was freed may be overwritten: the walk passes by what it cannot read.
+        walk_part(pool, &part, &|| true, &mut |bp, at| {
+            blocks.push((*bp, *at));
+            true
+        });
+        let fan = blocks.iter().filter(|(_, at)| at.level > 0 && at.object.0 == to.0);
+        let fan = fan.map(|(bp, _)| bp.lsize() / 128).next().unwrap_or(1);
+        left.extend(blocks.iter().filter(|(bp, at)| !is_behind(at, bp, to, fan)).map(|(bp, _)| *bp));
+    }
+    Ok(left)
+}
+
+/// Whether freeing has passed a block, which is at `to`: object, level, block. `fan`: pointers in an indirect block there.
+fn is_behind(at: &Bookmark, bp: &Blkptr, to: (u64, i64, u64), fan: u64) -> bool {
+    let (object, level, block) = to;
+    let end = |blkid: u64, fan: u64, level: i64| {
+        let span = fan.checked_pow(level.clamp(0, 64) as u32).unwrap_or(u64::MAX);
+        blkid.saturating_add(1).saturating_mul(span)
+    };
+    match at.object.0 {
+        _ if to == (0, 0, 0) || at.level == -1 => false,
+        0 if object != 0 => {
+            let fan = if at.level > 0 { bp.lsize() / 128 } else { 1 };
+            end(at.blkid, fan, at.level.into()).saturating_mul(DNODES) <= object
+        }
+        o if o != object => o < object,
+        _ => (end(at.blkid, fan, at.level.into()), i64::from(at.level)) < (end(block, fan, level), level),
+    }
 }
 
 /// Where the space of a DVA is: elsewhere, if its vdev was removed.

@@ -62,4 +62,23 @@ impl Pool {
         }
         Ok(sum)
     }
+
+    /// A hundred times what deduplicated blocks would take over what they take: the histograms of all tables
+    /// (`ddt_histogram_t`, ddt.h), added up.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn dedup_ratio(&self) -> Result<u64> {
+        const WORDS: usize = 8;
+        let Some(object) = self.dsl.directory_entry(&self.io, "DDT-statistics")? else { return Ok(100) };
+        let (mut taken, mut referenced) = (0_u64, 0_u64);
+        for entry in zap::iter(&self.dsl.mos, &self.io, ObjectId(object))? {
+            let ZapValue::U64(words) = entry.value else { continue };
+            for bucket in words.chunks_exact(WORDS) {
+                taken = taken.saturating_add(bucket[3]);
+                referenced = referenced.saturating_add(bucket[7]);
+            }
+        }
+        Ok(referenced.saturating_mul(100).checked_div(taken).unwrap_or(100))
+    }
 }

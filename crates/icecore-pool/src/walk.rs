@@ -25,7 +25,7 @@ use zerocopy::FromBytes;
 /// Metadata blocks read ahead at once.
 const AHEAD: usize = 16;
 /// Dnodes of a block, if each takes the least.
-const DNODES: u64 = (DNODE_BLOCK / SLOT) as u64;
+pub(crate) const DNODES: u64 = (DNODE_BLOCK / SLOT) as u64;
 /// Places told as not seen; more than that is a pool without sense.
 const UNSEEN_MAX: usize = 100_000;
 

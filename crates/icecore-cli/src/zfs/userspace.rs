@@ -47,8 +47,8 @@ struct Row {
     who: Who,
     id: u64,
     name: String,
-    /// used, quota, objused, objquota
-    values: [u64; 4],
+    /// used, quota, objused, objquota; `None` where the file system knows neither of a pair.
+    values: [Option<u64>; 4],
 }
 
 /// By which fields lines are sorted, and whether the other way.
@@ -74,6 +74,10 @@ fn run(args: &[String], who: Who, usage: &str) -> Outcome {
     let mut pool = session::open(name, For::Read)?;
     let fs = filesystem(&mut pool, name)?;
     if !space::is_accounted(fs.objset(), pool.io())? {
+        // Of projects nothing is said then (`zfs_userspace`, libzfs_dataset.c).
+        if who == Who::Project {
+            return Ok(());
+        }
         return Err(Fail::new(format!(
             "cannot get used/quota for {name}: its space is not accounted by owner: OpenZFS begins with that when it mounts it"
         )));
@@ -104,7 +108,7 @@ impl Row {
                 Who::Project => "Project".into(),
             },
             1 => self.name.clone(),
-            f => shown(self.values[f - 2], f % 2 == 1, f > 3, exact),
+            f => self.values[f - 2].map_or_else(|| "-".into(), |n| shown(n, f % 2 == 1, f > 3, exact)),
         }
     }
 }
@@ -178,15 +182,21 @@ fn compare(a: &Row, b: &Row, order: &Order) -> Ordering {
 }
 
 fn owners(fs: &icecore_zpl::Filesystem, pool: &Pool, who: Who, numbers: bool) -> Outcome<Vec<Row>> {
-    let mut found: BTreeMap<u64, [u64; 4]> = BTreeMap::new();
+    let mut found: BTreeMap<u64, [Option<u64>; 4]> = BTreeMap::new();
     for (at, (objects, quota)) in
         [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
     {
         for (id, n) in space::all(fs.objset(), pool.io(), ByOwner { who, objects, quota })? {
-            found.entry(id).or_default()[at] = n;
+            found.entry(id).or_default()[at] = Some(n);
         }
     }
     let name = |id: u64| names(who).filter(|_| !numbers).and_then(|file| name_in(file, id));
+    // Who has a use has a quota, if of 0, and the other way round (`userspace_cb`).
+    for pair in found.values_mut().flat_map(|values| values.chunks_exact_mut(2)) {
+        if pair.iter().any(Option::is_some) {
+            pair.iter_mut().for_each(|n| *n = Some(n.unwrap_or(0)));
+        }
+    }
     let row = |(id, values)| Row { who, id, name: name(id).unwrap_or_else(|| id.to_string()), values };
     Ok(found.into_iter().map(row).collect())
 }

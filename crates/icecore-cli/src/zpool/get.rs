@@ -80,6 +80,10 @@ impl Value {
     fn bytes(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
     }
+    fn ratio(hundredths: u64) -> Self {
+        let exact = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+        Self { human: format!("{exact}x"), exact, source: "-" }
+    }
     /// Where it comes from: `-`, `default` or `local`.
     #[must_use]
     pub fn source(&self) -> &'static str {
@@ -131,8 +135,12 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
         "readonly" => Value::text(if record.readonly { "on" } else { "off" }, "-"),
         "altroot" if record.altroot.is_empty() => Value::text("-", "default"),
         "altroot" => Value::text(record.altroot.clone(), "local"),
-        "dedupratio" => Value { exact: "1.00".into(), human: "1.00x".into(), source: "-" },
-        "freeing" | "leaked" => Value { exact: "0".into(), human: "0".into(), source: "-" },
+        "dedupratio" => Value::ratio(pool.dedup_ratio().ok()?),
+        "freeing" => match pool.dsl.freeing(pool.io()).ok()? {
+            0 => Value { exact: "0".into(), human: "0".into(), source: "-" },
+            n => Value::bytes(n),
+        },
+        "leaked" => Value { exact: "0".into(), human: "0".into(), source: "-" },
         // What was asked for, not what the vdevs have: 0 is whatever suits a new device.
         "ashift" => match pool.property(p).ok()? {
             Some(n) if n != 0 => Value::text(n.to_string(), "local"),
@@ -146,9 +154,9 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
         "bclonesaved" => Value::bytes(pool.cloned().ok()?.saved),
         "bcloneratio" => {
             let c = pool.cloned().ok()?;
-            let n = c.used.saturating_add(c.saved).saturating_mul(100).checked_div(c.used).unwrap_or(100);
-            let exact = format!("{}.{:02}", n / 100, n % 100);
-            Value { human: format!("{exact}x"), exact, source: "-" }
+            Value::ratio(
+                c.used.saturating_add(c.saved).saturating_mul(100).checked_div(c.used).unwrap_or(100),
+            )
         }
         "comment" => match &pool.config().comment {
             Some(c) => Value::text(c.clone(), "local"),
@@ -156,7 +164,7 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
         },
         "version" => match pool.config().version {
             Some(5000) | None => Value::text("-", "default"),
-            Some(v) => Value::text(v.to_string(), "default"),
+            Some(v) => Value::text(v.to_string(), "local"),
         },
         "bootfs" => match pool.property(p).ok()? {
             Some(objset) if objset != 0 => {
@@ -165,7 +173,11 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
             _ => Value::text("-", "default"),
         },
         "cachefile" => Value::text("-", "default"),
-        "expandsize" | "checkpoint" | "fragmentation" | "load_guid" => Value::text("-", "-"),
+        "checkpoint" => match pool.checkpoint_space().ok()? {
+            Some(n) => Value::bytes(n),
+            None => Value::text("-", "-"),
+        },
+        "expandsize" | "fragmentation" | "load_guid" => Value::text("-", "-"),
         p if WORDS.iter().any(|(name, ..)| *name == p) => {
             let (_, words, default) = WORDS.iter().find(|(name, ..)| *name == p)?;
             let n = pool.property(p).ok()?.unwrap_or(*default);

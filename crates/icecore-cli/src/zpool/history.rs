@@ -5,10 +5,55 @@ use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For};
 use crate::state;
-use icecore_format::nvlist::NvList;
+use icecore_format::nvlist::{self, NvList, NvValue};
 use std::fmt::Write as _;
 
 pub const USAGE: &str = "history [-il] [<pool>] ...";
+
+/// What old pools have numbers for (`history_internal_events_t`, fs/zfs.h).
+const EVENTS: [&str; 41] = [
+    "invalid event",
+    "pool create",
+    "vdev add",
+    "pool remove",
+    "pool destroy",
+    "pool export",
+    "pool import",
+    "vdev attach",
+    "vdev replace",
+    "vdev detach",
+    "vdev online",
+    "vdev offline",
+    "vdev upgrade",
+    "pool clear",
+    "pool scrub",
+    "pool property set",
+    "create",
+    "clone",
+    "destroy",
+    "destroy_begin_sync",
+    "inherit",
+    "property set",
+    "quota set",
+    "permission update",
+    "permission remove",
+    "permission who remove",
+    "promote",
+    "receive",
+    "rename",
+    "reservation set",
+    "replay_inc_sync",
+    "replay_full_sync",
+    "rollback",
+    "snapshot",
+    "filesystem version upgrade",
+    "refquota set",
+    "refreservation set",
+    "pool scrub done",
+    "user hold",
+    "user release",
+    "pool split",
+];
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('i', ""), flag('l', "")], USAGE)?;
@@ -38,22 +83,45 @@ pub fn run(args: &[String]) -> Outcome {
 
 /// One record, if it is one that was asked for.
 fn show(r: &NvList, internal: bool, long: bool, out: &mut String) {
-    let time = r.u64("history time").map(human::time_of_history).unwrap_or_default();
+    let mut time = r.u64("history time").map(human::time_of_history).unwrap_or_default();
+    if let Some(ns) = r.i64("elapsed_ns") {
+        let _ = write!(time, " ({}ms)", ns / 1_000_000);
+    }
     let txg = || r.u64("history txg").unwrap_or(0);
+    let text = || r.str("history internal str").unwrap_or_default();
+    let event = r.u64("history internal event");
     if let Some(command) = r.str("history command") {
         let _ = write!(out, "{time} {command}");
     } else if !internal {
         return;
-    } else if let Some(name) = r.str("history internal name") {
+    } else if let Some(name) = event.and_then(|n| EVENTS.get(usize::try_from(n).ok()?)) {
+        let _ = write!(out, "{time} [internal {name} txg:{}] {}", txg(), text());
+    } else if let Some(name) = r.str("internal_name").filter(|_| event.is_none()) {
         let _ = write!(out, "{time} [txg:{}] {name}", txg());
         if let Some(dataset) = r.str("dsname") {
             let _ = write!(out, " {dataset} ({})", r.u64("dsid").unwrap_or(0));
         }
-        let _ = write!(out, " {}", r.str("history internal str").unwrap_or_default());
+        let _ = write!(out, " {}", text());
     } else if let Some(ioctl) = r.str("ioctl") {
-        let _ = write!(out, "{time} ioctl {ioctl}");
+        let _ = writeln!(out, "{time} ioctl {ioctl}");
+        for (key, title) in [("in_nvl", "input"), ("out_nvl", "output")] {
+            if let Some(NvValue::List(list)) = r.get(key) {
+                let _ = writeln!(out, "    {title}:");
+                let _ = nvlist::dump(list, 8, out);
+            }
+        }
+        if let Some(size) = r.i64("out_size") {
+            let _ = writeln!(out, "    output nvlist omitted; original size: {}KB", size / 1024);
+        }
+        if let Some(n) = r.i64("errno") {
+            let _ = writeln!(out, "    errno: {n}");
+        }
     } else {
-        let _ = write!(out, "{time} unrecognized record");
+        let _ = writeln!(out, "{time} unrecognized record:");
+        let _ = nvlist::dump(r, 4, out);
+        if event.is_some() {
+            return;
+        }
     }
     if long {
         out.push_str(" [");

@@ -1,6 +1,7 @@
 //! Every settable property: what it takes, what it refuses, in which words, and that a refusal changes nothing.
 
 use crate::support::Desk;
+use icecore_check::fixture::{fixture, tests_data};
 use icecore_dsl::prop::table::{self, PROPS};
 
 /// What a bad word is answered with.
@@ -240,4 +241,46 @@ fn mountpoints_follow_their_parents() {
     assert_eq!(desk.get("mountpoint", "tank/a/b"), "/own");
     desk.ok("zfs inherit -r mountpoint tank/a");
     assert_eq!(desk.get("mountpoint", "tank/a/b"), "none", "as the root says");
+}
+
+/// What OpenZFS said of its pools of `odds` beside their files, line for line: the history with all that happened inside,
+/// space by owner, properties that are counted.
+#[test]
+fn what_openzfs_said_of_odd_pools() {
+    for pool in ["odds", "v13", "ratio"] {
+        let desk = Desk::new();
+        let expected = tests_data().join(format!("odds/{pool}.expected"));
+        let theirs = |name: &str| std::fs::read_to_string(expected.join(name)).unwrap();
+        let image = fixture(&format!("odds/{pool}.img"));
+        desk.ok(&format!("zpool import -d {} -N -o readonly=on {pool}", image.display()));
+
+        // Their guest knows no name for user 0; the export came after.
+        let ours = desk.ok(&format!("zpool history -il {pool}")).replace("[user 0 (root) on", "[user 0 on");
+        let mut ours: Vec<&str> = ours.trim_end().lines().collect();
+        assert!(ours.pop().unwrap().contains(" zpool export -f "), "{ours:?}");
+        let history = theirs("history.txt");
+        assert!(ours.len() > 30);
+        assert_eq!(ours, history.trim_end().lines().collect::<Vec<_>>(), "{pool}");
+
+        let space = theirs("space.txt");
+        let mut lists = space.split("## ").skip(1).peekable();
+        assert!(lists.peek().is_some());
+        for (head, rows) in
+            lists.filter_map(|l| l.split_once('\n')).filter(|(_, rows)| !rows.starts_with("cannot"))
+        {
+            let (command, dataset) = head.split_once(' ').unwrap();
+            let numbers = if command == "projectspace" { "-Hp" } else { "-Hpn" };
+            assert_eq!(desk.ok(&format!("zfs {command} {numbers} {dataset}")), rows, "{head}");
+        }
+
+        let props = theirs("zpool-get.tsv");
+        for counted in ["dedupratio", "version", "bcloneratio", "leaked"] {
+            let row = props.lines().find(|l| l.split('\t').nth(1) == Some(counted)).unwrap();
+            assert_eq!(desk.ok(&format!("zpool get -Hp {counted} {pool}")).trim_end(), row);
+        }
+        // These two went on until the export: how far is told where the blocks are counted.
+        let now = desk.ok(&format!("zpool get -Hp -o value freeing,checkpoint {pool}"));
+        assert_eq!(now, if pool == "odds" { "229376\n1101824\n" } else { "0\n-\n" });
+        desk.ok(&format!("zpool export {pool}"));
+    }
 }

@@ -9,7 +9,7 @@ mod native;
 mod text;
 mod xdr;
 
-pub use text::print;
+pub use text::{dump, print};
 
 use crate::Corrupt;
 use std::collections::BTreeSet;

@@ -8,6 +8,56 @@ pub fn print(list: &NvList, out: &mut dyn Write) -> fmt::Result {
     list_at(list, 0, out)
 }
 
+/// Writes `list` as `nvlist_snprintf` does (nvpair.c), which `zpool history` uses: each level four columns further in.
+pub fn dump(list: &NvList, indent: usize, out: &mut dyn Write) -> fmt::Result {
+    use NvValue as V;
+    for (name, value) in list.iter() {
+        let one = |out: &mut dyn Write, text: &dyn Display| writeln!(out, "{:indent$}{name}: {text}", "");
+        match value {
+            V::Flag => writeln!(out, "{:indent$}{name}", "")?,
+            V::Bool(b) => one(out, b)?,
+            V::Byte(n) | V::U8(n) => one(out, n)?,
+            V::I8(n) => one(out, n)?,
+            V::I16(n) => one(out, n)?,
+            V::U16(n) => one(out, n)?,
+            V::I32(n) => one(out, n)?,
+            V::U32(n) => one(out, n)?,
+            V::I64(n) => one(out, n)?,
+            V::U64(n) => one(out, n)?,
+            V::Str(s) => one(out, &format_args!("'{s}'"))?,
+            V::List(inner) => {
+                writeln!(out, "{:indent$}{name}:", "")?;
+                dump(inner, indent.saturating_add(4), out)?;
+            }
+            V::ListArray(lists) => {
+                for (i, inner) in lists.iter().enumerate() {
+                    writeln!(out, "{:indent$}{name}[{i}]:", "")?;
+                    dump(inner, indent.saturating_add(4), out)?;
+                }
+            }
+            V::ByteArray(a) | V::U8Array(a) => each(name, a, indent, out)?,
+            V::I8Array(a) => each(name, a, indent, out)?,
+            V::I16Array(a) => each(name, a, indent, out)?,
+            V::U16Array(a) => each(name, a, indent, out)?,
+            V::I32Array(a) => each(name, a, indent, out)?,
+            V::U32Array(a) => each(name, a, indent, out)?,
+            V::I64Array(a) => each(name, a, indent, out)?,
+            V::U64Array(a) => each(name, a, indent, out)?,
+            V::StrArray(a) => {
+                let quoted: Vec<String> = a.iter().map(|s| format!("'{s}'")).collect();
+                each(name, &quoted, indent, out)?;
+            }
+            other => writeln!(out, "{:indent$}bad config type {} for {name}", "", other.type_number())?,
+        }
+    }
+    Ok(())
+}
+
+/// Elements on a line each, with their index.
+fn each<T: Display>(name: &dyn Display, items: &[T], indent: usize, out: &mut dyn Write) -> fmt::Result {
+    items.iter().enumerate().try_for_each(|(i, n)| writeln!(out, "{:indent$}{name}[{i}]: {n}", ""))
+}
+
 fn list_at(list: &NvList, depth: usize, out: &mut dyn Write) -> fmt::Result {
     tabs(depth, out)?;
     writeln!(out, "nvlist version: 0")?;

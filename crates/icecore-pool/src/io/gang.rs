@@ -115,8 +115,10 @@ impl Io {
             all.extend_from_slice(bp.dvas());
             return Ok(());
         }
+        // Of a removed vdev only the configuration is left.
+        let ashift = |vdev: u32| self.vdevs().config().children.get(vdev as usize).and_then(|v| v.ashift);
         let header = |d: &Dva| {
-            let sector = 1 << self.alloc.ashift(d.vdev());
+            let sector = 1 << ashift(d.vdev()).map_or(9, |a| a.clamp(9, 16));
             Dva::new(d.vdev(), d.offset(), (HEADER as u64).next_multiple_of(sector), false)
         };
         all.extend(bp.dvas().iter().map(header));

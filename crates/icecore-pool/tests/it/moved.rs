@@ -86,6 +86,37 @@ fn space_adds_up() {
     }
 }
 
+/// What a destroyed file system still has and what only the checkpoint has is allocated, and no leak.
+#[test]
+fn what_waits_to_be_freed_and_what_a_checkpoint_keeps_adds_up() {
+    let pool = open(&[fixture("odds/odds.img")], Mode::ReadOnly).unwrap();
+    let balance = icecore_pool::leaks::balance(&pool).unwrap();
+    assert!(balance.leaked.is_empty() && balance.unallocated.is_empty(), "{balance:?}");
+    assert_eq!((balance.used, pool.space().allocated), (balance.allocated, balance.allocated));
+    assert_eq!(
+        (pool.dsl.freeing(pool.io()).unwrap(), pool.checkpoint_space().unwrap()),
+        (229_376, Some(1_101_824))
+    );
+    let pointers: u64 = balance.kinds.values().map(|t| t.allocated).sum();
+    assert_eq!(pointers, 880_640, "as zdb -bcc counts them");
+}
+
+/// The header of a block in parts takes a sector of the vdev it was written to, after that was removed too.
+#[test]
+fn headers_of_parts_on_a_removed_vdev_take_whole_sectors() {
+    let files = [0, 2].map(|i| fixture(&format!("odds/gangrm-{i}.img")));
+    let pool = open(&files, Mode::ReadOnly).unwrap();
+    let mut headers = 0;
+    let unseen = icecore_pool::walk::every_block(&pool, &mut |bp, _| {
+        headers += bp.dvas().iter().filter(|dva| bp.is_gang() && dva.vdev() == 1).count();
+        true
+    });
+    assert!(unseen.is_empty() && headers > 5, "{headers} {unseen:?}");
+    let balance = icecore_pool::leaks::balance(&pool).unwrap();
+    assert!(balance.leaked.is_empty() && balance.unallocated.is_empty(), "{balance:?}");
+    assert_eq!(balance.allocated, 1_773_568, "as zdb -bcc counts them");
+}
+
 #[test]
 fn a_removed_device_is_recognised_by_its_label() {
     let found = assemble(&probe(&images("gone", &[0, 1, 2]), &*env(1).workers).candidates).0;
