@@ -8,10 +8,9 @@ const BYTES_MAX: usize = 64 << 20;
 /// What an entry costs besides its bytes.
 const ENTRY_COST: usize = 256;
 
-/// What tells a block: opening of a file system, object and number where nothing changes; else what its pointer says.
+/// What tells a block: what its pointer says.
 pub(crate) type Key = [u64; 7];
-/// The bytes; `None` for a hole.
-pub(crate) type Block = Option<Arc<[u8]>>;
+pub(crate) type Block = Arc<[u8]>;
 
 #[derive(Default)]
 pub(crate) struct Blocks {
@@ -22,7 +21,7 @@ pub(crate) struct Blocks {
 }
 
 fn cost(block: &Block) -> usize {
-    ENTRY_COST + block.as_ref().map_or(0, |b| b.len())
+    ENTRY_COST + block.len()
 }
 
 impl Blocks {
@@ -34,6 +33,10 @@ impl Blocks {
         *used = self.clock;
         self.by_use.insert(self.clock, key);
         Some(block.clone())
+    }
+    /// Whether it is here; that is no use of it.
+    pub fn has(&self, key: &Key) -> bool {
+        self.blocks.contains_key(key)
     }
     /// Keeps a block.
     pub fn put(&mut self, key: Key, block: Block) {
@@ -61,7 +64,7 @@ mod tests {
     fn what_was_used_last_stays() {
         let mut b = Blocks::default();
         let key = |n| [0, 1, 1, n, 0, 0, 0];
-        let big = || Some(Arc::from(vec![0_u8; 1 << 20]));
+        let big = || Arc::from(vec![0_u8; 1 << 20]);
         b.put(key(0), big());
         for i in 1..60 {
             b.put(key(i), big());
@@ -73,8 +76,8 @@ mod tests {
         assert!(b.get(key(0)).is_some());
         assert!(b.get(key(1)).is_none());
         assert!(b.bytes <= BYTES_MAX);
-        b.put(key(0), None);
-        assert_eq!(b.get(key(0)), Some(None));
+        b.put(key(0), Arc::from([7]));
+        assert_eq!(b.get(key(0)).as_deref(), Some(&[7][..]));
         assert_eq!(b.blocks.len(), b.by_use.len());
     }
 }

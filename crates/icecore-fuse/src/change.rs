@@ -13,6 +13,7 @@ use crate::attr;
 use crate::errno::errno;
 use crate::ino::{Node, ViewId};
 use crate::live::{Atime, Sync};
+use crate::reading::Reader;
 use crate::serve::{Answer, Entry, File, Handle, Server, locked, ttl};
 use crate::views::{At, Cx};
 use fuser::{Errno, FileHandle, INodeNo, RenameFlags, Request, TimeOrNow};
@@ -24,7 +25,7 @@ use icecore_zpl::{FileKind, Result, Time, Znode, ZplError};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a change of a name weighs towards the next commit.
@@ -202,7 +203,7 @@ impl Server {
         if let Some(id) = object {
             locked(&self.opened).open(id);
         }
-        let file = File { object, reader: Mutex::default(), accessed: AtomicBool::new(false), losses };
+        let file = File { object, reader: Reader::default(), accessed: AtomicBool::new(false), losses };
         Ok(self.new_handle(Handle::File(file)))
     }
 

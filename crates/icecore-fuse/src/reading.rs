@@ -3,16 +3,18 @@
 //! Invariant: a failure in a block that was only read ahead is nobody's; it is met again by who asks for it.
 
 use crate::blocks::{Block, Blocks, Key};
-use crate::views::{At, Open};
-use icecore_dmu::BlockStore;
+use crate::serve::locked;
+use crate::views::At;
+use icecore_dmu::{BlockStore, DataBlock, Objset};
 use icecore_format::{Blkptr, Bookmark, ObjectId};
 use icecore_zpl::{FileKind, Files, Result, Znode, ZplError};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::ops::{Deref, Range};
+use std::sync::Mutex;
 
-/// Bytes read ahead at first and at most.
+/// Bytes read ahead at once, at first and at most; twice that may lie ahead of a reader.
 const AHEAD_MIN: u64 = 256 << 10;
-const AHEAD_MAX: u64 = 4 << 20;
+const AHEAD_MAX: u64 = 2 << 20;
 /// How far requests of one reader come out of order.
 const NEAR: u64 = 2 << 20;
 /// Blocks looked at in one step for data or holes.
@@ -21,13 +23,20 @@ const SEEK_BLOCKS: usize = 1024;
 /// What an open file remembers.
 #[derive(Default)]
 pub(crate) struct Reader {
+    place: Mutex<Place>,
+    /// Where what was read ahead ends. Held by who fetches: nothing is fetched twice.
+    fetched: Mutex<u64>,
+}
+
+#[derive(Default)]
+struct Place {
     next: u64,
     ahead: u64,
 }
 
-impl Reader {
-    /// Bytes to be read ahead of a request that ends at `end`.
-    fn ahead(&mut self, offset: u64, end: u64) -> u64 {
+impl Place {
+    /// Takes note of a request that ends at `end`.
+    fn asked(&mut self, offset: u64, end: u64) {
         let near = offset <= self.next.saturating_add(NEAR) && self.next <= offset.saturating_add(NEAR);
         self.ahead = match (near, offset) {
             (true, 0) if self.next == 0 => 0,
@@ -35,7 +44,39 @@ impl Reader {
             (false, _) => 0,
         };
         self.next = if near { self.next.max(end) } else { end };
-        self.ahead
+    }
+
+    /// What is to be read ahead now, where that was done to `fetched`: always as much again as is still to be asked for.
+    fn due(&self, fetched: u64) -> Option<Range<u64>> {
+        let most = self.next.saturating_add(2 * AHEAD_MAX);
+        // Another place is that of a reader who jumped.
+        let from = if (self.next..=most).contains(&fetched) { fetched } else { self.next };
+        (self.ahead > 0 && from - self.next <= self.ahead).then(|| from..from.saturating_add(self.ahead))
+    }
+}
+
+impl Reader {
+    /// Whether [`ahead`] has something to do.
+    pub fn is_due(&self) -> bool {
+        self.fetched.try_lock().is_ok_and(|fetched| locked(&self.place).due(*fetched).is_some())
+    }
+}
+
+/// What was read.
+pub(crate) enum Bytes {
+    /// A part of one block, not copied.
+    Part(Block, Range<usize>),
+    /// Of several blocks, or of a hole.
+    Joined(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Part(block, range) => block.get(range.clone()).unwrap_or(&[]),
+            Self::Joined(bytes) => bytes,
+        }
     }
 }
 
@@ -45,171 +86,139 @@ pub(crate) fn read(
     at: &At<'_>,
     io: &dyn BlockStore,
     z: &Znode,
-    reader: &mut Reader,
+    reader: &Reader,
     offset: u64,
     len: u32,
-) -> Result<Vec<u8>> {
+) -> Result<Bytes> {
     if z.kind != FileKind::Regular {
         return Err(ZplError::IsDirectory(format!("object {}", z.id)));
     }
     let end = offset.saturating_add(len.into()).min(z.size);
     if offset >= end {
-        return Ok(Vec::new());
+        return Ok(Bytes::Joined(Vec::new()));
     }
     let size = z.dnode().block_size();
     let (first, last) = (offset / size, (end - 1) / size);
-    let until = end.saturating_add(reader.ahead(offset, end)).min(z.size);
-    let range = (first, last, (until - 1) / size);
-    let have = match at.kept() {
-        Some(open) => still(blocks, open, io, z, range)?,
-        None => live(blocks, at.fs(), io, z, range)?,
+    locked(&reader.place).asked(offset, end);
+    let have = load(blocks, at.fs(), io, z, reader, (first, last))?;
+    let part = |from: u64, to: u64, base: u64| {
+        Some(usize::try_from(from.checked_sub(base)?).ok()?..usize::try_from(to.checked_sub(base)?).ok()?)
     };
+    if let (Some(block), true) = (have.get(&first), first == last)
+        && let Some(range) = part(offset, end, first.saturating_mul(size))
+    {
+        return Ok(Bytes::Part(block.clone(), range));
+    }
     let mut out = vec![0; usize::try_from(end - offset).unwrap_or(0)];
     for (blkid, block) in have {
-        let Some(block) = block.filter(|_| blkid <= last) else { continue };
         let at = blkid.saturating_mul(size);
         let (from, to) = (at.max(offset), at.saturating_add(size).min(end));
-        let part = |base: u64| {
-            Some(
-                usize::try_from(from.checked_sub(base)?).ok()?
-                    ..usize::try_from(to.checked_sub(base)?).ok()?,
-            )
-        };
-        if let (Some(source), Some(target)) = (part(at), part(offset))
+        if let (Some(source), Some(target)) = (part(from, to, at), part(from, to, offset))
             && let (Some(source), Some(target)) = (block.get(source), out.get_mut(target))
         {
             target.copy_from_slice(source);
         }
     }
-    Ok(out)
+    Ok(Bytes::Joined(out))
 }
 
-/// Blocks `first` to `last` of what does not change; more is read ahead.
-fn still(
-    blocks: &Mutex<Blocks>,
-    open: &Open,
-    io: &dyn BlockStore,
-    z: &Znode,
-    (first, last, ahead): (u64, u64, u64),
-) -> Result<BTreeMap<u64, Block>> {
-    let mut have: BTreeMap<u64, Block> = BTreeMap::new();
-    {
-        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        for blkid in first..=last {
-            if let Some(block) = blocks.get(key(open, z, blkid)) {
-                have.insert(blkid, block);
-            }
-        }
-    }
-    if let Some(missing) = (first..=last).find(|b| !have.contains_key(b)) {
-        load(blocks, open, io, z, (missing, last, ahead), &mut have)?;
-    }
-    Ok(have)
-}
-
-fn key(open: &Open, z: &Znode, blkid: u64) -> Key {
-    [0, open.facts.id, z.id.0, blkid, 0, 0, 0]
-}
-
-/// The place of a block, its birth and its checksum: whatever else may come to its place has others.
-fn key_of(bp: &Blkptr) -> Key {
-    let [d0, d1] = bp.dva.first().map_or([0; 2], icecore_format::Dva::words);
+/// The place of a block, its birth and its checksum: whatever else may come to its place has others. What lies in its
+/// pointer is nowhere.
+fn key_of(bp: &Blkptr) -> Option<Key> {
+    let [d0, d1] = bp.dva.first().filter(|_| !bp.is_embedded())?.words();
     let [c0, c1, c2, c3] = bp.cksum();
-    [d0 | 1 << 63, d1, bp.birth().0, c0, c1, c2, c3]
+    Some([d0, d1, bp.birth().0, c0, c1, c2, c3])
 }
 
-/// The same of a file that may change at any time: where its blocks are is looked up each time.
-fn live(
-    cache: &Mutex<Blocks>,
+/// Reads ahead what is due, if nobody does: for after a request was answered, so that who reads on works meanwhile.
+pub(crate) fn ahead(blocks: &Mutex<Blocks>, at: &At<'_>, io: &dyn BlockStore, z: &Znode, reader: &Reader) {
+    let Ok(mut fetched) = reader.fetched.try_lock() else { return };
+    let Some(due) = locked(&reader.place).due(*fetched).filter(|due| due.start < z.size) else { return };
+    *fetched = due.end;
+    let (size, os) = (z.dnode().block_size(), at.fs().objset());
+    let last = (due.end.min(z.size) - 1) / size;
+    let mut more = find(os, io, z, (due.start / size, last)).unwrap_or_default();
+    {
+        let blocks = locked(blocks);
+        more.retain(|b| b.bp.as_ref().and_then(key_of).is_some_and(|key| !blocks.has(&key)));
+    }
+    fetch(blocks, os, io, z, more).for_each(drop);
+}
+
+/// Blocks `first` to `last` but holes.
+fn load(
+    blocks: &Mutex<Blocks>,
     fs: &Files<'_>,
     io: &dyn BlockStore,
     z: &Znode,
-    (first, last, ahead): (u64, u64, u64),
+    reader: &Reader,
+    range: (u64, u64),
 ) -> Result<BTreeMap<u64, Block>> {
     let os = fs.objset();
-    let count = |to: u64| usize::try_from(to - first + 1).unwrap_or(1);
-    let mut found = os.data_blocks(io, z.id, z.dnode(), first, count(last))?;
-    found.retain(|b| b.blkid <= last);
-    let mut have: BTreeMap<u64, Block> = BTreeMap::new();
-    let mut wanted = Vec::new();
-    {
-        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        for b in found {
-            match b.bp.filter(|bp| !bp.is_embedded()).map(|bp| (bp, cache.get(key_of(&bp)))) {
-                Some((_, Some(block))) => drop(have.insert(b.blkid, block)),
-                _ => wanted.push(b),
-            }
-        }
+    let mut have = BTreeMap::new();
+    let mut wanted = find(os, io, z, range)?;
+    take_known(blocks, &mut wanted, &mut have);
+    if wanted.is_empty() {
+        return Ok(have);
     }
-    if !wanted.is_empty() && ahead > last {
-        // One look at the disk fetches what is likely to come, too.
-        let more = os.data_blocks(io, z.id, z.dnode(), last + 1, count(ahead) - count(last));
-        wanted.extend(more.unwrap_or_default().into_iter().filter(|b| b.blkid <= ahead && b.bp.is_some()));
-    }
-    let at = |blkid| Bookmark { objset: os.id(), object: z.id, level: 0, blkid };
-    let batch: Vec<_> = wanted.iter().filter_map(|b| Some((b.bp?, at(b.blkid)))).collect();
-    let mut read = io.read_many(&batch, os.want()).into_iter();
-    for b in wanted {
-        let block = match b.bp {
-            Some(_) => read.next().transpose(),
-            None => os.block(io, z.id, z.dnode(), b.blkid),
-        };
-        match block.map_err(ZplError::from) {
-            Ok(Some(block)) if block.len() as u64 == z.dnode().block_size() => {
-                if let Some(bp) = b.bp.filter(|bp| !bp.is_embedded()) {
-                    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-                    cache.put(key_of(&bp), Some(block.clone()));
-                }
-                have.insert(b.blkid, Some(block));
-            }
-            Ok(Some(block)) if b.blkid <= last => return Err(wrong_size(z.id, b.blkid, block.len())),
-            Err(e) if b.blkid <= last => return Err(e),
-            _ => {}
-        }
+    let _fetching = locked(&reader.fetched);
+    // Who had it may have fetched them.
+    take_known(blocks, &mut wanted, &mut have);
+    for got in fetch(blocks, os, io, z, wanted) {
+        let (blkid, block) = got?;
+        have.extend(block.map(|block| (blkid, block)));
     }
     Ok(have)
 }
 
-/// Reads blocks `from` to `ahead`; those to `last` are wanted.
-fn load(
-    cache: &Mutex<Blocks>,
-    open: &Open,
+/// Where blocks `first` to `last` are, but for holes. Looked up each time: the file may change at any time.
+fn find(os: &Objset, io: &dyn BlockStore, z: &Znode, (first, last): (u64, u64)) -> Result<Vec<DataBlock>> {
+    let count = usize::try_from(last - first + 1).unwrap_or(1);
+    let mut found = os.data_blocks(io, z.id, z.dnode(), first, count)?;
+    found.retain(|b| b.blkid <= last);
+    Ok(found)
+}
+
+/// Moves what is in memory from `wanted` to `have`.
+fn take_known(blocks: &Mutex<Blocks>, wanted: &mut Vec<DataBlock>, have: &mut BTreeMap<u64, Block>) {
+    let mut blocks = locked(blocks);
+    wanted.retain(|b| {
+        let known = b.bp.as_ref().and_then(key_of).and_then(|key| blocks.get(key));
+        let lacking = known.is_none();
+        have.extend(known.map(|block| (b.blkid, block)));
+        lacking
+    });
+}
+
+/// Reads `wanted` as one batch, each answered for itself, and keeps what has a place on disk.
+fn fetch(
+    blocks: &Mutex<Blocks>,
+    os: &Objset,
     io: &dyn BlockStore,
     z: &Znode,
-    (from, last, ahead): (u64, u64, u64),
-    have: &mut BTreeMap<u64, Block>,
-) -> Result<()> {
-    let os = open.fs.objset();
-    let count = usize::try_from(ahead - from + 1).unwrap_or(1);
-    let mut found = os.data_blocks(io, z.id, z.dnode(), from, count)?;
-    found.retain(|b| b.blkid <= ahead);
+    wanted: Vec<DataBlock>,
+) -> impl Iterator<Item = Result<(u64, Option<Block>)>> {
     let at = |blkid| Bookmark { objset: os.id(), object: z.id, level: 0, blkid };
-    let batch: Vec<_> = found.iter().filter_map(|b| Some((b.bp?, at(b.blkid)))).collect();
+    let batch: Vec<_> = wanted.iter().filter_map(|b| Some((b.bp?, at(b.blkid)))).collect();
     let mut read = io.read_many(&batch, os.want()).into_iter();
-    let mut got: BTreeMap<u64, Block> = (from..=last).map(|b| (b, None)).collect();
-    for b in found {
+    wanted.into_iter().map(move |b| {
         let block = match b.bp {
-            Some(_) => read.next().transpose(),
-            None => os.block(io, z.id, z.dnode(), b.blkid),
+            Some(_) => read.next().transpose()?,
+            None => os.block(io, z.id, z.dnode(), b.blkid)?,
         };
-        let block = block.map_err(ZplError::from);
-        match block {
-            Ok(Some(block)) if block.len() as u64 == z.dnode().block_size() => {
-                got.insert(b.blkid, Some(block));
+        match &block {
+            Some(block) if block.len() as u64 != z.dnode().block_size() => {
+                return Err(wrong_size(z.id, b.blkid, block.len()));
             }
-            Ok(Some(block)) if b.blkid <= last => return Err(wrong_size(z.id, b.blkid, block.len())),
-            Err(e) if b.blkid <= last => return Err(e),
-            _ => {}
+            Some(block) => {
+                if let Some(key) = b.bp.as_ref().and_then(key_of) {
+                    locked(blocks).put(key, block.clone());
+                }
+            }
+            None => {}
         }
-    }
-    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    for (blkid, block) in got {
-        cache.put(key(open, z, blkid), block.clone());
-        if blkid <= last {
-            have.insert(blkid, block);
-        }
-    }
-    Ok(())
+        Ok((b.blkid, block))
+    })
 }
 
 fn wrong_size(id: ObjectId, blkid: u64, len: usize) -> ZplError {
@@ -257,11 +266,20 @@ mod tests {
 
     #[test]
     fn who_reads_on_gets_more_who_jumps_gets_none() {
-        let mut r = Reader::default();
-        assert_eq!(r.ahead(0, 4096), 0);
-        assert_eq!(r.ahead(4096, 8192), AHEAD_MIN);
-        assert_eq!(r.ahead(8192, 12_288), AHEAD_MIN * 2);
-        assert_eq!(r.ahead(1 << 30, (1 << 30) + 4096), 0);
-        assert_eq!(r.ahead((1 << 30) + 4096, (1 << 30) + 8192), AHEAD_MIN);
+        let mut place = Place::default();
+        let mut check = |(offset, end, fetched), due: Option<Range<u64>>| {
+            place.asked(offset, end);
+            assert_eq!(place.due(fetched), due, "{offset} to {end}");
+        };
+        check((0, 4096, 0), None);
+        check((4096, 8192, 0), Some(8192..8192 + AHEAD_MIN));
+        let first = 8192 + AHEAD_MIN;
+        check((8192, 12_288, first), Some(first..first + 2 * AHEAD_MIN));
+        check((12_288, 16_384, first + 6 * AHEAD_MIN), None);
+        check((1 << 30, (1 << 30) + 4096, first), None);
+        let there = (1 << 30) + 8192;
+        check((there - 4096, there, first), Some(there..there + AHEAD_MIN));
+        check((0, 4096, there + AHEAD_MIN), None);
+        check((4096, 8192, there + AHEAD_MIN), Some(8192..8192 + AHEAD_MIN));
     }
 }

@@ -122,13 +122,19 @@ impl Filesystem for Served {
         let Some(handle) = self.handle(fh) else { return reply.error(Errno::EBADF) };
         let Handle::File(file) = &*handle else { return reply.error(Errno::EBADF) };
         let read = self.with_file(ino, |cx, at, z| {
-            let mut reader = locked(&file.reader);
-            reading::read(&self.blocks, at, cx.pool.io(), z, &mut reader, offset, size)
+            reading::read(&self.blocks, at, cx.pool.io(), z, &file.reader, offset, size)
         });
         match read {
             Ok(Some(data)) => reply.data(&data),
             Ok(None) => reply.error(Errno::EISDIR),
             Err(e) => reply.error(e),
+        }
+        if file.reader.is_due() {
+            // Nobody's failure.
+            let _ = self.with_file(ino, |cx, at, z| {
+                reading::ahead(&self.blocks, at, cx.pool.io(), z, &file.reader);
+                Ok(())
+            });
         }
         self.was_read(ino, file);
     }

@@ -35,7 +35,7 @@ const TRIES: u32 = 8;
 pub(crate) struct File {
     /// Of the dataset at the top: the object.
     pub object: Option<ObjectId>,
-    pub reader: Mutex<Reader>,
+    pub reader: Reader,
     /// Its time of reading was looked after.
     pub accessed: AtomicBool,
     /// Losses of the pool that its fsync told, or that were before it.

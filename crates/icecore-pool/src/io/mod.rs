@@ -34,6 +34,8 @@ use std::sync::{Arc, Mutex};
 
 /// Bytes of metadata kept in memory.
 const CACHE_BYTES: usize = 64 << 20;
+/// And of the lowest pointers to files' data: blocks for 2 GiB of files of 128 KiB records.
+const POINTER_BYTES: usize = 2 << 20;
 /// Blocks that may share a salt (`ZFS_CURRENT_MAX_SALT_USES`); far fewer, since a new one costs nothing.
 const SALT_USES: u64 = 1 << 24;
 
@@ -89,7 +91,7 @@ impl Io {
             gang_above: u64::MAX,
             suspended: None,
             keys: BTreeMap::new(),
-            cache: Mutex::new(Cache::new(CACHE_BYTES)),
+            cache: Mutex::new(Cache::new(CACHE_BYTES, POINTER_BYTES)),
             freed: None,
         }
     }
@@ -178,7 +180,7 @@ impl Io {
     /// Forgets every block that is kept in memory: what is read next comes from the devices.
     pub fn forget_blocks(&self) {
         if let Ok(mut cache) = self.cache.lock() {
-            *cache = Cache::new(CACHE_BYTES);
+            *cache = Cache::new(CACHE_BYTES, POINTER_BYTES);
         }
     }
 
