@@ -146,15 +146,20 @@ fn give_keys(pool: &mut Open, spec: &PackageSpec, typed: &Typed) -> Outcome {
         vec![path.to_string()]
     };
     for ds in all.iter().filter(|d| !spec.exclude.contains(d)) {
-        unlock(pool, ds, how(typed)).map_err(|f| Fail {
-            message: format!(
-                "cannot send '{to}': source key must be loaded\ndataset '{ds}' is encrypted: {}",
-                f.message
-            ),
-            ..f
-        })?;
+        // One stream is asked for by another call, and refused by another word (`zfs_send_one_cb_impl`, `dump_ioctl`).
+        let what = if spec.replicate || spec.intermediates { "source" } else { "dataset" };
+        unlock(pool, ds, how(typed)).map_err(|f| locked(to, what, ds, &f))?;
     }
     Ok(())
+}
+
+/// Why what is not raw cannot leave.
+fn locked(to: &str, what: &str, dataset: &str, why: &Fail) -> Fail {
+    let dataset = dataset.split('@').next().unwrap_or(dataset);
+    Fail::new(format!(
+        "warning: cannot send '{to}': {what} key must be loaded\ndataset '{dataset}' is encrypted: {}",
+        why.message
+    ))
 }
 
 fn how(typed: &Typed) -> How<'_> {
@@ -206,8 +211,8 @@ fn flags(typed: &Typed) -> SendFlags {
 }
 
 fn resume(text: &str, typed: &Typed) -> Outcome {
-    let token = ResumeToken::parse(text)
-        .map_err(|e| Fail { status: 255, message: format!("cannot resume send: {e}") })?;
+    let token =
+        ResumeToken::parse(text).map_err(|e| Fail::new(format!("cannot resume send: {e}")).negative())?;
     let verbose = typed.has('v') || typed.has('P') || typed.has('V');
     let say = Say { parsable: typed.has('P'), dry: typed.has('n'), full: true };
     if verbose {
@@ -222,11 +227,10 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
         _ => {
             let why = e.to_string();
             let why = why.strip_prefix("cannot resume send: ").unwrap_or(&why);
-            Fail { status: 255, message: format!("cannot resume send: {why}") }
+            Fail::new(format!("cannot resume send: {why}")).negative()
         }
     };
-    let mut pool =
-        session::open(&token.toname, For::Read).map_err(|f| Fail { status: 255, message: f.message })?;
+    let mut pool = session::open(&token.toname, For::Read).map_err(Fail::negative)?;
     let (spec, source) = resolve_token(pool.io(), &pool.dsl, &token).map_err(|e| fail(&e))?;
     if verbose {
         let bytes = estimate(pool.io(), &pool.dsl, &spec).map_err(|e| fail(&e))?;
@@ -238,7 +242,7 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
     }
     if !spec.flags.raw {
         unlock(&mut pool, &spec.to, how(typed))
-            .map_err(|f| Fail { message: format!("cannot resume send: {}", f.message), ..f })?;
+            .map_err(|f| locked(&spec.to, "source", &spec.to, &f).negative())?;
     }
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
     let mut out = output(&spec.to)?;
@@ -306,7 +310,7 @@ pub fn explain(to: &str, e: &SendError) -> Fail {
         // Whoever read the stream has gone, and says why itself.
         SendError::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Fail::said(FAILED),
         SendError::Read(ReadError::KeyUnavailable { .. }) => Fail::new(format!(
-            "cannot send '{to}': source key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
+            "warning: cannot send '{to}': dataset key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
             to.split('@').next().unwrap_or(to)
         )),
         // Some of the engine's words are OpenZFS's whole line already.

@@ -124,7 +124,7 @@ fn fields(asked: Option<&str>) -> Outcome<Vec<usize>> {
         FIELDS
             .iter()
             .position(|known| *known == f)
-            .ok_or_else(|| Fail { status: 255, message: format!("invalid type '{f}' for -o option") })
+            .ok_or_else(|| Fail::new(format!("invalid type '{f}' for -o option")).negative())
     };
     list.split(',').map(one).collect()
 }
@@ -133,7 +133,7 @@ fn types(list: &str) -> Outcome<Vec<Who>> {
     let mut out = Vec::new();
     for t in list.split(',') {
         let Some((_, kinds)) = TYPES.iter().find(|(name, _)| *name == t) else {
-            return Err(Fail { status: 255, message: format!("invalid type '{t}' for -t option") });
+            return Err(Fail::new(format!("invalid type '{t}' for -t option")).negative());
         };
         out.extend(kinds.iter().filter(|k| !out.contains(*k)).copied().collect::<Vec<_>>());
     }

@@ -34,7 +34,7 @@ pub fn run(args: &[String]) -> Outcome {
     let features = icecore_pool::features::chosen(&features).map_err(fail)?;
     let mut props: Vec<(String, String)> = Vec::new();
     for o in typed.values('O') {
-        let (p, v) = crate::zfs::split(o, USAGE)?;
+        let (p, v) = crate::zfs::split(o).map_err(|f| Fail::usage(f.message, USAGE))?;
         props.push((p.into(), v.into()));
     }
     if let Some(m) = typed.value('m') {
@@ -135,7 +135,7 @@ struct Options {
 fn pool_options(typed: &Typed) -> Outcome<Options> {
     let mut options = Options::default();
     for o in typed.values('o') {
-        let (p, v) = crate::zfs::split(o, USAGE)?;
+        let (p, v) = crate::zfs::split(o).map_err(|f| Fail::usage(f.message, USAGE))?;
         match p {
             "ashift" => {
                 let n: u64 =

@@ -66,7 +66,7 @@ fn space_is_listed_by_owner_and_bounded() {
         ("zfs set userused@0=1m tank/fs", "'userused@0' is readonly"),
         ("zfs set userquota@0=lots tank/fs", "cannot set property for 'tank/fs': bad numeric value 'lots'"),
     ] {
-        desk.refused(line, 1, &[words]);
+        desk.refused(line, 255, &[words]);
     }
     desk.refused("zfs userspace", 2, &["missing dataset name", "usage:"]);
     desk.refused("zfs projectspace -n tank/fs", 2, &["invalid option 'n'"]);

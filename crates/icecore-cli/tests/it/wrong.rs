@@ -114,7 +114,7 @@ fn exit_one_where_the_pool_says_no() {
         ("zfs create none/a", "cannot open 'none/a': dataset does not exist"),
         ("zfs snapshot none@a", "cannot open 'none@a': dataset does not exist"),
         ("zfs rollback tank@none", "cannot open 'tank@none': dataset does not exist"),
-        ("zfs set readonly=maybe tank", "tank"),
+        ("zfs create -o compression tank/a", "missing '=' for property=value argument"),
         ("zfs receive -c tank", "not supported yet"),
         ("zpool status none", "cannot open 'none': no such pool"),
         ("zpool list none", "cannot open 'none': no such pool"),
