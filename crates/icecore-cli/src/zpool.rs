@@ -16,6 +16,7 @@ mod salvage;
 mod scrub;
 mod set;
 mod status;
+mod status_json;
 mod sync;
 
 use crate::commands::Command;

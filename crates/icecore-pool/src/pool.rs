@@ -127,6 +127,11 @@ impl Pool {
     pub fn class(&self, vdev: usize) -> Option<Class> {
         self.io.alloc.tops.get(vdev)?.as_ref().map(|t| t.class)
     }
+    /// The space of a top-level vdev; `None` where nothing can be allocated.
+    #[must_use]
+    pub fn space_of(&self, vdev: usize) -> Option<Space> {
+        self.io.alloc.tops.get(vdev)?.as_ref().map(crate::metaslab::Top::space)
+    }
     /// The hot and distributed spares it has.
     pub fn spares(&self) -> Result<Vec<VdevConfig>> {
         crate::open::aux_devices(&self.dsl.mos, &self.io, "spares")

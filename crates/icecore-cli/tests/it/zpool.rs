@@ -378,3 +378,86 @@ fn pool_properties() {
         assert!(desk.ok("zpool get -H -o property all props").lines().any(|p| p == prop), "{prop}");
     }
 }
+
+/// `zpool status -j` in the shape of OpenZFS 2.3: compared with what its `zpool` says of a mirror that it scrubbed.
+#[test]
+fn status_as_json_has_openzfs_shape() {
+    let keys = |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let desk = Desk::new();
+    let (a, b) = (desk.drive("twin/a.img", 96), desk.drive("twin/b.img", 96));
+    desk.ok(&format!("zpool create -o ashift=12 -m none twin mirror {} {}", a.display(), b.display()));
+    desk.ok("zpool scrub -w twin");
+    let all: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -j")).unwrap();
+    assert_eq!(all["output_version"]["command"], "zpool status");
+    let pool = &all["pools"]["twin"];
+    let pool_keys = [
+        "error_count",
+        "name",
+        "pool_guid",
+        "scan_stats",
+        "spa_version",
+        "state",
+        "txg",
+        "vdevs",
+        "zpl_version",
+    ];
+    assert_eq!(keys(pool), pool_keys);
+    assert_eq!((pool["state"].as_str(), pool["error_count"].as_str()), (Some("ONLINE"), Some("0")));
+    let scan = &pool["scan_stats"];
+    assert_eq!((scan["function"].as_str(), scan["state"].as_str()), (Some("SCRUB"), Some("FINISHED")));
+    assert!(scan["start_time"].as_str().unwrap().contains(" UTC 20"), "{scan}");
+    assert_eq!((keys(scan).len(), scan["scrub_pause"].as_str()), (15, Some("-")));
+    let root = &pool["vdevs"]["twin"];
+    let mirror = &root["vdevs"]["mirror-0"];
+    assert_eq!((root["vdev_type"].as_str(), mirror["vdev_type"].as_str()), (Some("root"), Some("mirror")));
+    let space = ["alloc_space", "total_space", "def_space"].map(|k| mirror[k].as_str().unwrap().to_string());
+    assert_eq!(space[1], space[2]);
+    assert_eq!(root["alloc_space"], mirror["alloc_space"]);
+    let leaf = &mirror["vdevs"][a.to_str().unwrap()];
+    let leaf_keys = [
+        "checksum_errors",
+        "class",
+        "guid",
+        "name",
+        "path",
+        "phys_space",
+        "read_errors",
+        "slow_ios",
+        "state",
+        "vdev_type",
+        "write_errors",
+    ];
+    assert_eq!(keys(leaf), leaf_keys);
+    assert_eq!((leaf["phys_space"].as_str(), leaf["class"].as_str()), (Some("96M"), Some("normal")));
+    let guid = desk.ok("zpool get -Hp -o value guid twin").trim().to_string();
+    let flat = desk.ok("zpool status -j --json-int --json-flat-vdevs --json-pool-key-guid");
+    let flat: serde_json::Value = serde_json::from_str(&flat).unwrap();
+    let pool = &flat["pools"][&guid];
+    assert_eq!(pool["pool_guid"].as_u64().unwrap().to_string(), guid);
+    let leaf = &pool["vdevs"][b.to_str().unwrap()];
+    assert_eq!((leaf["parent"].as_str(), leaf["phys_space"].as_u64()), (Some("mirror-0"), Some(96 * MIB)));
+    assert_eq!(pool["vdevs"]["mirror-0"]["parent"], "twin");
+    // Only trouble.
+    let well: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -jx")).unwrap();
+    assert_eq!(well["pools"], serde_json::json!({}));
+    std::fs::rename(&b, desk.path("b.away")).unwrap();
+    desk.ok("icecore service stop"); // which has it open still
+    let trouble: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -jx")).unwrap();
+    let pool = &trouble["pools"]["twin"];
+    assert_eq!(pool["state"], "DEGRADED");
+    assert!(
+        pool["status"].as_str().unwrap().starts_with("One or more devices could not be opened"),
+        "{pool}"
+    );
+    assert!(pool["action"].as_str().unwrap().starts_with("Attach the missing devices"), "{pool}");
+    let leaf = &pool["vdevs"]["twin"]["vdevs"]["mirror-0"]["vdevs"][b.to_str().unwrap()];
+    assert_eq!((leaf["state"].as_str(), leaf["aux"].as_str()), (Some("CANT_OPEN"), Some("OPEN_FAILED")));
+    for (line, words) in [
+        ("--json-int", "'--json-int' only works with '-j' option"),
+        ("--json-flat-vdevs", "'--json-flat-vdevs' only works with '-j' option"),
+        ("--json-pool-key-guid", "'json-pool-key-guid' only works with '-j' option"),
+    ] {
+        desk.refused(&format!("zpool status {line}"), 2, &[words]);
+    }
+    assert_eq!(desk.refused("zpool status -j none", 1, &["cannot open 'none': no such pool"]).text(), "");
+}
