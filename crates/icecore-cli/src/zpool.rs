@@ -18,6 +18,7 @@ mod set;
 mod status;
 mod status_json;
 mod sync;
+mod upgrade;
 
 use crate::commands::Command;
 use crate::fail::Outcome;
@@ -43,6 +44,7 @@ const COMMANDS: &[Command] = &[
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
+    (&["upgrade"], upgrade::run, upgrade::USAGE),
     (&["wait"], scrub::wait, scrub::WAIT_USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];

@@ -461,3 +461,53 @@ fn status_as_json_has_openzfs_shape() {
     }
     assert_eq!(desk.refused("zpool status -j none", 1, &["cannot open 'none': no such pool"]).text(), "");
 }
+
+/// A pool made with as little as can be gets the rest later.
+#[test]
+fn features_are_enabled_by_upgrade() {
+    const NEEDED: [&str; 5] =
+        ["lz4_compress", "spacemap_histogram", "extensible_dataset", "empty_bpobj", "hole_birth"];
+    let desk = Desk::new();
+    let drive = desk.drive("bare/drive.img", 96);
+    let none = format!("zpool create -d -m none bare {}", drive.display());
+    desk.refused(&none, 1, &["cannot create 'bare': pools without lz4_compress, spacemap_histogram"]);
+    let needed: Vec<String> = NEEDED.iter().map(|f| format!("-o feature@{f}=enabled")).collect();
+    desk.ok(&none.replace("-m none", &format!("-m none {}", needed.join(" "))));
+    let feature = |name: &str| desk.ok(&format!("zpool get -H -o value feature@{name} bare"));
+    assert_eq!((feature("large_blocks"), feature("enabled_txg")), ("disabled\n".into(), "active\n".into()));
+    let listed = desk.ok("zpool upgrade");
+    assert!(listed.contains("POOL  FEATURE\n---------------\nbare\n      async_destroy\n"), "{listed}");
+    assert!(!listed.contains("      hole_birth\n") && !listed.contains("      draid\n"), "{listed}");
+    let again = desk.path("bare");
+    desk.export_and_judge("bare");
+    desk.ok(&format!("zpool import -d {} bare", again.display()));
+    for (line, status, words) in [
+        ("none", 1, "cannot open 'none': no such pool"),
+        ("-a bare", 2, "-a option should not be used along with a pool name"),
+        ("-v bare", 2, "-v option is incompatible with other arguments"),
+        ("-V 28", 2, "-V option is incompatible with other arguments"),
+        ("-V 29 bare", 2, "invalid version '29'"),
+    ] {
+        desk.refused(&format!("zpool upgrade {line}"), status, &[words]);
+    }
+    let newer = desk.ok("zpool upgrade -V 28 bare");
+    assert!(newer.contains("is already formatted using more current version '5000'"), "{newer}");
+    assert_eq!(feature("large_blocks"), "disabled\n");
+    let done = desk.ok("zpool upgrade bare");
+    assert!(done.contains("Enabled the following features on 'bare':\n  async_destroy\n"), "{done}");
+    assert_eq!((feature("large_blocks"), feature("draid")), ("enabled\n".into(), "disabled\n".into()));
+    let words = "Pool 'bare' already has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade bare").contains(words));
+    let words = "Every feature flags pool already has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade -a").contains(words));
+    let words = "Every feature flags pool has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade").contains(words));
+    assert!(desk.ok("zpool upgrade -v").contains("\nencryption                           \n     Support"));
+    // What it got is of use.
+    desk.ok("zfs create -o recordsize=1M -o checksum=blake3 -o compression=zstd bare/fs");
+    std::fs::write(desk.path("letter"), vec![7; 1 << 20]).unwrap();
+    desk.ok("icecore cp letter bare/fs:/letter");
+    desk.ok("zfs snapshot bare/fs@s");
+    assert_eq!(feature("large_blocks"), "active\n");
+    desk.export_and_judge("bare");
+}
