@@ -12,6 +12,7 @@ mod json;
 mod labelclear;
 mod list;
 mod mirror;
+mod reguid;
 mod salvage;
 mod scrub;
 mod set;
@@ -44,6 +45,7 @@ const COMMANDS: &[Command] = &[
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
+    (&["reguid"], reguid::run, reguid::USAGE),
     (&["upgrade"], upgrade::run, upgrade::USAGE),
     (&["wait"], scrub::wait, scrub::WAIT_USAGE),
     (&["version"], crate::version, "version [-j]"),

@@ -196,6 +196,25 @@ impl Pool {
         self.config.name = Some(name.into());
         self.config_dirty = true;
     }
+    /// Whether it may get another identity: of a device that is not here, or has missed something, nobody could tell any
+    /// more that it is of this pool (`spa_change_guid_check`, spa.c).
+    pub fn may_set_guid(&self) -> Result<()> {
+        self.io.check_writable()?;
+        match self.io.vdevs().leaves().iter().any(|l| l.device().is_none() || l.is_stale()) {
+            true => Err(PoolError::Invalid("one or more devices is currently unavailable".into())),
+            false => Ok(()),
+        }
+    }
+    /// Gives it another identity, which the next commit writes into its labels (`spa_change_guid`, spa.c).
+    pub fn set_guid(&mut self, guid: Guid) -> Result<()> {
+        self.may_set_guid()?;
+        let Some(mut tree) = self.config.vdev_tree.clone() else {
+            return Err(PoolError::Invalid("the configuration has no vdevs".into()));
+        };
+        tree.guid = guid;
+        self.config.pool_guid = Some(guid.0);
+        self.rewire(tree, &BTreeSet::new())
+    }
     pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
         let txg = Some(self.io.txg);
         let error = if self.io.suspended().is_some() { error } else { self.io.suspend(error.to_string()) };

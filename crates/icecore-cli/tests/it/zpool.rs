@@ -511,3 +511,49 @@ fn features_are_enabled_by_upgrade() {
     assert_eq!(feature("large_blocks"), "active\n");
     desk.export_and_judge("bare");
 }
+
+/// Another identity, in all labels, and everything else as it was.
+#[test]
+fn a_pool_gets_another_guid() {
+    let desk = Desk::new();
+    let (a, b) = (desk.drive("twin/a.img", 96), desk.drive("twin/b.img", 96));
+    desk.ok(&format!("zpool create -o ashift=12 -m none twin mirror {} {}", a.display(), b.display()));
+    desk.pool("tank", 96);
+    desk.ok("zfs create twin/fs");
+    let guid = |pool: &str| desk.ok(&format!("zpool get -Hp -o value guid {pool}")).trim().to_string();
+    let first = guid("twin");
+    let before = desk.seen("twin");
+    for (line, status, words) in [
+        ("", 2, "missing pool name"),
+        ("twin tank", 2, "too many arguments"),
+        ("-g none twin", 2, "invalid GUID: none"),
+        ("-g 0 twin", 255, "cannot reguid 'twin': invalid argument for this pool operation"),
+        (&format!("-g {} twin", guid("tank")), 255, "cannot reguid 'twin': pool already exists"),
+        ("none", 1, "cannot open 'none': no such pool"),
+    ] {
+        desk.refused(&format!("zpool reguid {line}"), status, &[words]);
+    }
+    assert_eq!(desk.seen("twin"), before);
+    desk.ok("zpool reguid twin");
+    let second = guid("twin");
+    assert_ne!(first, second);
+    desk.ok("zpool reguid -g 1234567890123 twin");
+    assert_eq!(guid("twin"), "1234567890123");
+    desk.ok("zfs snapshot twin/fs@s");
+    desk.ok("icecore service stop");
+    assert_eq!(desk.names("-r twin -t all"), ["twin", "twin/fs", "twin/fs@s"]);
+    // Of a side that is away nobody would know any more that it belongs here.
+    std::fs::rename(&b, desk.path("b.away")).unwrap();
+    desk.ok("icecore service stop");
+    let words = "cannot reguid 'twin': one or more devices is currently unavailable";
+    desk.refused("zpool reguid twin", 255, &[words]);
+    std::fs::rename(desk.path("b.away"), &b).unwrap();
+    desk.ok("icecore service stop");
+    assert_eq!(
+        (guid("twin").as_str(), desk.ok("zpool list -H -o health twin").trim()),
+        ("1234567890123", "ONLINE")
+    );
+    desk.export_and_judge("twin");
+    desk.import("twin");
+    assert_eq!(guid("twin"), "1234567890123");
+}
