@@ -28,6 +28,9 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::new(format!("property '{p}' specified multiple times")));
     }
     super::may_name(name).map_err(|why| fail(&why))?;
+    if !snapshot.contains('@') {
+        return Err(super::not_a_snapshot(snapshot));
+    }
     let mut pool = session::open(snapshot, For::Write)?;
     let origin = pool.dsl.lookup_snapshot(pool.io(), snapshot).map_err(|e| cannot("open", snapshot, &e))?;
     // So is the suite, which only creation sets (`zfs_valid_proplist`, libzfs_dataset.c).

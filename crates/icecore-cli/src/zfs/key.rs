@@ -275,6 +275,9 @@ fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
         }
         user.push((p, v));
     }
+    if typed.has('i') {
+        may_inherit(&pool, name, &root).map_err(|f| fail(f.message))?;
+    }
     let how = How { location: typed.value('K'), missing: "Key must be loaded.", ..How::default() };
     unlock(&mut pool, name, how).map_err(|f| fail(f.message))?;
     if typed.has('l') {
@@ -282,7 +285,7 @@ fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
         pool.owned().map(|owned| owned.keep(dir));
     }
     if typed.has('i') {
-        inherit(&mut pool, name, &root).map_err(|f| fail(f.message))?;
+        inherit(&mut pool, name).map_err(|f| fail(f.message))?;
     } else {
         rewrap(&mut pool, name, root == name, crypto).map_err(|f| fail(f.message))?;
     }
@@ -311,16 +314,21 @@ fn rewrap(pool: &mut Open, name: &str, is_root: bool, mut crypto: CryptoProps) -
     Ok(dsl.change_key(io, name, new)?)
 }
 
-fn inherit(pool: &mut Open, name: &str, root: &str) -> Outcome {
+fn may_inherit(pool: &Pool, name: &str, root: &str) -> Outcome {
     if root != name {
         return Err(Fail::new("Key inheritting can only be performed on encryption roots."));
     }
     let Some((parent, _)) = name.rsplit_once('/') else {
         return Err(Fail::new("Root dataset cannot inherit key."));
     };
-    if root_of(pool, parent)?.is_none() {
-        return Err(Fail::new("Parent must be encrypted."));
+    match root_of(pool, parent)? {
+        Some(_) => Ok(()),
+        None => Err(Fail::new("Parent must be encrypted.")),
     }
+}
+
+fn inherit(pool: &mut Open, name: &str) -> Outcome {
+    let parent = name.rsplit_once('/').map_or(name, |(parent, _)| parent);
     unlock(pool, parent, How { missing: "Parent key must be loaded.", ..How::default() })?;
     let (io, dsl) = pool.parts();
     Ok(dsl.change_key_inherit(io, name)?)

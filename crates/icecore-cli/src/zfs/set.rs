@@ -49,6 +49,9 @@ pub fn run(args: &[String]) -> Outcome {
     let moves = Moves::by(typed.has('u'), value("mountpoint").is_some(), value("canmount"));
     each(more, |name| {
         around(name, moves, || {
+            if name.contains('#') {
+                return Err(super::not_a_dataset(name));
+            }
             let mut pool = session::open(name, For::Write)?;
             let (io, dsl) = pool.parts();
             dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;

@@ -199,7 +199,7 @@ fn filesystem(pool: &mut Open, name: &str) -> Outcome<icecore_zpl::Filesystem> {
     match icecore_zpl::open(pool.io(), &pool.dsl, name)? {
         Dataset::Filesystem(fs) => Ok(*fs),
         Dataset::Volume(_) => {
-            Err(Fail::new("operation is only applicable to filesystems and their snapshots"))
+            Err(Fail::new(format!("cannot open '{name}': operation not applicable to datasets of this type")))
         }
     }
 }

@@ -73,11 +73,7 @@ fn space_is_listed_by_owner_and_bounded() {
     desk.refused("zfs userspace -o size tank/fs", 255, &["invalid type 'size' for -o option"]);
     desk.refused("zfs userspace -s size tank/fs", 2, &["invalid field 'size'"]);
     desk.ok("zfs create -V 8m tank/vol");
-    desk.refused(
-        "zfs userspace tank/vol",
-        1,
-        &["operation is only applicable to filesystems and their snapshots"],
-    );
+    desk.refused("zfs userspace tank/vol", 1, &["operation not applicable to datasets of this type"]);
     desk.export_and_judge("tank");
 }
 
