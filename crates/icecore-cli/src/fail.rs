@@ -7,6 +7,9 @@ pub const FAILED: i32 = 1;
 /// Exit status for a command line that makes no sense.
 pub const USAGE: i32 = 2;
 
+/// Exit status where OpenZFS's command returns -1 to its `main`.
+pub const NEGATIVE: i32 = 255;
+
 /// A failure on its way to `main`.
 #[derive(Debug)]
 pub struct Fail {
@@ -24,6 +27,11 @@ impl Fail {
     /// A wrong command line, with the command's usage below the complaint.
     pub fn usage(message: impl fmt::Display, usage: &str) -> Self {
         Self { status: USAGE, message: format!("{message}\nusage:\n\t{usage}") }
+    }
+    /// The same, where OpenZFS's command returns -1.
+    #[must_use]
+    pub fn negative(self) -> Self {
+        Self { status: NEGATIVE, ..self }
     }
     /// Everything was said already.
     #[must_use]

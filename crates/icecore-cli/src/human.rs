@@ -19,6 +19,12 @@ pub fn time_with_seconds(seconds: u64) -> String {
     local(seconds, "%a %b %e %H:%M:%S %Y")
 }
 
+/// The same with the zone's name, as `date` has it.
+#[must_use]
+pub fn time_with_zone(seconds: u64) -> String {
+    local(seconds, "%a %b %e %H:%M:%S %Z %Y")
+}
+
 /// What people are shown of a property: of a time, the local time; of anything else its own words.
 #[must_use]
 pub fn property(row: &icecore_dsl::prop::PropRow) -> String {

@@ -17,7 +17,7 @@ use crate::session::{self, For, NotOpen, Why};
 use crate::state::Imported;
 use icecore_dsl::Hold;
 use icecore_env::Access;
-use icecore_format::Txg;
+use icecore_format::{Guid, Txg};
 use icecore_pool::shared::{ReadGuard, WriteGuard};
 use icecore_pool::{Pool, PoolError, Shared};
 use std::collections::BTreeMap;
@@ -149,7 +149,17 @@ pub fn destroy(record: &Imported, force: bool) -> Outcome {
     leave(record, Pool::mark_destroyed, force)
 }
 
-fn leave(record: &Imported, mark: fn(&mut Pool) -> icecore_pool::Result<Txg>, force: bool) -> Outcome {
+/// Gives a pool another identity and lets it go, for everything here knows it by the old one.
+pub fn reguid(record: &Imported, guid: Guid) -> Outcome {
+    get(record).map_err(|n| n.fail)?.read()?.may_set_guid()?;
+    leave(record, |pool| pool.set_guid(guid).and_then(|()| pool.commit()), false)
+}
+
+fn leave(
+    record: &Imported,
+    mark: impl FnOnce(&mut Pool) -> icecore_pool::Result<Txg>,
+    force: bool,
+) -> Outcome {
     let owned = get(record).map_err(|n| n.fail)?;
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));

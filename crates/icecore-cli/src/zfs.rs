@@ -87,6 +87,11 @@ pub fn not_a_dataset(name: &str) -> Fail {
     Fail::new(format!("cannot open '{name}': {what} delimiter '{mark}' is not expected here"))
 }
 
+/// The name of something else where a snapshot is wanted (`zfs_validate_name`, libzfs_dataset.c).
+pub fn not_a_snapshot(name: &str) -> Fail {
+    Fail::new(format!("cannot open '{name}': missing '@' delimiter in snapshot name"))
+}
+
 /// Why a user may not give something this name, though OpenZFS itself may (`zfs_validate_name` when modifying,
 /// libzfs_dataset.c): names with `%` are its own.
 pub fn may_name(name: &str) -> Result<(), String> {

@@ -12,11 +12,14 @@ mod json;
 mod labelclear;
 mod list;
 mod mirror;
+mod reguid;
 mod salvage;
 mod scrub;
 mod set;
 mod status;
+mod status_json;
 mod sync;
+mod upgrade;
 
 use crate::commands::Command;
 use crate::fail::Outcome;
@@ -42,6 +45,8 @@ const COMMANDS: &[Command] = &[
     (&["offline"], mirror::offline, mirror::OFFLINE_USAGE),
     (&["online"], mirror::online, mirror::ONLINE_USAGE),
     (&["scrub"], scrub::run, scrub::USAGE),
+    (&["reguid"], reguid::run, reguid::USAGE),
+    (&["upgrade"], upgrade::run, upgrade::USAGE),
     (&["wait"], scrub::wait, scrub::WAIT_USAGE),
     (&["version"], crate::version, "version [-j]"),
 ];

@@ -99,10 +99,22 @@ pub fn of_new_pools() -> impl Iterator<Item = Feature> {
     TABLE.iter().filter(|(.., new)| *new == Yes).map(|(f, ..)| *f)
 }
 
+/// What a new pool gets where nothing is said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsaid {
+    /// All that new pools have.
+    Enabled,
+    /// Nothing but what the features asked for depend on (`zpool create -d`).
+    Disabled,
+}
+
 /// The features of a new pool for which some are asked for or not wanted, by short name (`feature@NAME=enabled` or
 /// `disabled`). The error says which cannot be had, and why.
-pub fn chosen(asked: &[(String, bool)]) -> Result<Vec<Feature>, String> {
-    let mut out: Vec<Feature> = of_new_pools().collect();
+pub fn chosen(asked: &[(String, bool)], unsaid: Unsaid) -> Result<Vec<Feature>, String> {
+    let mut out: Vec<Feature> = match unsaid {
+        Unsaid::Enabled => of_new_pools().collect(),
+        Unsaid::Disabled => Vec::new(),
+    };
     for (name, wanted) in asked {
         let Some(&(feature, support, _)) = TABLE.iter().find(|(f, ..)| f.name == name) else {
             return Err(format!("there is no feature '{name}'"));
@@ -110,6 +122,9 @@ pub fn chosen(asked: &[(String, bool)]) -> Result<Vec<Feature>, String> {
         match (wanted, support) {
             (true, Write) => {
                 out.push(feature);
+                if unsaid == Unsaid::Disabled {
+                    out.extend(feature.depends.iter().filter_map(|d| Feature::by_guid(d)));
+                }
             }
             (true, _) => {
                 return Err(format!(
@@ -123,6 +138,17 @@ pub fn chosen(asked: &[(String, bool)]) -> Result<Vec<Feature>, String> {
             }
             (false, _) => out.retain(|f| f.guid != feature.guid),
         }
+    }
+    let lacking: Vec<&str> = NEEDED
+        .iter()
+        .filter(|guid| out.iter().all(|f| f.guid != **guid))
+        .filter_map(|guid| Feature::by_guid(guid).map(|f| f.name))
+        .collect();
+    if !lacking.is_empty() {
+        return Err(format!(
+            "pools without {} cannot be written to here: with -d, enable them by '-o feature@NAME=enabled'",
+            lacking.join(", ")
+        ));
     }
     // In the table's order, each once.
     let all: Vec<Feature> =
@@ -159,8 +185,8 @@ mod tests {
 
     #[test]
     fn choices_that_cannot_be_are_refused_with_the_reason() {
-        let ask = |name: &str, on: bool| chosen(&[(name.into(), on)]);
-        assert_eq!(chosen(&[]).unwrap(), of_new_pools().collect::<Vec<_>>());
+        let ask = |name: &str, on: bool| chosen(&[(name.into(), on)], Unsaid::Enabled);
+        assert_eq!(chosen(&[], Unsaid::Enabled).unwrap(), of_new_pools().collect::<Vec<_>>());
         assert!(ask("draid", true).unwrap_err().contains("could not be written"));
         assert!(ask("lz4_compress", false).unwrap_err().contains("cannot be disabled"));
         assert!(ask("bookmark_v2", false).unwrap_err().contains("needs bookmark_v2"));
@@ -168,6 +194,15 @@ mod tests {
         let less = ask("large_microzap", false).unwrap();
         assert_eq!(less.len() + 1, of_new_pools().count());
         assert!(ask("livelist", true).unwrap().contains(&Feature::LIVELIST));
+        assert!(chosen(&[], Unsaid::Disabled).unwrap_err().contains("hole_birth"));
+        let needed: Vec<_> = NEEDED
+            .iter()
+            .map(|guid| (Feature::by_guid(guid).unwrap().name.to_string(), true))
+            .chain([("encryption".to_string(), true)])
+            .collect();
+        let bare = chosen(&needed, Unsaid::Disabled).unwrap();
+        assert!(bare.contains(&Feature::ENABLED_TXG) && bare.contains(&Feature::BOOKMARK_V2), "{bare:?}");
+        assert!(!bare.contains(&Feature::LARGE_BLOCKS), "{bare:?}");
     }
 
     #[test]

@@ -248,7 +248,7 @@ impl Pool {
     }
 
     /// Opens the vdevs anew by `tree`, without the devices that miss something, but for those in `stale`.
-    fn rewire(&mut self, tree: VdevConfig, stale: &BTreeSet<Guid>) -> Result<()> {
+    pub(crate) fn rewire(&mut self, tree: VdevConfig, stale: &BTreeSet<Guid>) -> Result<()> {
         self.io.flush()?;
         let here: BTreeMap<Guid, Arc<dyn Device>> = self
             .devices

@@ -127,6 +127,11 @@ impl Pool {
     pub fn class(&self, vdev: usize) -> Option<Class> {
         self.io.alloc.tops.get(vdev)?.as_ref().map(|t| t.class)
     }
+    /// The space of a top-level vdev; `None` where nothing can be allocated.
+    #[must_use]
+    pub fn space_of(&self, vdev: usize) -> Option<Space> {
+        self.io.alloc.tops.get(vdev)?.as_ref().map(crate::metaslab::Top::space)
+    }
     /// The hot and distributed spares it has.
     pub fn spares(&self) -> Result<Vec<VdevConfig>> {
         crate::open::aux_devices(&self.dsl.mos, &self.io, "spares")
@@ -190,6 +195,25 @@ impl Pool {
         name.clone_into(&mut self.dsl.info.name);
         self.config.name = Some(name.into());
         self.config_dirty = true;
+    }
+    /// Whether it may get another identity: of a device that is not here, or has missed something, nobody could tell any
+    /// more that it is of this pool (`spa_change_guid_check`, spa.c).
+    pub fn may_set_guid(&self) -> Result<()> {
+        self.io.check_writable()?;
+        match self.io.vdevs().leaves().iter().any(|l| l.device().is_none() || l.is_stale()) {
+            true => Err(PoolError::Invalid("one or more devices is currently unavailable".into())),
+            false => Ok(()),
+        }
+    }
+    /// Gives it another identity, which the next commit writes into its labels (`spa_change_guid`, spa.c).
+    pub fn set_guid(&mut self, guid: Guid) -> Result<()> {
+        self.may_set_guid()?;
+        let Some(mut tree) = self.config.vdev_tree.clone() else {
+            return Err(PoolError::Invalid("the configuration has no vdevs".into()));
+        };
+        tree.guid = guid;
+        self.config.pool_guid = Some(guid.0);
+        self.rewire(tree, &BTreeSet::new())
     }
     pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
         let txg = Some(self.io.txg);

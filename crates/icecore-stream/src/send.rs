@@ -17,9 +17,11 @@ mod source;
 mod traverse;
 
 pub use error::SendError;
-pub use estimate::{PlannedStream, Sizes, estimate, estimate_package, exact_size};
+pub use estimate::{PlannedStream, Sizes, estimate, estimate_of, estimate_package, exact_size};
 pub use package::{PackageSpec, Prepared, prepare, send_package, send_prepared};
-pub use source::{Ancestor, DatasetFeatures, PoolFeatures, Source, SourceSnapshot, resolve, resolve_token};
+pub use source::{
+    Ancestor, DatasetFeatures, PoolFeatures, Source, SourceSnapshot, resolve, resolve_saved, resolve_token,
+};
 
 use crate::package::begin_key;
 use icecore_dmu::{BlockStore, Fetch, Objset, ReadError, Want};

@@ -20,8 +20,12 @@ pub fn run(args: &[String]) -> Outcome {
     if !new.contains('#') {
         return Err(Fail::usage(format!("invalid bookmark name '{new}': must contain a '#'"), USAGE));
     }
+    if !source.contains(['@', '#']) {
+        return Err(Fail::usage(format!("invalid source name '{source}': must contain a '@' or '#'"), USAGE));
+    }
     let mut pool = session::open(&source, For::Write)?;
     let (io, dsl) = pool.parts();
+    dsl.lookup(io, &source).map_err(|e| Fail::usage(super::cannot("open", &source, &e).message, USAGE))?;
     dsl.bookmark_create(io, &new, &source).map_err(|e| match e {
         DslError::Exists(_) => Fail::new(format!("cannot create bookmark '{new}': bookmark exists")),
         e => super::cannot("create bookmark", &new, &e),

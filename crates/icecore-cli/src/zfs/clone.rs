@@ -9,8 +9,8 @@ use icecore_dsl::DslError;
 
 pub const USAGE: &str = "clone [-pu] [-o property=value] ... <snapshot> <filesystem|volume>";
 
-/// Encryption is the origin's (`zfs_crypto_clone_check`, libzfs_crypto.c).
-const OF_ORIGIN: &[&str] = &["encryption", "keyformat", "keylocation", "pbkdf2iters"];
+/// Keys are the origin's (`zfs_crypto_clone_check`, libzfs_crypto.c).
+const OF_ORIGIN: &[&str] = &["keyformat", "keylocation", "pbkdf2iters"];
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('p', ""), flag('u', ""), value('o', "")], USAGE)?;
@@ -23,9 +23,19 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::usage(what, USAGE));
     };
     let fail = |why: &str| Fail::new(format!("cannot create '{name}': {why}"));
-    let props = typed.values('o').map(|o| super::set::split(o, USAGE)).collect::<Outcome<Vec<_>>>()?;
+    let props = typed.values('o').map(super::set::split).collect::<Outcome<Vec<_>>>()?;
     if let Some((p, _)) = props.iter().enumerate().find_map(|(i, p)| props[..i].iter().find(|o| o.0 == p.0)) {
         return Err(Fail::new(format!("property '{p}' specified multiple times")));
+    }
+    super::may_name(name).map_err(|why| fail(&why))?;
+    if !snapshot.contains('@') {
+        return Err(super::not_a_snapshot(snapshot));
+    }
+    let mut pool = session::open(snapshot, For::Write)?;
+    let origin = pool.dsl.lookup_snapshot(pool.io(), snapshot).map_err(|e| cannot("open", snapshot, &e))?;
+    // So is the suite, which only creation sets (`zfs_valid_proplist`, libzfs_dataset.c).
+    if props.iter().any(|(p, _)| *p == "encryption") {
+        return Err(fail("'encryption' is readonly"));
     }
     if props.iter().any(|(p, _)| OF_ORIGIN.contains(p)) {
         return Err(fail("Encryption properties must inherit from origin dataset."));
@@ -33,9 +43,6 @@ pub fn run(args: &[String]) -> Outcome {
     if session::pool_of(snapshot) != session::pool_of(name) {
         return Err(fail("source and target pools differ"));
     }
-    super::may_name(name).map_err(|why| fail(&why))?;
-    let mut pool = session::open(snapshot, For::Write)?;
-    let origin = pool.dsl.lookup_snapshot(pool.io(), snapshot).map_err(|e| cannot("open", snapshot, &e))?;
     if typed.has('p') {
         if pool.dsl.lookup_head(pool.io(), name).is_ok() {
             return Ok(());

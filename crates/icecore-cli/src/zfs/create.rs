@@ -161,7 +161,7 @@ fn wanted<'a>(typed: &'a Typed, fail: impl Fn(Fail) -> Fail) -> Outcome<New<'a>>
         seen.push("volsize");
     }
     for o in typed.values('o') {
-        let (p, v) = super::set::split(o, USAGE)?;
+        let (p, v) = super::set::split(o)?;
         if seen.contains(&p) {
             return Err(Fail::new(format!("property '{p}' specified multiple times")));
         }

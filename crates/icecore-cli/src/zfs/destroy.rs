@@ -42,7 +42,7 @@ pub fn run(args: &[String]) -> Outcome {
         }
         let (io, dsl) = pool.parts();
         dsl.bookmark_destroy(io, name).map_err(|e| match e {
-            DslError::NotFound(_) => Fail::new(format!("bookmark '{name}' does not exist")),
+            DslError::NotFound(_) => Fail::new(format!("bookmark '{name}' does not exist.")),
             e => cannot("destroy bookmark", name, &e),
         })?;
         pool.commit()?;

@@ -43,9 +43,13 @@ fn change(args: &[String], usage: &str, f: impl Fn(&mut Dsl, &mut Io, &str, &str
     if names.is_empty() {
         return Err(Fail::usage("missing snapshot argument", usage));
     }
+    // OpenZFS keeps these for itself (`zfs_do_hold_rele_impl`, zfs_main.c).
+    if tag.starts_with('.') {
+        return Err(Fail::usage("tag may not start with '.'", usage));
+    }
     for name in names {
         let mut pool = session::open(name, For::Write)?;
-        let all = expand(&pool, name, typed.has('r'), usage)?;
+        let all = expand(&pool, name, typed.has('r'))?;
         let (io, dsl) = pool.parts();
         all.iter().try_for_each(|n| f(dsl, io, n, tag))?;
         pool.commit()?;
@@ -54,9 +58,9 @@ fn change(args: &[String], usage: &str, f: impl Fn(&mut Dsl, &mut Io, &str, &str
 }
 
 /// The snapshot, or with `-r` those of its name in all datasets below that have it.
-fn expand(pool: &Pool, name: &str, recursive: bool, usage: &str) -> Outcome<Vec<String>> {
+fn expand(pool: &Pool, name: &str, recursive: bool) -> Outcome<Vec<String>> {
     let Some((path, snap)) = name.split_once('@') else {
-        return Err(Fail::usage(format!("'{name}' is not a snapshot"), usage));
+        return Err(Fail::new(format!("'{name}' is not a snapshot")));
     };
     if !recursive {
         return Ok(vec![name.to_string()]);
@@ -76,7 +80,7 @@ pub fn holds(args: &[String]) -> Outcome {
     let mut table = Table::new(["NAME", "TAG", "TIMESTAMP"].map(|c| (c.to_string(), Align::Left)).to_vec());
     for name in &typed.operands {
         let pool = session::open(name, For::Read)?;
-        for snap in expand(&pool, name, typed.has('r'), HOLDS_USAGE)? {
+        for snap in expand(&pool, name, typed.has('r'))? {
             let r = pool.dsl.lookup_snapshot(pool.io(), &snap).map_err(|e| cannot("open", &snap, &e))?;
             for (tag, time) in pool.dsl.holds(pool.io(), r).map_err(|e| cannot("open", &snap, &e))? {
                 table.row(vec![

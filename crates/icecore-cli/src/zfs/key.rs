@@ -28,13 +28,16 @@ pub fn load(args: &[String]) -> Outcome {
     let how = How { location: typed.value('L'), ..How::default() };
     let mut count = Count::default();
     for name in &names {
-        let mut pool = session::open(name, For::Read)?;
-        for root in roots(&pool, name, recursive, "Key load error")? {
+        let Some(mut pool) = count.opened(session::open(name, For::Read)) else { continue };
+        let Some(roots) = count.opened(roots(&pool, name, recursive)) else { continue };
+        for root in roots {
             // Of many, those that are loaded already are passed over (`load_key_callback`, zfs_main.c).
             if recursive && !typed.has('n') && is_kept(&pool, &root)? {
                 continue;
             }
-            count.add(load_one(&mut pool, &root, how, typed.has('n')), "Key load error");
+            let loaded = is_root(&pool, &root, "loaded")
+                .and_then(|()| load_one(&mut pool, &root, how, typed.has('n')));
+            count.add(loaded, "Key load error");
         }
         drop(pool);
         if !typed.has('n') {
@@ -74,15 +77,15 @@ pub fn load_below(name: &str) -> Outcome {
     let how = How::default();
     let mut count = Count::default();
     let mut pool = session::open(name, For::Read)?;
-    for root in roots(&pool, name, true, "Key load error")? {
+    for root in roots(&pool, name, true)? {
         if !is_kept(&pool, &root)? {
             count.add(load_one(&mut pool, &root, how, false), "Key load error");
         }
     }
     drop(pool);
     crate::replay::with_new_key(name)?;
-    println!("{} / {} keys successfully loaded", count.tried - count.failed.len(), count.tried);
-    count.end("loaded", false)
+    println!("{} / {} keys successfully loaded", count.tried - count.failed, count.tried);
+    count.end("loaded", false).map_err(|f| Fail::new(f.message))
 }
 
 /// Checks the key of one root and, unless that was all, loads it to stay.
@@ -124,14 +127,17 @@ pub fn unload(args: &[String]) -> Outcome {
     let recursive = typed.has('r') || typed.has('a');
     let mut count = Count::default();
     for name in names(&typed, UNLOAD_USAGE)? {
-        let mut pool = session::open(&name, For::Read)?;
-        for root in roots(&pool, &name, recursive, "Key unload error")? {
+        let Some(mut pool) = count.opened(session::open(&name, For::Read)) else { continue };
+        let Some(roots) = count.opened(roots(&pool, &name, recursive)) else { continue };
+        for root in roots {
             // With -r and -a what is not loaded is passed over; alone it is an error, as in OpenZFS.
-            if is_kept(&pool, &root)? {
-                count.add(unload_one(&mut pool, &root), "Key unload error");
-            } else if !recursive {
-                count.add(Err(Fail::new(format!("Key already unloaded for '{root}'."))), "Key unload error");
-            }
+            let unloaded = match is_root(&pool, &root, "unloaded") {
+                Ok(()) if is_kept(&pool, &root)? => unload_one(&mut pool, &root),
+                Ok(()) if recursive => continue,
+                Ok(()) => Err(Fail::new(format!("Key already unloaded for '{root}'."))),
+                not_one => not_one,
+            };
+            count.add(unloaded, "Key unload error");
         }
     }
     let tell = recursive && count.tried > 0;
@@ -156,21 +162,33 @@ fn unload_one(pool: &mut Open, root: &str) -> Outcome {
 #[derive(Default)]
 struct Count {
     tried: usize,
-    failed: Vec<String>,
+    failed: usize,
+    messages: Vec<String>,
 }
 
 impl Count {
     fn add(&mut self, outcome: Outcome, error: &str) {
         self.tried += 1;
         if let Err(f) = outcome {
-            self.failed.push(format!("{error}: {}", f.message));
+            self.failed += 1;
+            self.messages.push(format!("{error}: {}", f.message));
         }
     }
+    /// What could be opened; what not is no key that was tried, and does not keep the others from it.
+    fn opened<T>(&mut self, outcome: Outcome<T>) -> Option<T> {
+        outcome.map_err(|f| self.messages.push(f.message)).ok()
+    }
+    /// A key that was refused makes the command end with -1 (`load_unload_keys`, zfs_main.c).
     fn end(self, verb: &str, tell: bool) -> Outcome {
         if tell {
-            println!("{} / {} key(s) successfully {verb}", self.tried - self.failed.len(), self.tried);
+            println!("{} / {} key(s) successfully {verb}", self.tried - self.failed, self.tried);
         }
-        if self.failed.is_empty() { Ok(()) } else { Err(Fail::new(self.failed.join("\n"))) }
+        let fail = Fail::new(self.messages.join("\n"));
+        match (self.failed, self.messages.is_empty()) {
+            (0, true) => Ok(()),
+            (0, false) => Err(fail),
+            _ => Err(fail.negative()),
+        }
     }
 }
 
@@ -183,25 +201,30 @@ fn names(typed: &Typed, usage: &str) -> Outcome<Vec<String>> {
     }
 }
 
-/// The encryption root `name`, or with `recursive` all roots from it down.
-fn roots(pool: &Pool, name: &str, recursive: bool, error: &str) -> Outcome<Vec<String>> {
-    if recursive {
-        let below = pool.dsl.descendants(pool.io(), name).map_err(|e| super::cannot("open", name, &e))?;
-        let mut out = Vec::new();
-        for ds in below {
-            if root_of(pool, &ds)?.as_ref() == Some(&ds) {
-                out.push(ds);
-            }
-        }
-        return Ok(out);
+/// The dataset `name`, or with `recursive` all encryption roots from it down.
+fn roots(pool: &Pool, name: &str, recursive: bool) -> Outcome<Vec<String>> {
+    let open = |e: &DslError| super::cannot("open", name, e);
+    if !recursive {
+        pool.dsl.lookup_head(pool.io(), name).map_err(|e| open(&e))?;
+        return Ok(vec![name.into()]);
     }
+    let mut out = Vec::new();
+    for ds in pool.dsl.descendants(pool.io(), name).map_err(|e| open(&e))? {
+        if root_of(pool, &ds)?.as_ref() == Some(&ds) {
+            out.push(ds);
+        }
+    }
+    Ok(out)
+}
+
+/// Keys belong to encryption roots.
+fn is_root(pool: &Pool, name: &str, verb: &str) -> Outcome {
     match root_of(pool, name)? {
-        None => Err(Fail::new(format!("{error}: '{name}' is not encrypted."))),
-        Some(root) if root != name => Err(Fail::new(format!(
-            "{error}: Keys must be {} for encryption root of '{name}' ({root}).",
-            if error.contains("unload") { "unloaded" } else { "loaded" }
-        ))),
-        Some(root) => Ok(vec![root]),
+        None => Err(Fail::new(format!("'{name}' is not encrypted."))),
+        Some(root) if root != name => {
+            Err(Fail::new(format!("Keys must be {verb} for encryption root of '{name}' ({root}).")))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -212,31 +235,48 @@ pub fn change(args: &[String]) -> Outcome {
         let what = if typed.operands.is_empty() { "Missing dataset argument" } else { "Too many arguments" };
         return Err(Fail::usage(what, CHANGE_USAGE));
     };
-    let fail = |why: String| Fail::new(format!("Key change error: {why}"));
-    let mut crypto = CryptoProps::default();
-    let mut user = Vec::new();
+    let mut given: Vec<(&str, &str)> = Vec::new();
     for o in typed.values('o') {
-        let (p, v) = super::split(o, CHANGE_USAGE)?;
-        let inherits = typed.has('i');
-        let allowed = icecore_dsl::prop::is_user(p) || (!inherits && p != "encryption");
-        if allowed && crypto.take(p, v).map_err(|f| fail(f.message))? {
-            continue;
+        let pair = super::split(o)?;
+        if given.iter().any(|(p, _)| *p == pair.0) {
+            return Err(Fail::new(format!("property '{}' specified multiple times", pair.0)));
         }
-        if !icecore_dsl::prop::is_user(p) {
-            return Err(fail(if inherits {
-                "Only user properties may be set with 'zfs change-key -i'".into()
-            } else {
-                "Only keyformat, keylocation, pbkdf2iters, and user properties may be set with this command."
-                    .into()
-            }));
-        }
-        user.push((p, v));
+        given.push(pair);
     }
+    if typed.has('i') && !given.is_empty() {
+        return Err(Fail::usage("Properties not allowed for inheriting", CHANGE_USAGE));
+    }
+    if let Err(f) = session::open(name, For::Read).and_then(|pool| roots(&pool, name, false)) {
+        return Err(Fail::usage(f.message, CHANGE_USAGE));
+    }
+    // What it refuses from here on ends it with -1 (`zfs_do_change_key`, zfs_main.c).
+    change_key(name, &typed, &given).map_err(Fail::negative)
+}
+
+fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
+    let fail = |why: String| Fail::new(format!("Key change error: {why}"));
     let mut pool = session::open(name, For::Write)?;
     let Some(root) = root_of(&pool, name)? else { return Err(fail("Dataset not encrypted.".into())) };
     let dir = pool.dsl.lookup_head(pool.io(), name)?.dir;
     if pool.dsl.is_clone(&pool.dsl.dir(pool.io(), dir)?) {
         return Err(fail("Keys cannot be changed on clones.".into()));
+    }
+    let mut crypto = CryptoProps::default();
+    let mut user = Vec::new();
+    for &(p, v) in given {
+        if p != "encryption" && crypto.take(p, v).map_err(|f| fail(f.message))? {
+            continue;
+        }
+        if !icecore_dsl::prop::is_user(p) {
+            return Err(fail(
+                "Only keyformat, keylocation, pbkdf2iters, and user properties may be set with this command."
+                    .into(),
+            ));
+        }
+        user.push((p, v));
+    }
+    if typed.has('i') {
+        may_inherit(&pool, name, &root).map_err(|f| fail(f.message))?;
     }
     let how = How { location: typed.value('K'), missing: "Key must be loaded.", ..How::default() };
     unlock(&mut pool, name, how).map_err(|f| fail(f.message))?;
@@ -245,9 +285,9 @@ pub fn change(args: &[String]) -> Outcome {
         pool.owned().map(|owned| owned.keep(dir));
     }
     if typed.has('i') {
-        inherit(&mut pool, name, &root).map_err(|f| fail(f.message))?;
+        inherit(&mut pool, name).map_err(|f| fail(f.message))?;
     } else {
-        rewrap(&mut pool, name, root == *name, crypto).map_err(|f| fail(f.message))?;
+        rewrap(&mut pool, name, root == name, crypto).map_err(|f| fail(f.message))?;
     }
     let (io, dsl) = pool.parts();
     for (p, v) in user {
@@ -274,16 +314,21 @@ fn rewrap(pool: &mut Open, name: &str, is_root: bool, mut crypto: CryptoProps) -
     Ok(dsl.change_key(io, name, new)?)
 }
 
-fn inherit(pool: &mut Open, name: &str, root: &str) -> Outcome {
+fn may_inherit(pool: &Pool, name: &str, root: &str) -> Outcome {
     if root != name {
         return Err(Fail::new("Key inheritting can only be performed on encryption roots."));
     }
     let Some((parent, _)) = name.rsplit_once('/') else {
         return Err(Fail::new("Root dataset cannot inherit key."));
     };
-    if root_of(pool, parent)?.is_none() {
-        return Err(Fail::new("Parent must be encrypted."));
+    match root_of(pool, parent)? {
+        Some(_) => Ok(()),
+        None => Err(Fail::new("Parent must be encrypted.")),
     }
+}
+
+fn inherit(pool: &mut Open, name: &str) -> Outcome {
+    let parent = name.rsplit_once('/').map_or(name, |(parent, _)| parent);
     unlock(pool, parent, How { missing: "Parent key must be loaded.", ..How::default() })?;
     let (io, dsl) = pool.parts();
     Ok(dsl.change_key_inherit(io, name)?)

@@ -165,7 +165,7 @@ fn spec(target: &str, typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
         spec.exclude.push(x.into());
     }
     for o in typed.values('o') {
-        let (p, v) = super::split(o, USAGE)?;
+        let (p, v) = super::split(o).map_err(|f| Fail::usage(f.message, USAGE))?;
         once(p)?;
         if p == "origin" {
             spec.origin = Some(v.into());

@@ -25,7 +25,9 @@ pub fn run(args: &[String]) -> Outcome {
     }
     match from.split_once('@') {
         Some((path, snap)) => snapshot(path, snap, to, typed.has('r')),
-        None if typed.has('r') => Err(Fail::usage("source dataset must be a snapshot", USAGE)),
+        None if typed.has('r') => {
+            Err(Fail::usage("source dataset for recursive rename must be a snapshot", USAGE))
+        }
         None if typed.has('u') => dataset(from, to, typed.has('p')),
         None => {
             // Only if their mountpoints follow the name.

@@ -15,7 +15,7 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::usage("missing dataset argument", USAGE));
     };
     let Some((path, _)) = name.split_once('@') else {
-        return Err(Fail::usage(format!("'{name}' is not a snapshot"), USAGE));
+        return Err(super::not_a_snapshot(name));
     };
     let pool = session::open(name, For::Write)?;
     let newer = newer(&pool, path, name)?;

@@ -67,7 +67,7 @@ pub struct Query {
 
 /// The value of `-d`.
 pub fn depth(typed: &Typed, usage: &str) -> Outcome<Option<usize>> {
-    let parse = |d: &str| d.parse().map_err(|_| Fail::usage("depth is not a number", usage));
+    let parse = |d: &str| d.parse().map_err(|_| Fail::usage(format!("{d} is not an integer"), usage));
     typed.value('d').map(parse).transpose()
 }
 

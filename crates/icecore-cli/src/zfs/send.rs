@@ -10,8 +10,8 @@ use crate::session::{self, For, Open};
 use icecore_dmu::ReadError;
 use icecore_pool::Pool;
 use icecore_stream::send::{
-    PackageSpec, SendError, SendFlags, SendSpec, estimate, estimate_package, prepare, resolve_token,
-    send_one, send_prepared,
+    PackageSpec, SendError, SendFlags, SendSpec, Source, estimate, estimate_of, estimate_package, prepare,
+    resolve_saved, resolve_token, send_one, send_prepared,
 };
 use icecore_stream::token::ResumeToken;
 use std::io::Write;
@@ -22,7 +22,8 @@ pub const USAGE: &str = "send [-DLPbcehnpVvw] [-i|-I snapshot] [--keylocation <k
 	    [--keylocation <keylocation>] <snapshot>
 	send [-DnVvPLecw] [-i snapshot|bookmark] [--keylocation <keylocation>]
 	    <filesystem|volume|snapshot>
-	send [-nVvPe] [--keylocation <keylocation>] -t <receive_resume_token>";
+	send [-nVvPe] [--keylocation <keylocation>] -t <receive_resume_token>
+	send [-PnVv] [--keylocation <keylocation>] --saved <filesystem|volume>";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -46,6 +47,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('U', "no-preserve-encryption"),
         value('X', "exclude"),
         value('K', "keylocation"),
+        flag('S', "saved"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     check(&typed)?;
@@ -58,6 +60,12 @@ pub fn run(args: &[String]) -> Outcome {
         return resume(token, &typed);
     }
     let [to] = typed.operands.as_slice() else { return Err(Fail::usage("too many arguments", USAGE)) };
+    if typed.has('S') {
+        return saved(to, &typed);
+    }
+    if to.contains('#') {
+        return Err(super::not_a_dataset(to));
+    }
     let spec = spec(to, &typed)?;
     let mut pool = session::open(to, For::Read)?;
     if typed.has('v') || typed.has('P') || typed.has('V') {
@@ -102,12 +110,20 @@ fn check(typed: &Typed) -> Outcome {
         return usage("only one of -i and -I can be given");
     }
     if typed.has('t') {
-        if package || typed.has('i') {
+        if package || typed.has('i') || typed.has('S') {
             return usage("invalid flags combined with -t");
         }
         return if typed.operands.is_empty() { Ok(()) } else { usage("too many arguments") };
     }
     let Some(to) = typed.operands.first() else { return usage("missing snapshot argument") };
+    if typed.has('S') {
+        if package || ['i', 'L', 'e', 'c', 'w'].iter().any(|c| typed.has(*c)) {
+            return usage("incompatible flags combined with saved send flag");
+        }
+        if to.contains('@') {
+            return usage("saved send must specify the dataset with partially-received state");
+        }
+    }
     if typed.has('X') && !typed.has('R') {
         return Err(Fail::new("Cannot specify dataset exclusion (-X) on a non-recursive send."));
     }
@@ -145,16 +161,23 @@ fn give_keys(pool: &mut Open, spec: &PackageSpec, typed: &Typed) -> Outcome {
     } else {
         vec![path.to_string()]
     };
+    // Before any key is asked for.
+    pool.dsl.lookup(pool.io(), to).map_err(|e| super::cannot("open", to, &e))?;
     for ds in all.iter().filter(|d| !spec.exclude.contains(d)) {
-        unlock(pool, ds, how(typed)).map_err(|f| Fail {
-            message: format!(
-                "cannot send '{to}': source key must be loaded\ndataset '{ds}' is encrypted: {}",
-                f.message
-            ),
-            ..f
-        })?;
+        // One stream is asked for by another call, and refused by another word (`zfs_send_one_cb_impl`, `dump_ioctl`).
+        let what = if spec.replicate || spec.intermediates { "source" } else { "dataset" };
+        unlock(pool, ds, how(typed)).map_err(|f| locked(to, what, ds, &f))?;
     }
     Ok(())
+}
+
+/// Why what is not raw cannot leave.
+fn locked(to: &str, what: &str, dataset: &str, why: &Fail) -> Fail {
+    let dataset = dataset.split('@').next().unwrap_or(dataset);
+    Fail::new(format!(
+        "warning: cannot send '{to}': {what} key must be loaded\ndataset '{dataset}' is encrypted: {}",
+        why.message
+    ))
 }
 
 fn how(typed: &Typed) -> How<'_> {
@@ -206,15 +229,12 @@ fn flags(typed: &Typed) -> SendFlags {
 }
 
 fn resume(text: &str, typed: &Typed) -> Outcome {
-    let token = ResumeToken::parse(text)
-        .map_err(|e| Fail { status: 255, message: format!("cannot resume send: {e}") })?;
+    let token =
+        ResumeToken::parse(text).map_err(|e| Fail::new(format!("cannot resume send: {e}")).negative())?;
     let verbose = typed.has('v') || typed.has('P') || typed.has('V');
     let say = Say { parsable: typed.has('P'), dry: typed.has('n'), full: true };
     if verbose {
-        say.line("resume token contents:\nnvlist version: 0");
-        for (name, v) in token.list.iter() {
-            say.line(&format!("\t{name} = {}", super::token_value(v)));
-        }
+        say.token(&token);
     }
     let fail = |e: &SendError| match explain(&token.toname, e) {
         quiet if quiet.message.is_empty() => quiet,
@@ -222,11 +242,10 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
         _ => {
             let why = e.to_string();
             let why = why.strip_prefix("cannot resume send: ").unwrap_or(&why);
-            Fail { status: 255, message: format!("cannot resume send: {why}") }
+            Fail::new(format!("cannot resume send: {why}")).negative()
         }
     };
-    let mut pool =
-        session::open(&token.toname, For::Read).map_err(|f| Fail { status: 255, message: f.message })?;
+    let mut pool = session::open(&token.toname, For::Read).map_err(Fail::negative)?;
     let (spec, source) = resolve_token(pool.io(), &pool.dsl, &token).map_err(|e| fail(&e))?;
     if verbose {
         let bytes = estimate(pool.io(), &pool.dsl, &spec).map_err(|e| fail(&e))?;
@@ -238,14 +257,44 @@ fn resume(text: &str, typed: &Typed) -> Outcome {
     }
     if !spec.flags.raw {
         unlock(&mut pool, &spec.to, how(typed))
-            .map_err(|f| Fail { message: format!("cannot resume send: {}", f.message), ..f })?;
+            .map_err(|f| locked(&spec.to, "source", &spec.to, &f).negative())?;
     }
+    send_source(pool, &spec, &source, typed).map_err(|e| fail(&e))
+}
+
+fn send_source(pool: Open, spec: &SendSpec, source: &Source, typed: &Typed) -> Result<(), SendError> {
     let mut meter = Meter::new(&spec.to, typed.has('v'), typed.has('P'));
-    let mut out = output(&spec.to)?;
+    let mut out = pipe::output()?;
     let store = pool.into_store(std::iter::once(source.to.obj));
-    send_one(&store, &source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))
-        .map_err(|e| fail(&e))?;
+    send_one(&store, source, spec.flags, spec.packing, &mut out, &mut |n| meter.at(n))?;
     Ok(())
+}
+
+/// `zfs send --saved`: a stream that was cut off when it was received is sent on as far as it came. It ends where it was
+/// cut, so whoever receives it is to keep it (`zfs receive -s`), and goes on with a token from there.
+fn saved(to: &str, typed: &Typed) -> Outcome {
+    let mut pool = session::open(to, For::Read)?;
+    let found = resolve_saved(pool.io(), &pool.dsl, to).map_err(|e| explain(to, &e))?;
+    let Some((spec, source)) = found else {
+        return Err(Fail::new(format!("saved send failed: '{to}' has no partially received state")));
+    };
+    if typed.has('v') || typed.has('P') || typed.has('V') {
+        let say = Say { parsable: typed.has('P'), dry: typed.has('n'), full: true };
+        let head = pool.dsl.lookup_head(pool.io(), to)?;
+        let text = pool.dsl.resume_token(pool.io(), head)?.unwrap_or_default();
+        let mut token = ResumeToken::parse(&text)?;
+        (token.object, token.offset, token.bytes, token.toname) = (0, 0, 0, to.into());
+        token.list = token.to_list();
+        say.token(&token);
+        let bytes = estimate_of(pool.io(), &pool.dsl, &spec, &source).map_err(|e| explain(to, &e))?;
+        say.stream(to, spec.from.as_deref(), bytes);
+        say.total(bytes);
+    }
+    if typed.has('n') {
+        return Ok(());
+    }
+    unlock(&mut pool, to, how(typed)).map_err(|f| locked(to, "source", to, &f))?;
+    send_source(pool, &spec, &source, typed).map_err(|e| explain(to, &e))
 }
 
 /// What is going to be sent, with sizes.
@@ -276,6 +325,12 @@ impl Say {
     fn line(self, text: &str) {
         if self.dry { println!("{text}") } else { eprintln!("{text}") }
     }
+    fn token(self, token: &ResumeToken) {
+        self.line("resume token contents:\nnvlist version: 0");
+        for (name, v) in token.list.iter() {
+            self.line(&format!("\t{name} = {}", super::token_value(v)));
+        }
+    }
     fn stream(self, to: &str, from: Option<&str>, bytes: u64) {
         let from = from.map(|f| if self.full { f } else { &f[f.find('@').unwrap_or(0)..] });
         self.line(&match (from, self.parsable) {
@@ -297,16 +352,20 @@ impl Say {
 pub fn explain(to: &str, e: &SendError) -> Fail {
     match e {
         SendError::NoSnapshot(name) => Fail::new(format!("cannot open '{name}': dataset does not exist")),
-        SendError::NoSource { from, .. } => {
-            Fail::new(format!("cannot send '{to}': incremental source ({from}) does not exist"))
+        // A snapshot is opened first, a bookmark only looked for (`zfs_send_one_cb_impl`, libzfs_sendrecv.c).
+        SendError::NoSource { from, .. } if from.contains('@') => {
+            Fail::new(format!("cannot open '{from}': dataset does not exist"))
         }
-        SendError::NotEarlier { from, .. } => Fail::new(format!(
-            "warning: cannot send '{to}': not an earlier snapshot from the same fs ({from})"
-        )),
+        SendError::NoSource { from, .. } => {
+            Fail::new(format!("warning: cannot send '{to}': incremental source ({from}) does not exist"))
+        }
+        SendError::NotEarlier { .. } => {
+            Fail::new(format!("warning: cannot send '{to}': not an earlier snapshot from the same fs"))
+        }
         // Whoever read the stream has gone, and says why itself.
         SendError::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Fail::said(FAILED),
         SendError::Read(ReadError::KeyUnavailable { .. }) => Fail::new(format!(
-            "cannot send '{to}': source key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
+            "warning: cannot send '{to}': dataset key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
             to.split('@').next().unwrap_or(to)
         )),
         // Some of the engine's words are OpenZFS's whole line already.

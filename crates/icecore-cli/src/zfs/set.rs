@@ -16,10 +16,10 @@ pub const INHERIT_USAGE: &str = "inherit [-rS] <property> <filesystem|volume|sna
 const LIMITS: &[&str] = &["quota", "reservation", "refquota", "refreservation"];
 
 /// `name=value`, split; the name in full.
-pub fn split<'a>(text: &'a str, usage: &str) -> Outcome<(&'a str, &'a str)> {
+pub fn split(text: &str) -> Outcome<(&str, &str)> {
     text.split_once('=')
         .map(|(p, v)| (super::list::canonical(p), v))
-        .ok_or_else(|| Fail::usage(format!("missing '=' for property=value argument '{text}'"), usage))
+        .ok_or_else(|| Fail::new("missing '=' for property=value argument"))
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -39,9 +39,9 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     for pair in first {
-        let (prop, text) = split(pair, USAGE)?;
+        let (prop, text) = split(pair)?;
         if pairs.iter().any(|(p, _)| *p == prop) {
-            return Err(Fail::new(format!("property '{prop}' specified multiple times")));
+            return Err(Fail::new(format!("property '{prop}' specified multiple times")).negative());
         }
         pairs.push((prop, text));
     }
@@ -49,11 +49,15 @@ pub fn run(args: &[String]) -> Outcome {
     let moves = Moves::by(typed.has('u'), value("mountpoint").is_some(), value("canmount"));
     each(more, |name| {
         around(name, moves, || {
+            if name.contains('#') {
+                return Err(super::not_a_dataset(name));
+            }
             let mut pool = session::open(name, For::Write)?;
             let (io, dsl) = pool.parts();
             dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
             for (prop, text) in &pairs {
-                let fail = |why: String| Fail::new(format!("cannot set property for '{name}': {why}"));
+                let fail =
+                    |why: String| Fail::new(format!("cannot set property for '{name}': {why}")).negative();
                 if super::userspace::set(&mut pool, name, prop, text).map_err(|f| fail(f.message))? {
                     continue;
                 }
@@ -121,14 +125,16 @@ fn unset(prop: &str, e: &DslError) -> String {
     }
 }
 
-/// Every dataset is tried; what failed is told at once, and the status is that of the last failure.
+/// Every dataset is tried; what failed is told at once, and the status is that of the worst (`zfs_for_each`, zfs_iter.c).
 fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
     let mut last = Ok(());
     for name in names {
-        if let Err(fail) = one(name)
-            && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(fail))
-        {
-            eprintln!("{message}");
+        if let Err(mut fail) = one(name) {
+            if let Err(Fail { status, message }) = last {
+                eprintln!("{message}");
+                fail.status |= status;
+            }
+            last = Err(fail);
         }
     }
     last

@@ -13,7 +13,7 @@ pub fn run(args: &[String]) -> Outcome {
     let Some(first) = typed.operands.first() else {
         return Err(Fail::usage("missing snapshot argument", USAGE));
     };
-    let props = typed.values('o').map(|o| super::set::split(o, USAGE)).collect::<Outcome<Vec<_>>>()?;
+    let props = typed.values('o').map(super::set::split).collect::<Outcome<Vec<_>>>()?;
     let many = typed.has('r') || typed.operands.len() > 1;
     let none = |f: Fail| match many {
         true => Fail { message: format!("{}\nno snapshots were created", f.message), ..f },

@@ -128,7 +128,7 @@ fn fields(asked: Option<&str>) -> Outcome<Vec<usize>> {
         FIELDS
             .iter()
             .position(|known| *known == f)
-            .ok_or_else(|| Fail { status: 255, message: format!("invalid type '{f}' for -o option") })
+            .ok_or_else(|| Fail::new(format!("invalid type '{f}' for -o option")).negative())
     };
     list.split(',').map(one).collect()
 }
@@ -137,7 +137,7 @@ fn types(list: &str) -> Outcome<Vec<Who>> {
     let mut out = Vec::new();
     for t in list.split(',') {
         let Some((_, kinds)) = TYPES.iter().find(|(name, _)| *name == t) else {
-            return Err(Fail { status: 255, message: format!("invalid type '{t}' for -t option") });
+            return Err(Fail::new(format!("invalid type '{t}' for -t option")).negative());
         };
         out.extend(kinds.iter().filter(|k| !out.contains(*k)).copied().collect::<Vec<_>>());
     }
@@ -209,7 +209,7 @@ fn filesystem(pool: &mut Open, name: &str) -> Outcome<icecore_zpl::Filesystem> {
     match icecore_zpl::open(pool.io(), &pool.dsl, name)? {
         Dataset::Filesystem(fs) => Ok(*fs),
         Dataset::Volume(_) => {
-            Err(Fail::new("operation is only applicable to filesystems and their snapshots"))
+            Err(Fail::new(format!("cannot open '{name}': operation not applicable to datasets of this type")))
         }
     }
 }

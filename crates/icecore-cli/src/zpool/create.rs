@@ -8,17 +8,25 @@ use crate::state::{self, Imported};
 use crate::{pools, session};
 use icecore_dsl::{Feature, RootDataset};
 use icecore_env::{Access, Device, Env, FileDevice};
+use icecore_pool::features::{Unsaid, chosen};
 use icecore_pool::{CreateSpec, Pool};
 use icecore_vdev::create::{self, NewKind, NewLeaf, NewTop};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str = "create [-fn] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] <pool> <vdev> ...";
+pub const USAGE: &str = "create [-dfn] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] <pool> <vdev> ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let known =
-        [flag('f', ""), flag('n', ""), value('o', ""), value('O', ""), value('m', ""), value('R', "")];
+    let known = [
+        flag('f', ""),
+        flag('n', ""),
+        flag('d', ""),
+        value('o', ""),
+        value('O', ""),
+        value('m', ""),
+        value('R', ""),
+    ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let [name, vdevs @ ..] = typed.operands.as_slice() else {
         return Err(Fail::usage("missing pool name argument", USAGE));
@@ -30,11 +38,12 @@ pub fn run(args: &[String]) -> Outcome {
     if state::find(name)?.is_some() {
         return Err(fail("pool already exists".into()));
     }
+    let unsaid = if typed.has('d') { Unsaid::Disabled } else { Unsaid::Enabled };
     let Options { ashift, comment, features, stored } = pool_options(&typed)?;
-    let features = icecore_pool::features::chosen(&features).map_err(fail)?;
+    let features = chosen(&features, unsaid).map_err(fail)?;
     let mut props: Vec<(String, String)> = Vec::new();
     for o in typed.values('O') {
-        let (p, v) = crate::zfs::split(o, USAGE)?;
+        let (p, v) = crate::zfs::split(o).map_err(|f| Fail::usage(f.message, USAGE))?;
         props.push((p.into(), v.into()));
     }
     if let Some(m) = typed.value('m') {
@@ -135,7 +144,7 @@ struct Options {
 fn pool_options(typed: &Typed) -> Outcome<Options> {
     let mut options = Options::default();
     for o in typed.values('o') {
-        let (p, v) = crate::zfs::split(o, USAGE)?;
+        let (p, v) = crate::zfs::split(o).map_err(|f| Fail::usage(f.message, USAGE))?;
         match p {
             "ashift" => {
                 let n: u64 =

@@ -1,6 +1,7 @@
 //! The pool's lost blocks in the words of `zpool status` (`print_error_log`, zpool_main.c; `zpool_obj_to_path`,
 //! libzfs_pool.c).
 
+use icecore_dsl::DslError;
 use icecore_format::{Bookmark, ObjectId};
 use icecore_pool::Pool;
 use icecore_pool::heal::dataset_name;
@@ -26,22 +27,22 @@ pub fn lines(pool: &Pool, count: u64, verbose: bool) -> String {
         return format!("errors: {count} data errors, use '-v' for a list\n");
     }
     let mut out = format!("{HEADING}\n\n");
-    let logged = match pool.dsl.errlog(pool.io()) {
-        Ok(logged) => logged,
+    match files(pool) {
+        Ok(files) => files.iter().for_each(|f| out.push_str(&format!("        {f}\n"))),
         Err(e) => {
             let _ = writeln!(out, "        the list cannot be read: {e}");
-            return out;
-        }
-    };
-    let mut names = Names::new(pool);
-    let mut last = None;
-    for at in &logged {
-        // They are sorted: one line a file, however many blocks it lost.
-        if last.replace((at.objset, at.object)) != Some((at.objset, at.object)) {
-            let _ = writeln!(out, "        {}", names.place(at));
         }
     }
     out
+}
+
+/// The files that lost blocks.
+pub fn files(pool: &Pool) -> Result<Vec<String>, DslError> {
+    let mut logged: Vec<Bookmark> = pool.dsl.errlog(pool.io())?.into_iter().collect();
+    // They are sorted: each file once, however many blocks it lost.
+    logged.dedup_by_key(|at| (at.objset, at.object));
+    let mut names = Names::new(pool);
+    Ok(logged.iter().map(|at| names.place(at)).collect())
 }
 
 /// The files that blocks belong to: by path where the file system can be read (it is not encrypted, or its key is

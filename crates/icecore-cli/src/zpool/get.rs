@@ -239,7 +239,10 @@ pub fn run(args: &[String]) -> Outcome {
                 table.row(fields.iter().map(cell).collect());
             }
         }
-        pools.insert(name.clone(), super::json::pool(&pool, &record, properties));
+        pools.insert(
+            name.clone(),
+            super::json::pool(&pool, &record, super::json::Numbers::of(&typed), properties),
+        );
     }
     if typed.has('j') {
         super::json::print("zpool get", pools);

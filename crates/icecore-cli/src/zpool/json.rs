@@ -1,27 +1,67 @@
-//! Pools as JSON: `zpool list -j`, `zpool get -j` (`fill_pool_info`, zpool_main.c; `zprop_nvlist_one_property`,
+//! Pools as JSON: `zpool list -j`, `zpool get -j`, `zpool status -j` (`fill_pool_info`, zpool_main.c; `zprop_nvlist_one_property`,
 //! libzfs_util.c).
 
-use super::get::Value;
+use crate::args::Typed;
 use crate::state::Imported;
 use icecore_pool::Pool;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
+
+/// How numbers are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Numbers {
+    /// For people.
+    Human,
+    /// Exact, as text (`-p`).
+    Exact,
+    /// As JSON's own numbers (`--json-int`).
+    Ints,
+}
+
+impl Numbers {
+    /// What `-p` and `--json-int` ask for.
+    pub fn of(typed: &Typed) -> Self {
+        match (typed.has('J'), typed.has('p')) {
+            (true, _) => Self::Ints,
+            (_, true) => Self::Exact,
+            _ => Self::Human,
+        }
+    }
+    /// A number that people get in full too.
+    pub fn exact(self, n: u64) -> Value {
+        self.shown(n, |n| n.to_string())
+    }
+    /// A number in this form for people.
+    pub fn shown(self, n: u64, human: impl FnOnce(u64) -> String) -> Value {
+        match self {
+            Self::Human => human(n).into(),
+            Self::Exact => n.to_string().into(),
+            Self::Ints => n.into(),
+        }
+    }
+}
+
+/// What every command says of a pool.
+pub fn head(pool: &Pool, record: &Imported, numbers: Numbers) -> Map<String, Value> {
+    let mut out = Map::new();
+    out.insert("name".into(), record.name.clone().into());
+    out.insert("state".into(), super::status::health(pool.io().vdevs()).to_string().into());
+    out.insert("pool_guid".into(), numbers.exact(pool.guid().0));
+    out.insert("txg".into(), numbers.exact(pool.synced().0));
+    out.insert("spa_version".into(), numbers.exact(pool.config().version.unwrap_or(5000)));
+    out.insert("zpl_version".into(), numbers.exact(5));
+    out
+}
 
 /// A pool's envelope with these properties.
-pub fn pool(pool: &Pool, record: &Imported, properties: Map<String, serde_json::Value>) -> serde_json::Value {
-    json!({
-        "name": record.name,
-        "type": "POOL",
-        "state": super::status::health(pool.io().vdevs()).to_string(),
-        "pool_guid": pool.guid().to_string(),
-        "txg": pool.synced().to_string(),
-        "spa_version": pool.config().version.unwrap_or(5000).to_string(),
-        "zpl_version": "5",
-        "properties": properties,
-    })
+pub fn pool(pool: &Pool, record: &Imported, numbers: Numbers, properties: Map<String, Value>) -> Value {
+    let mut out = head(pool, record, numbers);
+    out.insert("type".into(), "POOL".into());
+    out.insert("properties".into(), properties.into());
+    out.into()
 }
 
 /// One property.
-pub fn property(v: &Value, exact: bool) -> serde_json::Value {
+pub fn property(v: &super::get::Value, exact: bool) -> Value {
     let kind = match v.source() {
         "-" => "NONE".to_string(),
         other => other.to_uppercase(),
@@ -30,7 +70,7 @@ pub fn property(v: &Value, exact: bool) -> serde_json::Value {
 }
 
 /// The whole answer of a command.
-pub fn print(command: &str, pools: Map<String, serde_json::Value>) {
+pub fn print(command: &str, pools: Map<String, Value>) {
     let version = json!({"command": command, "vers_major": 0, "vers_minor": 1});
     println!("{}", json!({"output_version": version, "pools": pools}));
 }

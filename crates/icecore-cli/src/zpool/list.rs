@@ -47,7 +47,8 @@ pub fn run(args: &[String]) -> Outcome {
                 let known = columns.iter().zip(&values).filter(|(c, _)| *c != "name");
                 let properties =
                     known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, exact))));
-                pools.insert(r.name.clone(), super::json::pool(&pool, r, properties.collect()));
+                let numbers = super::json::Numbers::of(&typed);
+                pools.insert(r.name.clone(), super::json::pool(&pool, r, numbers, properties.collect()));
                 table.row(values.iter().map(|v| v.as_ref().map_or("-".into(), |v| v.shown(exact))).collect());
             }
             // That its devices are gone is a state of the pool; the rest is a failure to tell.

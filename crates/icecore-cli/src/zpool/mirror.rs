@@ -114,10 +114,9 @@ pub fn detach(args: &[String]) -> Outcome {
     let (name, devices) = operands(&typed, 1, 1, DETACH_USAGE)?;
     let what = format!("cannot detach {}", devices[0]);
     let (record, mut pool) = open(name)?;
-    let Some(guid) = leaf(&pool, &devices[0]) else {
-        return Err(Fail::new(format!("{what}: no such device in pool")));
-    };
-    pool.detach(guid).map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
+    let guid = leaf(&pool, &devices[0]).ok_or_else(|| fail(&"no such device in pool"))?;
+    pool.detach(guid).map_err(|e| fail(&e))?;
     drop(pool);
     remember(record, None)
 }

@@ -3,10 +3,10 @@
 use super::errors;
 use super::import::display_name;
 use super::import_list::state;
-use crate::args::{Typed, flag};
+use crate::args::{Opt, Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
-use crate::session::{self, For, NotOpen, Why};
+use crate::session::{self, For, NotOpen, Open, Why};
 use crate::state::{self, Imported};
 use icecore_format::Guid;
 use icecore_pool::scan::ScanStatus;
@@ -15,10 +15,26 @@ use icecore_vdev::tree::Health;
 use icecore_vdev::{VdevConfig, VdevSet};
 use std::fmt::Write as _;
 
-pub const USAGE: &str = "status [-vxP] [pool] ...";
+pub const USAGE: &str =
+    "status [-j [--json-int, --json-flat-vdevs, --json-pool-key-guid]] [-pvxP] [pool] ...";
+
+const KNOWN: &[Opt] = &[
+    flag('v', ""),
+    flag('x', ""),
+    flag('P', ""),
+    flag('p', ""),
+    flag('j', "json"),
+    flag('J', "json-int"),
+    flag('F', "json-flat-vdevs"),
+    flag('G', "json-pool-key-guid"),
+];
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('v', ""), flag('x', ""), flag('P', "")], USAGE)?;
+    let typed = Typed::parse(args, KNOWN, USAGE)?;
+    let of_json = [('F', "--json-flat-vdevs"), ('J', "--json-int"), ('G', "json-pool-key-guid")];
+    if let Some((_, name)) = of_json.iter().find(|(o, _)| typed.has(*o) && !typed.has('j')) {
+        return Err(Fail::usage(format!("'{name}' only works with '-j' option"), USAGE));
+    }
     let records = state::all()?;
     if let Some(bad) = typed.operands.iter().find(|n| !records.iter().any(|r| r.name == **n)) {
         return Err(Fail::new(format!("cannot open '{bad}': no such pool")));
@@ -26,6 +42,10 @@ pub fn run(args: &[String]) -> Outcome {
     let named = !typed.operands.is_empty();
     let asked: Vec<&Imported> =
         records.iter().filter(|r| !named || typed.operands.contains(&r.name)).collect();
+    if typed.has('j') {
+        super::status_json::print(&asked, &typed);
+        return Ok(());
+    }
     let mut shown = Vec::new();
     for record in &asked {
         match status(record, typed.has('x'), typed.has('v')) {
@@ -57,35 +77,17 @@ fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
 
 /// One pool; `None` if it is healthy and only trouble was asked for.
 fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String> {
-    let pool = match session::try_open(record, For::Read) {
-        Ok(pool) => pool,
+    let seen = match Seen::of(record) {
+        Ok(seen) => seen,
         Err(n) => return Some(unopened(record, &n)),
     };
-    // A pool that is being written goes on without the devices that it lacks: whether they are gone or behind, a look at
-    // them tells.
-    let seen = if pool.owned().is_some() && !pool.io().vdevs().absent().is_empty() {
-        session::view(record).ok()
-    } else {
-        None
-    };
-    // What is counted and how far a scan is, its owner knows.
-    let (counted, scan) = (&pool, pool.scan_status().ok().flatten());
-    let pool = seen.as_ref().unwrap_or(&pool);
-    let vdevs = pool.io().vdevs();
-    let health = health(vdevs);
-    let lost = pool.dsl.errlog_count(pool.io()).unwrap_or(0);
-    let errata = pool.errata();
-    if only_trouble && health == Health::Online && lost == 0 && errata.is_none() {
+    if only_trouble && seen.is_well() {
         return None;
     }
-    let mut out = format!("  pool: {}\n state: {health}\n", record.name);
-    match (lost > 0, trouble(vdevs), errata.and_then(errata_lines)) {
-        (true, ..) => out.push_str(errors::STATUS),
-        (false, "", Some((status, action))) => {
-            let _ = writeln!(out, "status: {status}\naction: {action}");
-        }
-        (false, trouble, _) => out.push_str(trouble),
-    }
+    let (counted, pool, scan, lost) = (&seen.counted, seen.pool(), &seen.scan, seen.lost);
+    let vdevs = pool.io().vdevs();
+    let health = health(vdevs);
+    let mut out = format!("  pool: {}\n state: {health}\n{}", record.name, seen.reason());
     if let Some(line) = scan.as_ref().and_then(scan_line) {
         let _ = writeln!(out, "  scan: {line}");
     }
@@ -107,8 +109,51 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
     Some(out)
 }
 
+/// An open pool, and what is known of its state.
+pub struct Seen {
+    /// What is counted, its owner knows.
+    pub counted: Open,
+    /// A pool that is being written goes on without the devices that it lacks: whether they are gone or behind, a look at
+    /// them tells.
+    looked_at: Option<Open>,
+    /// So does how far a scan is.
+    pub scan: Option<ScanStatus>,
+    /// Entries of the log of lost blocks.
+    pub lost: u64,
+}
+
+impl Seen {
+    /// Opens a pool.
+    pub fn of(record: &Imported) -> Result<Self, NotOpen> {
+        let counted = session::try_open(record, For::Read)?;
+        let lacks = counted.owned().is_some() && !counted.io().vdevs().absent().is_empty();
+        let looked_at = if lacks { session::view(record).ok() } else { None };
+        let scan = counted.scan_status().ok().flatten();
+        let mut seen = Self { counted, looked_at, scan, lost: 0 };
+        seen.lost = seen.pool().dsl.errlog_count(seen.pool().io()).unwrap_or(0);
+        Ok(seen)
+    }
+    /// The pool.
+    pub fn pool(&self) -> &Open {
+        self.looked_at.as_ref().unwrap_or(&self.counted)
+    }
+    /// Whether there is no trouble.
+    pub fn is_well(&self) -> bool {
+        health(self.pool().io().vdevs()) == Health::Online && self.lost == 0 && self.pool().errata().is_none()
+    }
+    /// The status and action lines.
+    pub fn reason(&self) -> String {
+        let errata = self.pool().errata().and_then(errata_lines);
+        match (self.lost > 0, trouble(self.pool().io().vdevs()), errata) {
+            (true, ..) => errors::STATUS.into(),
+            (false, "", Some((status, action))) => format!("status: {status}\naction: {action}\n"),
+            (false, trouble, _) => trouble.into(),
+        }
+    }
+}
+
 /// What is said of a pool that cannot be opened.
-fn unopened(record: &Imported, n: &NotOpen) -> String {
+pub fn unopened(record: &Imported, n: &NotOpen) -> String {
     let name = &record.name;
     match n.why {
         Why::Busy => format!(
@@ -162,7 +207,7 @@ pub fn errata_lines(errata: u64) -> Option<(&'static str, &'static str)> {
 }
 
 /// Errors of a vdev since it was opened or cleared: reads, writes, checksums.
-fn errors_of(vdevs: &VdevSet, guid: Option<Guid>) -> [u64; 3] {
+pub fn errors_of(vdevs: &VdevSet, guid: Option<Guid>) -> [u64; 3] {
     let Some(guid) = guid else { return [0; 3] };
     let leaf = vdevs.leaves().iter().find(|l| l.guid == guid).map(|l| l.counts());
     let top = || vdevs.tops().iter().find(|t| t.config.guid == guid).map(|t| t.counts());
@@ -177,30 +222,30 @@ struct Row {
     note: String,
 }
 
-/// Adds a vdev and what is below it; whether a device among these is behind.
-fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) -> bool {
+/// Adds a vdev and what is below it.
+fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) {
     if v.is_hole() {
-        return false;
+        return;
+    }
+    let (state, note) = state_of(v, vdevs);
+    let name = format!("{}{}", "  ".repeat(depth), display_name(v, vdevs));
+    rows.push(Row { guid: Some(v.guid), name, state, note });
+    v.children.iter().for_each(|c| row(c, depth + 1, vdevs, rows));
+}
+
+/// The state of a vdev, and what is said of it: one with a device behind it below can lose less than it should.
+pub fn state_of(v: &VdevConfig, vdevs: &VdevSet) -> (String, String) {
+    fn stale(v: &VdevConfig, vdevs: &VdevSet) -> bool {
+        vdevs.leaves().iter().any(|l| l.guid == v.guid && behind(l))
+            || v.children.iter().any(|c| stale(c, vdevs))
     }
     let text = state(v, vdevs);
     let (word, note) = text.split_once(' ').unwrap_or((&text, ""));
-    let stale = vdevs.leaves().iter().any(|l| l.guid == v.guid && behind(l));
-    let at = rows.len();
-    rows.push(Row {
-        guid: Some(v.guid),
-        name: format!("{}{}", "  ".repeat(depth), display_name(v, vdevs)),
-        state: word.into(),
-        note: if stale { "has missed writes" } else { note.trim() }.into(),
-    });
-    // Every child has its row, whatever the ones before said.
-    let mut below = false;
-    for c in &v.children {
-        below |= row(c, depth + 1, vdevs, rows);
+    match (stale(v, vdevs), v.kind.is_leaf()) {
+        (true, true) => (word.into(), "has missed writes".into()),
+        (true, false) if word == "ONLINE" => (Health::Degraded.to_string(), note.trim().into()),
+        _ => (word.into(), note.trim().into()),
     }
-    if below && rows[at].state == "ONLINE" {
-        rows[at].state = Health::Degraded.to_string();
-    }
-    stale || below
 }
 
 /// The last scan, or the one under way, in the words of `print_scan_scrub_resilver_status` (zpool_main.c).
@@ -286,7 +331,7 @@ mod tests {
             pass_issued: 500 * MIB,
             pass_exam: 600 * MIB,
             elapsed: 5,
-            paused: None,
+            ..ScanStatus::default()
         };
         assert_eq!(
             progress(&scan),

@@ -41,7 +41,7 @@ fn lists_as_scripts_read_them() {
     assert_eq!(desk.ok("zfs get -H -o value,source org.example:a tank/x/y"), "b\tinherited from tank/x\n");
     desk.ok("zfs inherit org.example:a tank/x");
     assert_eq!(desk.get("org.example:a", "tank/x/y"), "-");
-    desk.refused("zfs set compression=nonsense tank", 1, &["tank", "compression"]);
+    desk.refused("zfs set compression=nonsense tank", 255, &["tank", "compression"]);
 }
 
 #[test]

@@ -35,8 +35,9 @@ fn decrypted_streams_are_openzfs_own() {
         ("https://localhost:1/key", "Failed to connect to https://localhost:1/key"),
         ("correct", "never the key itself"),
     ] {
-        let done =
-            desk.refused(&format!("zfs send --keylocation {key} main/encrypted/docs@root"), 1, &[words]);
+        let line = format!("zfs send --keylocation {key} main/encrypted/docs@root");
+        let locked = "warning: cannot send 'main/encrypted/docs@root': dataset key must be loaded";
+        let done = desk.refused(&line, 1, &[locked, words]);
         assert!(done.out.is_empty());
     }
     // A raw stream needs no key, and asks for none.
@@ -59,19 +60,25 @@ fn keys_are_checked_and_never_kept() {
     );
     assert_eq!(done.text(), "0 / 1 key(s) successfully verified\n");
     desk.feed_refused("zfs load-key -n main/encrypted", b"", &["empty"]);
-    desk.refused("zfs load-key -n main/plain", 1, &["'main/plain' is not encrypted."]);
+    desk.refused("zfs load-key -n main/plain", 255, &["'main/plain' is not encrypted."]);
     desk.refused(
         "zfs load-key -n main/encrypted/docs",
-        1,
+        255,
         &["Keys must be loaded for encryption root of 'main/encrypted/docs' (main/encrypted)."],
     );
     desk.refused(
         &format!("zfs load-key -L {key} main/encrypted"),
-        1,
+        255,
         &["nothing can stay loaded", "load-key -n"],
     );
-    desk.refused("zfs unload-key main/encrypted", 1, &["Key already unloaded for 'main/encrypted'."]);
-    desk.ok("zfs unload-key -a");
+    desk.refused("zfs unload-key main/encrypted", 255, &["Key already unloaded for 'main/encrypted'."]);
+    assert_eq!(desk.ok("zfs unload-key -a"), "", "nothing to do, nothing to count");
+    assert_eq!(desk.ok("zfs load-key -r main/plain"), "");
+    desk.refused("zfs load-key -r main/none", 1, &["cannot open 'main/none': dataset does not exist"]);
+    let two = desk.refused("zfs load-key -n main/none main/plain", 255, &["'main/plain' is not encrypted."]);
+    assert_eq!(two.text(), "0 / 1 key(s) successfully verified\n");
+    let many = "warning: cannot send 'main/encrypted/docs@newsnapshot': source key must be loaded";
+    desk.refused("zfs send -I @root main/encrypted/docs@newsnapshot", 1, &[many]);
     assert_eq!(desk.get("keystatus", "main/encrypted/docs"), "unavailable");
 }
 
@@ -216,7 +223,7 @@ fn keys_are_changed() {
     assert_eq!(desk.get("keyformat", "tank/e/child"), "passphrase");
     assert_eq!(desk.get("keystatus", "tank/e/child"), "available");
     desk.ok("zfs unload-key tank/e");
-    desk.refused(&format!("zfs load-key -n -L {raw} tank/e"), 1, &["Incorrect key"]);
+    desk.refused(&format!("zfs load-key -n -L {raw} tank/e"), 255, &["Incorrect key"]);
     // Old on the first line, new on the second; what is not said stays.
     desk.feed(
         "zfs change-key -o pbkdf2iters=100000 -o org.example:a=b tank/e",
@@ -236,7 +243,7 @@ fn keys_are_changed() {
         b"the second key\n",
         &["Key change error", "Incorrect key"],
     );
-    desk.refused("zfs change-key -i tank/e", 1, &["Key change error"]);
+    desk.refused("zfs change-key -i tank/e", 255, &["Key change error"]);
     desk.feed_refused(
         "zfs change-key tank/e",
         b"wrong key here\nthe fourth key\n",
@@ -248,7 +255,15 @@ fn keys_are_changed() {
         b"",
         &["Only keyformat, keylocation, pbkdf2iters"],
     );
-    desk.refused("zfs change-key tank", 1, &["Dataset not encrypted."]);
+    for (line, status, words) in [
+        ("-i -o org.example:a=c tank/e/child", 2, "Properties not allowed for inheriting"),
+        ("tank/none", 2, "cannot open 'tank/none': dataset does not exist\nusage:"),
+        ("-o keyformat tank/e", 1, "missing '=' for property=value argument"),
+        ("-o a:b=c -o a:b=d tank/e", 1, "property 'a:b' specified multiple times"),
+    ] {
+        desk.refused(&format!("zfs change-key {line}"), status, &[words]);
+    }
+    desk.refused("zfs change-key tank", 255, &["Dataset not encrypted."]);
     assert_eq!(desk.seen("tank"), before);
     desk.feed("zfs load-key -n tank/e", b"the third key\n");
     desk.feed("zfs change-key -i tank/e/child", b"the third key\n");
@@ -378,11 +393,11 @@ fn keys_come_from_servers() {
     assert_eq!(desk.ok("zfs load-key -n tank/enc"), "1 / 1 key(s) successfully verified\n");
     desk.refused(
         &format!("zfs load-key -n -L {server}/other tank/enc"),
-        1,
+        255,
         &["Failed to connect to ", "404"],
     );
-    desk.refused("zfs load-key -n -L http://127.0.0.1:1/key tank/enc", 1, &["Failed to connect to "]);
+    desk.refused("zfs load-key -n -L http://127.0.0.1:1/key tank/enc", 255, &["Failed to connect to "]);
     let other = key_server(b"something else\n");
-    desk.refused(&format!("zfs load-key -n -L {other}/key tank/enc"), 1, &["Incorrect key provided"]);
+    desk.refused(&format!("zfs load-key -n -L {other}/key tank/enc"), 255, &["Incorrect key provided"]);
     desk.export_and_judge("tank");
 }

@@ -86,7 +86,7 @@ fn what_cannot_become_a_side_or_leave() {
         (format!("offline tank {first}"), format!("cannot offline {first}: no valid replicas")),
         ("online tank nosuch".into(), "cannot online nosuch: no such device in pool".into()),
     ] {
-        desk.refused(&format!("zpool {line}"), 1, &[&words]);
+        desk.refused(&format!("zpool {line}"), if line.starts_with("detach") { 255 } else { 1 }, &[&words]);
     }
     for (line, words) in [
         ("attach", "missing pool name argument"),

@@ -66,18 +66,14 @@ fn space_is_listed_by_owner_and_bounded() {
         ("zfs set userused@0=1m tank/fs", "'userused@0' is readonly"),
         ("zfs set userquota@0=lots tank/fs", "cannot set property for 'tank/fs': bad numeric value 'lots'"),
     ] {
-        desk.refused(line, 1, &[words]);
+        desk.refused(line, 255, &[words]);
     }
     desk.refused("zfs userspace", 2, &["missing dataset name", "usage:"]);
     desk.refused("zfs projectspace -n tank/fs", 2, &["invalid option 'n'"]);
     desk.refused("zfs userspace -o size tank/fs", 255, &["invalid type 'size' for -o option"]);
     desk.refused("zfs userspace -s size tank/fs", 2, &["invalid field 'size'"]);
     desk.ok("zfs create -V 8m tank/vol");
-    desk.refused(
-        "zfs userspace tank/vol",
-        1,
-        &["operation is only applicable to filesystems and their snapshots"],
-    );
+    desk.refused("zfs userspace tank/vol", 1, &["operation not applicable to datasets of this type"]);
     desk.export_and_judge("tank");
 }
 

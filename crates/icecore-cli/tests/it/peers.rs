@@ -1,6 +1,6 @@
 //! What others' tools and OpenZFS's own tests need of the commands (`cargo xtask peers`): one test for each mend.
 
-use crate::support::Desk;
+use crate::support::{Desk, failure};
 
 /// `zpool destroy` gives the name and the devices free, and leaves the pool for `zpool import -D` of OpenZFS.
 #[test]
@@ -187,7 +187,7 @@ fn names_and_values_that_openzfs_refuses() {
             "cannot rename 'tank/fs': a descendant's name would be too long",
         ),
     ] {
-        desk.refused(line, 1, &[words]);
+        desk.refused(line, failure(line), &[words]);
     }
     assert_eq!(desk.seen("tank"), seen);
     desk.ok("zfs create -p tank/fs");

@@ -1,6 +1,6 @@
 //! Every settable property: what it takes, what it refuses, in which words, and that a refusal changes nothing.
 
-use crate::support::Desk;
+use crate::support::{Desk, failure};
 use icecore_check::fixture::{fixture, tests_data};
 use icecore_dsl::prop::table::{self, PROPS};
 
@@ -156,7 +156,7 @@ fn every_settable_property() {
         assert_eq!(desk.get(prop, name), *shown, "{prop}={good} {name}");
         if let Some((bad, words)) = bad {
             let done = set(bad);
-            assert_eq!(done.status, 1, "{prop}={bad} {name}: {}", done.err);
+            assert_eq!(done.status, 255, "{prop}={bad} {name}: {}", done.err);
             let begin = format!("cannot set property for '{name}': ");
             assert!(done.err.starts_with(&begin) && done.err.contains(words), "{prop}={bad}: {}", done.err);
             assert_eq!(desk.get(prop, name), *shown, "{prop}={bad} changed something");
@@ -179,7 +179,7 @@ fn what_cannot_be_set_or_inherited() {
     let before = desk.seen("tank");
     for p in PROPS.iter().filter(|p| p.readonly() && p.types & table::FS != 0 && p.name != "name") {
         let line = format!("zfs set {}=x tank/fs", p.name);
-        desk.refused(&line, 1, &[&format!("cannot set property for 'tank/fs': '{}' is readonly", p.name)]);
+        desk.refused(&line, 255, &[&format!("cannot set property for 'tank/fs': '{}' is readonly", p.name)]);
         desk.refused(&format!("zfs inherit {} tank/fs", p.name), 1, &["property is read-only"]);
     }
     let long = "x".repeat(300);
@@ -208,12 +208,14 @@ fn what_cannot_be_set_or_inherited() {
             "cannot inherit recordsize for 'tank/v': property doesn't apply to datasets of this type",
         ),
     ] {
-        desk.refused(&format!("zfs {line}"), 1, &[words]);
+        let line = format!("zfs {line}");
+        let status = if words.starts_with("cannot open") { 1 } else { failure(&line) };
+        desk.refused(&line, status, &[words]);
     }
     assert_eq!(desk.seen("tank"), before);
     assert_eq!(desk.get("atime", "tank/fs"), "on", "all properties of a line or none");
     // One dataset that fails does not keep the others from being changed.
-    desk.refused("zfs set recordsize=8K tank/v tank/fs", 1, &["does not apply"]);
+    desk.refused("zfs set recordsize=8K tank/none tank/v tank/fs", 255, &["does not apply"]);
     assert_eq!(desk.get("recordsize", "tank/fs"), "8192");
     desk.ok("zfs inherit -r recordsize tank");
     assert_eq!(desk.get("recordsize", "tank/fs"), "131072");

@@ -176,3 +176,38 @@ fn what_cannot_be_sent_is_refused_by_name() {
     desk.refused("zfs send -I #kept main/encrypted/docs@newsnapshot", 1, &["cannot be sent from a bookmark"]);
     desk.refused("zfs send -t 1-abc-def-123", 255, &["cannot resume send", "resume token is corrupt"]);
 }
+
+/// What came of a stream before it was cut goes on to the next pool, and both end with the rest of it.
+#[test]
+fn what_was_half_received_is_sent_on() {
+    let desk = Desk::with_main();
+    for pool in ["near", "far"] {
+        desk.pool(pool, 128);
+    }
+    desk.refused("zfs send --saved near", 1, &["'near' has no partially received state"]);
+    desk.refused("zfs send -S near/none", 1, &["cannot open 'near/none': dataset does not exist"]);
+    let (first, second) = ("zfs send main/plain@root", "zfs send -i @root main/plain@newsnapshot");
+    for (line, to) in [(first, "x"), (second, "x")] {
+        let whole = desk.bytes(line);
+        desk.feed_refused(&format!("zfs receive -s near/{to}"), &whole[..whole.len() / 2], &["is saved"]);
+        let said = desk.ok("zfs send -nv --saved near/x");
+        assert!(said.contains("\ttoname = near/x\n") && said.contains("\tobject = 0x0\n"), "{said}");
+        let part = desk.bytes("zfs send --saved near/x");
+        assert!(part.len() > 312 && part.len() < whole.len(), "{} of {}", part.len(), whole.len());
+        desk.feed_refused("zfs receive -s far/x", &part, &["is saved"]);
+        for pool in ["near", "far"] {
+            let token = desk.get("receive_resume_token", &format!("{pool}/x"));
+            assert_ne!(token, "-", "{pool}");
+            desk.piped(&format!("zfs send -t {token}"), &format!("zfs receive -s {pool}/x"));
+        }
+    }
+    // But for its name and the sums over it.
+    let sent = ["near", "far", "main"].map(|pool| {
+        let name = if pool == "main" { "main/plain".into() } else { format!("{pool}/x") };
+        desk.bytes(&format!("zfs send {name}@newsnapshot")).len()
+    });
+    assert!(sent[0] == sent[1] && sent[1] == sent[2], "{sent:?}");
+    assert_eq!(desk.get("guid", "far/x@newsnapshot"), desk.get("guid", "main/plain@newsnapshot"));
+    desk.export_and_judge("near");
+    desk.export_and_judge("far");
+}

@@ -159,14 +159,14 @@ fn keys_stay_loaded_until_they_are_unloaded() {
     desk.ok("zfs create tank/a/b");
     desk.ok("zfs snapshot -r tank/a@s");
     desk.piped("zfs send tank/a/b@s", "zfs receive tank/plain");
-    desk.refused("zfs load-key tank/a", 1, &["Key load error: Key already loaded for 'tank/a'."]);
+    desk.refused("zfs load-key tank/a", 255, &["Key load error: Key already loaded for 'tank/a'."]);
     desk.refused(
         "zfs unload-key tank/a/b",
-        1,
+        255,
         &["Keys must be unloaded for encryption root of 'tank/a/b' (tank/a)."],
     );
     desk.ok("zfs unload-key tank/a");
-    desk.refused("zfs unload-key tank/a", 1, &["Key unload error: Key already unloaded for 'tank/a'."]);
+    desk.refused("zfs unload-key tank/a", 255, &["Key unload error: Key already unloaded for 'tank/a'."]);
     assert_eq!(desk.get("keystatus", "tank/a/b"), "unavailable");
     desk.feed_refused("zfs load-key tank/a", b"something else\n", &["Incorrect key provided for 'tank/a'."]);
     assert_eq!(desk.feed("zfs load-key -r tank", PASSPHRASE), "1 / 1 key(s) successfully loaded\n");

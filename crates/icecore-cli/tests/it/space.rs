@@ -60,11 +60,11 @@ fn limits_that_cannot_be() {
     let before = desk.seen("tank");
     for prop in ["quota", "refquota"] {
         let words = ["cannot set property for 'tank/x': size is less than current used or reserved space"];
-        desk.refused(&format!("zfs set {prop}=100K tank/x"), 1, &words);
+        desk.refused(&format!("zfs set {prop}=100K tank/x"), 255, &words);
     }
     for prop in ["reservation", "refreservation"] {
         let words = ["cannot set property for 'tank/x': size is greater than available space"];
-        desk.refused(&format!("zfs set {prop}=10G tank/x"), 1, &words);
+        desk.refused(&format!("zfs set {prop}=10G tank/x"), 255, &words);
         desk.refused(
             &format!("zfs create -o {prop}=10G tank/new"),
             1,

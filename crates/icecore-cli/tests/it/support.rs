@@ -159,7 +159,7 @@ impl Desk {
     }
 
     pub fn feed_refused(&self, line: &str, input: &[u8], words: &[&str]) -> Done {
-        self.checked(line, self.with_input(line, input), 1, words)
+        self.checked(line, self.with_input(line, input), failure(line), words)
     }
 
     pub fn spawn(&self, line: &str, stdin: Stdio) -> Child {
@@ -228,6 +228,14 @@ impl Desk {
 
     pub fn get(&self, prop: &str, name: &str) -> String {
         self.ok(&format!("zfs get -Hp -o value {prop} {name}")).trim_end().to_string()
+    }
+}
+
+/// The status with which OpenZFS's command ends where what it is asked for fails.
+pub fn failure(line: &str) -> i32 {
+    match line.split_whitespace().nth(1) {
+        Some("set" | "load-key" | "unload-key" | "change-key") => 255,
+        _ => 1,
     }
 }
 

@@ -378,3 +378,182 @@ fn pool_properties() {
         assert!(desk.ok("zpool get -H -o property all props").lines().any(|p| p == prop), "{prop}");
     }
 }
+
+/// `zpool status -j` in the shape of OpenZFS 2.3: compared with what its `zpool` says of a mirror that it scrubbed.
+#[test]
+fn status_as_json_has_openzfs_shape() {
+    let keys = |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let desk = Desk::new();
+    let (a, b) = (desk.drive("twin/a.img", 96), desk.drive("twin/b.img", 96));
+    desk.ok(&format!("zpool create -o ashift=12 -m none twin mirror {} {}", a.display(), b.display()));
+    desk.ok("zpool scrub -w twin");
+    let all: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -j")).unwrap();
+    assert_eq!(all["output_version"]["command"], "zpool status");
+    let pool = &all["pools"]["twin"];
+    let pool_keys = [
+        "error_count",
+        "name",
+        "pool_guid",
+        "scan_stats",
+        "spa_version",
+        "state",
+        "txg",
+        "vdevs",
+        "zpl_version",
+    ];
+    assert_eq!(keys(pool), pool_keys);
+    assert_eq!((pool["state"].as_str(), pool["error_count"].as_str()), (Some("ONLINE"), Some("0")));
+    let scan = &pool["scan_stats"];
+    assert_eq!((scan["function"].as_str(), scan["state"].as_str()), (Some("SCRUB"), Some("FINISHED")));
+    assert!(scan["start_time"].as_str().unwrap().contains(" UTC 20"), "{scan}");
+    assert_eq!((keys(scan).len(), scan["scrub_pause"].as_str()), (15, Some("-")));
+    let root = &pool["vdevs"]["twin"];
+    let mirror = &root["vdevs"]["mirror-0"];
+    assert_eq!((root["vdev_type"].as_str(), mirror["vdev_type"].as_str()), (Some("root"), Some("mirror")));
+    let space = ["alloc_space", "total_space", "def_space"].map(|k| mirror[k].as_str().unwrap().to_string());
+    assert_eq!(space[1], space[2]);
+    assert_eq!(root["alloc_space"], mirror["alloc_space"]);
+    let leaf = &mirror["vdevs"][a.to_str().unwrap()];
+    let leaf_keys = [
+        "checksum_errors",
+        "class",
+        "guid",
+        "name",
+        "path",
+        "phys_space",
+        "read_errors",
+        "slow_ios",
+        "state",
+        "vdev_type",
+        "write_errors",
+    ];
+    assert_eq!(keys(leaf), leaf_keys);
+    assert_eq!((leaf["phys_space"].as_str(), leaf["class"].as_str()), (Some("96M"), Some("normal")));
+    let guid = desk.ok("zpool get -Hp -o value guid twin").trim().to_string();
+    let flat = desk.ok("zpool status -j --json-int --json-flat-vdevs --json-pool-key-guid");
+    let flat: serde_json::Value = serde_json::from_str(&flat).unwrap();
+    let pool = &flat["pools"][&guid];
+    assert_eq!(pool["pool_guid"].as_u64().unwrap().to_string(), guid);
+    let leaf = &pool["vdevs"][b.to_str().unwrap()];
+    assert_eq!((leaf["parent"].as_str(), leaf["phys_space"].as_u64()), (Some("mirror-0"), Some(96 * MIB)));
+    assert_eq!(pool["vdevs"]["mirror-0"]["parent"], "twin");
+    // Only trouble.
+    let well: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -jx")).unwrap();
+    assert_eq!(well["pools"], serde_json::json!({}));
+    std::fs::rename(&b, desk.path("b.away")).unwrap();
+    desk.ok("icecore service stop"); // which has it open still
+    let trouble: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -jx")).unwrap();
+    let pool = &trouble["pools"]["twin"];
+    assert_eq!(pool["state"], "DEGRADED");
+    assert!(
+        pool["status"].as_str().unwrap().starts_with("One or more devices could not be opened"),
+        "{pool}"
+    );
+    assert!(pool["action"].as_str().unwrap().starts_with("Attach the missing devices"), "{pool}");
+    let leaf = &pool["vdevs"]["twin"]["vdevs"]["mirror-0"]["vdevs"][b.to_str().unwrap()];
+    assert_eq!((leaf["state"].as_str(), leaf["aux"].as_str()), (Some("CANT_OPEN"), Some("OPEN_FAILED")));
+    for (line, words) in [
+        ("--json-int", "'--json-int' only works with '-j' option"),
+        ("--json-flat-vdevs", "'--json-flat-vdevs' only works with '-j' option"),
+        ("--json-pool-key-guid", "'json-pool-key-guid' only works with '-j' option"),
+    ] {
+        desk.refused(&format!("zpool status {line}"), 2, &[words]);
+    }
+    assert_eq!(desk.refused("zpool status -j none", 1, &["cannot open 'none': no such pool"]).text(), "");
+}
+
+/// A pool made with as little as can be gets the rest later.
+#[test]
+fn features_are_enabled_by_upgrade() {
+    const NEEDED: [&str; 5] =
+        ["lz4_compress", "spacemap_histogram", "extensible_dataset", "empty_bpobj", "hole_birth"];
+    let desk = Desk::new();
+    let drive = desk.drive("bare/drive.img", 96);
+    let none = format!("zpool create -d -m none bare {}", drive.display());
+    desk.refused(&none, 1, &["cannot create 'bare': pools without lz4_compress, spacemap_histogram"]);
+    let needed: Vec<String> = NEEDED.iter().map(|f| format!("-o feature@{f}=enabled")).collect();
+    desk.ok(&none.replace("-m none", &format!("-m none {}", needed.join(" "))));
+    let feature = |name: &str| desk.ok(&format!("zpool get -H -o value feature@{name} bare"));
+    assert_eq!((feature("large_blocks"), feature("enabled_txg")), ("disabled\n".into(), "active\n".into()));
+    let listed = desk.ok("zpool upgrade");
+    assert!(listed.contains("POOL  FEATURE\n---------------\nbare\n      async_destroy\n"), "{listed}");
+    assert!(!listed.contains("      hole_birth\n") && !listed.contains("      draid\n"), "{listed}");
+    let again = desk.path("bare");
+    desk.export_and_judge("bare");
+    desk.ok(&format!("zpool import -d {} bare", again.display()));
+    for (line, status, words) in [
+        ("none", 1, "cannot open 'none': no such pool"),
+        ("-a bare", 2, "-a option should not be used along with a pool name"),
+        ("-v bare", 2, "-v option is incompatible with other arguments"),
+        ("-V 28", 2, "-V option is incompatible with other arguments"),
+        ("-V 29 bare", 2, "invalid version '29'"),
+    ] {
+        desk.refused(&format!("zpool upgrade {line}"), status, &[words]);
+    }
+    let newer = desk.ok("zpool upgrade -V 28 bare");
+    assert!(newer.contains("is already formatted using more current version '5000'"), "{newer}");
+    assert_eq!(feature("large_blocks"), "disabled\n");
+    let done = desk.ok("zpool upgrade bare");
+    assert!(done.contains("Enabled the following features on 'bare':\n  async_destroy\n"), "{done}");
+    assert_eq!((feature("large_blocks"), feature("draid")), ("enabled\n".into(), "disabled\n".into()));
+    let words = "Pool 'bare' already has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade bare").contains(words));
+    let words = "Every feature flags pool already has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade -a").contains(words));
+    let words = "Every feature flags pool has all supported and requested features enabled.";
+    assert!(desk.ok("zpool upgrade").contains(words));
+    assert!(desk.ok("zpool upgrade -v").contains("\nencryption                           \n     Support"));
+    // What it got is of use.
+    desk.ok("zfs create -o recordsize=1M -o checksum=blake3 -o compression=zstd bare/fs");
+    std::fs::write(desk.path("letter"), vec![7; 1 << 20]).unwrap();
+    desk.ok("icecore cp letter bare/fs:/letter");
+    desk.ok("zfs snapshot bare/fs@s");
+    assert_eq!(feature("large_blocks"), "active\n");
+    desk.export_and_judge("bare");
+}
+
+/// Another identity, in all labels, and everything else as it was.
+#[test]
+fn a_pool_gets_another_guid() {
+    let desk = Desk::new();
+    let (a, b) = (desk.drive("twin/a.img", 96), desk.drive("twin/b.img", 96));
+    desk.ok(&format!("zpool create -o ashift=12 -m none twin mirror {} {}", a.display(), b.display()));
+    desk.pool("tank", 96);
+    desk.ok("zfs create twin/fs");
+    let guid = |pool: &str| desk.ok(&format!("zpool get -Hp -o value guid {pool}")).trim().to_string();
+    let first = guid("twin");
+    let before = desk.seen("twin");
+    for (line, status, words) in [
+        ("", 2, "missing pool name"),
+        ("twin tank", 2, "too many arguments"),
+        ("-g none twin", 2, "invalid GUID: none"),
+        ("-g 0 twin", 255, "cannot reguid 'twin': invalid argument for this pool operation"),
+        (&format!("-g {} twin", guid("tank")), 255, "cannot reguid 'twin': pool already exists"),
+        ("none", 1, "cannot open 'none': no such pool"),
+    ] {
+        desk.refused(&format!("zpool reguid {line}"), status, &[words]);
+    }
+    assert_eq!(desk.seen("twin"), before);
+    desk.ok("zpool reguid twin");
+    let second = guid("twin");
+    assert_ne!(first, second);
+    desk.ok("zpool reguid -g 1234567890123 twin");
+    assert_eq!(guid("twin"), "1234567890123");
+    desk.ok("zfs snapshot twin/fs@s");
+    desk.ok("icecore service stop");
+    assert_eq!(desk.names("-r twin -t all"), ["twin", "twin/fs", "twin/fs@s"]);
+    // Of a side that is away nobody would know any more that it belongs here.
+    std::fs::rename(&b, desk.path("b.away")).unwrap();
+    desk.ok("icecore service stop");
+    let words = "cannot reguid 'twin': one or more devices is currently unavailable";
+    desk.refused("zpool reguid twin", 255, &[words]);
+    std::fs::rename(desk.path("b.away"), &b).unwrap();
+    desk.ok("icecore service stop");
+    assert_eq!(
+        (guid("twin").as_str(), desk.ok("zpool list -H -o health twin").trim()),
+        ("1234567890123", "ONLINE")
+    );
+    desk.export_and_judge("twin");
+    desk.import("twin");
+    assert_eq!(guid("twin"), "1234567890123");
+}

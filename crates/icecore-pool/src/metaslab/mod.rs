@@ -212,6 +212,18 @@ impl Top {
     pub fn asize(&self, psize: u64) -> u64 {
         psize.next_multiple_of(1 << self.ashift)
     }
+    /// Sums over its metaslabs.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        let sum = |f: fn(&Metaslab) -> u64| self.slabs.iter().map(f).sum::<u64>();
+        let size = sum(|s| s.size);
+        Space {
+            size,
+            allocated: sum(Metaslab::allocated),
+            deferred: sum(Metaslab::deferred),
+            dspace: (size >> 9).saturating_mul(self.deflate),
+        }
+    }
     fn slab_of(&mut self, offset: u64, asize: u64) -> Option<&mut Metaslab> {
         let slab = self.slabs.get_mut(usize::try_from(offset >> self.ms_shift).ok()?)?;
         (offset >= slab.start && offset.checked_add(asize)? <= slab.start + slab.size).then_some(slab)
@@ -288,12 +300,12 @@ impl Allocator {
     pub(crate) fn recount(&mut self) {
         let mut sum = Space::default();
         for top in self.tops.iter().flatten().filter(|t| t.class != Class::Log) {
-            let size: u64 = top.slabs.iter().map(|s| s.size).sum();
-            sum.size += size;
-            sum.allocated += top.slabs.iter().map(Metaslab::allocated).sum::<u64>();
-            sum.deferred += top.slabs.iter().map(Metaslab::deferred).sum::<u64>();
+            let own = top.space();
+            sum.size += own.size;
+            sum.allocated += own.allocated;
+            sum.deferred += own.deferred;
             if top.class == Class::Normal && top.allocating {
-                sum.dspace += (size >> 9).saturating_mul(top.deflate);
+                sum.dspace += own.dspace;
             }
         }
         self.space = sum;

@@ -111,6 +111,10 @@ pub struct ScanStatus {
     pub elapsed: u64,
     /// Since when it is paused.
     pub paused: Option<u64>,
+    /// When this process began to go on with it; 0 if it does not.
+    pub pass_start: u64,
+    /// Seconds of that in which it was paused.
+    pub spent_paused: u64,
 }
 
 impl Scan {
@@ -439,6 +443,8 @@ impl Pool {
                 pass_exam: pass.exam,
                 elapsed: worked.saturating_sub(pass.spent_paused).max(1),
                 paused: pass.paused,
+                pass_start: pass.start,
+                spent_paused: pass.spent_paused,
             }));
         }
         let Some(words) = self.dsl.directory_words(&self.io, ENTRY)? else { return Ok(None) };

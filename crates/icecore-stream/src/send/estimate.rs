@@ -35,14 +35,23 @@ impl Sizes {
 
 /// The estimated length in bytes of the stream that `spec` asks for, as `zfs send -nP` tells it.
 pub fn estimate(io: &dyn BlockStore, dsl: &Dsl, spec: &SendSpec) -> Result<u64, SendError> {
-    let source = resolve(io, dsl, spec)?;
-    match sizes(io, dsl, spec, &source)? {
+    estimate_of(io, dsl, spec, &resolve(io, dsl, spec)?)
+}
+
+/// The same of what was found already.
+pub fn estimate_of(
+    io: &dyn BlockStore,
+    dsl: &Dsl,
+    spec: &SendSpec,
+    source: &Source,
+) -> Result<u64, SendError> {
+    match sizes(io, dsl, spec, source)? {
         Some(sizes) => {
-            let record_size = record_size(io, dsl, &source)?;
+            let record_size = record_size(io, dsl, source)?;
             let size = sizes.stream_bytes(record_size, spec.flags.compress || spec.flags.raw);
             Ok(size.saturating_sub(spec.resume_bytes))
         }
-        None => dry_run(io, &source, spec.flags),
+        None => dry_run(io, source, spec.flags),
     }
 }
 

@@ -210,6 +210,46 @@ pub fn resolve_token(
     Ok((spec, source))
 }
 
+/// Finds what is there of a snapshot that was half received into `dataset`, in its hidden clone or itself (`dmu_send`,
+/// dmu_send.c; `zfs_send_saved`, libzfs_sendrecv.c). The stream is the one that was cut off, from its beginning.
+pub fn resolve_saved(
+    io: &dyn BlockStore,
+    dsl: &Dsl,
+    dataset: &str,
+) -> Result<Option<(SendSpec, Source)>, SendError> {
+    let head = match dsl.lookup_head(io, dataset) {
+        Err(DslError::NotFound(_)) => return Err(SendError::NoSnapshot(dataset.to_owned())),
+        other => other?,
+    };
+    let half = dsl.receive_clone(io, head)?.unwrap_or(head);
+    let Some(state) = dsl.resume_state(io, half.obj)? else { return Ok(None) };
+    if state.redact_book_snaps.is_some() {
+        return Err(SendError::Unsupported("what was saved of a redacted stream".into()));
+    }
+    let mut source = source_of(io, dsl, dataset, half)?;
+    if state.raw && source.to.crypt.is_some() {
+        return Err(SendError::Unsupported("what was saved of a raw stream".into()));
+    }
+    let from = match state.fromguid {
+        0 => None,
+        guid => {
+            let from = name_of_guid(io, dsl, dataset, guid)?.ok_or(SendError::ResumeSourceGone { guid })?;
+            // It is the head's stream, whatever it lies in.
+            let to = DatasetRef { dir: head.dir, ..half };
+            source.from = Some(ancestor(io, dsl, dataset, to, &from)?);
+            Some(from)
+        }
+    };
+    source.saved = Some((state.toguid, state.toname));
+    let flags = SendFlags {
+        raw: state.raw,
+        large_block: state.largeblock,
+        embed: state.embed,
+        compress: state.compress,
+    };
+    Ok(Some((SendSpec { to: dataset.to_owned(), from, flags, ..SendSpec::default() }, source)))
+}
+
 /// The snapshot or bookmark with the guid: of the dataset itself, or anywhere.
 fn name_of_guid(io: &dyn BlockStore, dsl: &Dsl, near: &str, guid: u64) -> Result<Option<String>, SendError> {
     let path = near.split('@').next().unwrap_or(near);
