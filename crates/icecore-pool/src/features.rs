@@ -120,12 +120,7 @@ pub fn chosen(asked: &[(String, bool)], unsaid: Unsaid) -> Result<Vec<Feature>, 
             return Err(format!("there is no feature '{name}'"));
         };
         match (wanted, support) {
-            (true, Write) => {
-                out.push(feature);
-                if unsaid == Unsaid::Disabled {
-                    out.extend(feature.depends.iter().filter_map(|d| Feature::by_guid(d)));
-                }
-            }
+            (true, Write) => out.push(feature),
             (true, _) => {
                 return Err(format!(
                     "feature@{name} cannot be enabled: once it is used the pool could not be written to here any more"
@@ -137,6 +132,17 @@ pub fn chosen(asked: &[(String, bool)], unsaid: Unsaid) -> Result<Vec<Feature>, 
                 ));
             }
             (false, _) => out.retain(|f| f.guid != feature.guid),
+        }
+    }
+    if unsaid == Unsaid::Disabled {
+        // With what they depend on, and what that depends on (feature_enable_sync in zfeature.c).
+        let mut at = 0;
+        while let Some(feature) = out.get(at).copied() {
+            let depends = feature.depends.iter().filter_map(|d| Feature::by_guid(d));
+            let unwanted = |f: &Feature| asked.iter().any(|(name, wanted)| !wanted && name == f.name);
+            let more: Vec<Feature> = depends.filter(|f| !out.contains(f) && !unwanted(f)).collect();
+            out.extend(more);
+            at += 1;
         }
     }
     let lacking: Vec<&str> = NEEDED

@@ -53,7 +53,15 @@ impl Walk {
         if self.rng.one_in(5) {
             self.desk.ok(&["zpool", "sync"])?;
             self.desk.kill_service()?;
-            self.desk.ok(&["zpool", "list"])?;
+            // Mounts come back with the next command; but keys are forgotten.
+            let mounted = self.desk.ok(&["zfs", "get", "-H", "-o", "value", "mounted", name])?;
+            match (mounted.trim_end(), self.model.sets[name].key.is_some()) {
+                ("yes", false) => {}
+                ("no", true) if self.unlock(name)? => {
+                    self.desk.ok(&["zfs", "mount", name])?;
+                }
+                (mounted, _) => return Err(format!("after the service was killed: mounted is {mounted}")),
+            }
         }
         let mut is = tree_of(dir)?;
         // With snapdir=visible.
