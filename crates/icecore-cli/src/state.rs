@@ -88,6 +88,11 @@ pub fn find(name: &str) -> Outcome<Option<Imported>> {
     Ok(all()?.into_iter().find(|p| p.name == name))
 }
 
+/// The same, where there has to be one.
+pub fn named(name: &str) -> Outcome<Imported> {
+    find(name)?.ok_or_else(|| Fail::new(format!("cannot open '{name}': no such pool")))
+}
+
 /// Makes sure that a pool of this name can be remembered, before anything is written to its devices.
 pub fn can_remember(name: &str) -> Outcome {
     let path = file(name)?;

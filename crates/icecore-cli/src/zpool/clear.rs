@@ -15,9 +15,7 @@ pub fn run(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing pool name", USAGE)),
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     let fail = |f: Fail| Fail::new(format!("cannot clear errors for {name}: {}", f.message));
     pools::clear(&record).map_err(fail)?;
     let pool = session::open_record(&record, For::Read).map_err(fail)?;

@@ -59,9 +59,7 @@ fn leave(
     alone: fn(&mut Pool) -> icecore_pool::Result<Txg>,
     force: bool,
 ) -> Outcome {
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     if !record.readonly {
         let refused = |n: NotOpen| {
             let hint = match n.why {
@@ -89,9 +87,7 @@ fn leave(
 /// The same, but a pool whose devices are gone or cannot be used is forgotten all the same. One that another command
 /// holds is not: that command would go on writing.
 fn abandon(name: &str) -> Outcome {
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     match session::try_open(&record, if record.readonly { For::Read } else { For::Write }) {
         Ok(pool) => {
             drop(pool);

@@ -220,9 +220,7 @@ pub fn run(args: &[String]) -> Outcome {
         if names.is_empty() { state::all()?.into_iter().map(|p| p.name).collect() } else { names.to_vec() };
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     for name in &names {
-        let Some(record) = state::find(name)? else {
-            return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-        };
+        let record = state::named(name)?;
         let pool = session::open_record(&record, For::Read)
             .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;
         let mut properties = serde_json::Map::new();

@@ -23,9 +23,7 @@ pub const ONLINE_USAGE: &str = "online <pool> <device> ...";
 
 /// The imported pool `name`, open for writing.
 fn open(name: &str) -> Outcome<(Imported, Open)> {
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     let pool = session::open_record(&record, For::Write)
         .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })?;
     Ok((record, pool))

@@ -25,9 +25,7 @@ pub fn run(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing pool name", USAGE)),
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     reguid(&record, asked)
         .map_err(|f| Fail::new(format!("cannot reguid '{name}': {}", f.message)).negative())?;
     mounts::settle_below(name)?;

@@ -64,9 +64,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut records = Vec::new();
     for name in &typed.operands {
-        let Some(record) = state::find(name)? else {
-            return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-        };
+        let record = state::named(name)?;
         records.push(record);
     }
     if typed.has('a') && records.is_empty() {
@@ -91,9 +89,7 @@ pub fn wait(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing 'pool' argument", WAIT_USAGE)),
         _ => return Err(Fail::usage("too many arguments", WAIT_USAGE)),
     };
-    let Some(record) = state::find(name)? else {
-        return Err(Fail::new(format!("cannot open '{name}': no such pool")));
-    };
+    let record = state::named(name)?;
     if record.readonly || !asked.is_empty() && !asked.contains(&"scrub") {
         return Ok(());
     }
