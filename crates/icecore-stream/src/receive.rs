@@ -403,9 +403,16 @@ impl Run<'_> {
         let full = format!("{path}@{snap}");
         let moved = self.done.renamed.iter().map(|(from, _)| from).filter(|f| new || f.contains('@'));
         let gone: Vec<String> = self.done.destroyed.iter().chain(moved).cloned().collect();
+        let above = path.rsplit_once('/').map(|(above, _)| above);
+        let stays_plain = !kind.raw && new && props::says_plain(self.spec, context);
         // What the user says of encryption is said of the first dataset; those below it follow it.
         let off = matches!(self.spec.crypt, Encryption::Off);
         let top = off || self.done.top.as_ref().is_none_or(|t| *t == path);
+        let crypt = match (stays_plain, top) {
+            (true, _) => NewCrypt::Off,
+            (false, true) => self.spec.crypt.as_new(),
+            (false, false) => NewCrypt::Inherit,
+        };
         let ask = Ask {
             begin,
             list,
@@ -414,7 +421,7 @@ impl Run<'_> {
             origin: self.spec.origin.as_deref(),
             force: self.spec.force,
             resumable: self.spec.resumable,
-            crypt: if top { self.spec.crypt.as_new() } else { NewCrypt::Inherit },
+            crypt,
             allow_ivset_divergence: self.spec.allow_ivset_divergence,
             single: new && !self.package,
             gone: if self.spec.dry_run { &gone } else { &[] },
@@ -442,6 +449,15 @@ impl Run<'_> {
             self.done.present.push(full);
             self.skip(begin, limits)?;
             return self.note_key(&path, list, context);
+        }
+        if let (true, Place::New { origin: None }, Some(above)) = (stays_plain, &place, above) {
+            let (io, dsl) = self.engine.parts();
+            let hidden = dsl.lookup_head(io, above).is_ok_and(|d| dsl.is_encrypted(io, d).unwrap_or(false));
+            if hidden {
+                self.warn(format!(
+                    "{path} is not encrypted, as it was sent, although {above} is; receive it with -x encryption to encrypt it"
+                ));
+            }
         }
         let incremental = begin.fromguid != 0;
         (self.progress)(Progress::Bytes(start));

@@ -266,8 +266,17 @@ fn plain_streams_into_encrypted_datasets() {
     assert_eq!(desk.get("encryptionroot", "tank/x"), "tank/x");
     assert_eq!(desk.get("keylocation", "tank/x"), key);
     let package = stream("plain@newsnapshot.R.zfs");
-    desk.feed("zfs receive tank/x/below", &package);
+    desk.feed("zfs receive -x encryption tank/x/below", &package);
     assert_eq!(desk.get("encryptionroot", "tank/x/below"), "tank/x");
+    // With its properties a stream says that its dataset was plain; it may then hold embedded blocks, and needs no key.
+    let said = desk.with_input("zfs receive tank/x/open", &package);
+    assert_eq!((said.status, desk.get("encryption", "tank/x/open").as_str()), (0, "off"));
+    assert!(
+        said.err.contains("tank/x/open is not encrypted, as it was sent, although tank/x is"),
+        "{said:?}"
+    );
+    desk.feed("zfs receive tank/x/open2", &desk.bytes("zfs send -Lep main/plain@root"));
+    assert_eq!(desk.get("encryption", "tank/x/open2"), "off");
     desk.feed("zfs receive -o encryption=aes-128-ccm tank/x/other", &plain);
     assert_eq!(desk.get("encryption", "tank/x/other"), "aes-128-ccm");
     desk.feed("zfs receive -o encryption=off tank/x/off", &plain);
@@ -277,6 +286,8 @@ fn plain_streams_into_encrypted_datasets() {
     // Without the key nothing new comes below it.
     desk.ok("zfs unload-key tank/x");
     desk.feed_refused("zfs receive tank/x/locked", &plain, &["encryption key not loaded"]);
+    desk.feed_refused("zfs receive -x encryption tank/x/locked", &package, &["encryption key not loaded"]);
+    desk.feed("zfs receive tank/x/open3", &package);
     desk.export_and_judge("tank");
     desk.ok(&format!("zpool import -N -d {} tank", desk.path("tank").display()));
     desk.ok("zfs load-key tank/x");

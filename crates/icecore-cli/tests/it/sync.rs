@@ -50,6 +50,28 @@ fn first_again_and_more() {
     desk.judge("backup");
 }
 
+/// A plain dataset below an encrypted one, with small blocks that lie in their pointers, stays plain on the copy: no key is
+/// loaded there that could encrypt it.
+#[test]
+fn plain_below_encrypted() {
+    let desk = Desk::with_pool("tank");
+    desk.pool("backup", 128);
+    let key = desk.key_file("key", &[7; 32]);
+    desk.ok(&format!("zfs create -o encryption=on -o keyformat=raw -o keylocation={key} tank/hidden"));
+    desk.ok("zfs create -o encryption=off -o compression=lz4 tank/hidden/open");
+    let small = desk.path("small");
+    std::fs::write(&small, "all the same ".repeat(300)).unwrap();
+    desk.ok(&format!("icecore cp {} tank/hidden/open:/small", small.display()));
+    desk.ok("zfs snapshot -r tank@one");
+    desk.ok("icecore sync tank backup/tank");
+    assert_eq!(desk.get("encryption", "backup/tank/hidden/open"), "off");
+    assert_eq!(desk.get("keystatus", "backup/tank/hidden"), "unavailable");
+    desk.ok(&format!("icecore cp {} tank/hidden/open:/more", small.display()));
+    desk.ok("icecore sync --snapshot two tank backup/tank");
+    assert_eq!(desk.ok("icecore cat backup/tank/hidden/open@two:/more"), "all the same ".repeat(300));
+    desk.export_and_judge("backup");
+}
+
 /// A source that lives: each run makes its snapshot and sends the difference.
 #[test]
 fn a_source_that_goes_on() {

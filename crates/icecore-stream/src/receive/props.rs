@@ -13,7 +13,7 @@
 
 use super::begin::Ask;
 use super::error::ReceiveError;
-use super::{Context, ReceiveSpec};
+use super::{Context, Encryption, ReceiveSpec};
 use icecore_dmu::BlockWriter;
 use icecore_dsl::prop::{SetSource, is_user, parse_new, parse_new_volume, table};
 use icecore_dsl::{DatasetRef, Dsl, Value};
@@ -167,6 +167,14 @@ fn checked(name: &str, value: &NvValue, volume: bool) -> Option<Value> {
         }
         _ => None,
     }
+}
+
+/// Whether a stream that is not raw makes a dataset that is not encrypted wherever it comes to lie: one sent with its
+/// properties was plain at the sender (an encrypted one goes with them only raw), and nobody says otherwise
+/// (`zfs_receive_one`, libzfs_sendrecv.c).
+pub(crate) fn says_plain(spec: &ReceiveSpec, context: Option<Context<'_>>) -> bool {
+    let asked = !matches!(spec.crypt, Encryption::Inherit) || spec.exclude.iter().any(|n| n == "encryption");
+    of_context(context).is_some() && !asked
 }
 
 /// The properties that a package has for a dataset.
