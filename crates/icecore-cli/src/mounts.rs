@@ -207,6 +207,14 @@ impl Home {
         }
         let dir = dir.canonicalize().map_err(|e| cannot(&self.name, &reason(&e)))?;
         let options = Options { read_only: how.read_only, flags: how.flags, ..Options::default() };
+        if !options.allow_other && is_fuse(&dir) {
+            let why = format!(
+                "{shown} lies in another mount of yours, which only you may enter, and not the program that mounts for you; \
+                 put it elsewhere ('zfs set mountpoint=DIR {}'), or have root add the line user_allow_other to /etc/fuse.conf",
+                self.name
+            );
+            return Err(cannot(&self.name, &why));
+        }
         let what = What::Dataset(self.name.clone());
         let mounted = served(|| icecore_fuse::mount(Arc::clone(owned.shared()), &what, &dir, &options));
         let mounted = mounted.map_err(|e| match e {
@@ -259,8 +267,14 @@ fn reason(e: &io::Error) -> String {
             let text = e.to_string();
             text.split(" (os error").next().unwrap_or(&text).to_string()
         }
-        None => e.to_string(),
+        None => e.to_string().trim_end().to_string(),
     }
+}
+
+/// Whether `dir` lies in a file system that is mounted through FUSE.
+fn is_fuse(dir: &Path) -> bool {
+    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+    rustix::fs::statfs(dir).is_ok_and(|s| s.f_type == FUSE_SUPER_MAGIC)
 }
 
 fn is_empty(dir: &Path) -> bool {

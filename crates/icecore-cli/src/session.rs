@@ -10,6 +10,7 @@ use crate::state::{self, Imported};
 
 pub use crate::borrow::{Has, Open};
 pub use crate::engine::Engine;
+use icecore_dsl::Who;
 use icecore_env::{Access, Device, DeviceError, Env, FileDevice, What};
 use icecore_format::Txg;
 use icecore_pool::{Host, Mode, OpenSpec, Pool, PoolError};
@@ -192,7 +193,7 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
         pool.dsl.altroot.clone_from(&record.altroot);
-        pool.dsl.limits_bind = limits_bind();
+        pool.dsl.who = who();
         if pool.name() != record.name {
             // Imported under another name for reading only: its labels have the old one.
             pool.rename(&record.name);
@@ -205,9 +206,9 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     opened.map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
 }
 
-/// Limits on the number of file systems and snapshots do not bind the administrator, as in OpenZFS.
-pub fn limits_bind() -> bool {
-    !rustix::process::geteuid().is_root()
+/// Who changes pools here: the service is of one user.
+pub fn who() -> Who {
+    Who { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
 }
 
 /// How an imported pool is opened on these devices.

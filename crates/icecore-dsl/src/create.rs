@@ -14,7 +14,7 @@ use crate::phys::{
     DD_FLAG_USED_BREAKDOWN, DS_FLAG_CI_DATASET, DS_FLAG_INCONSISTENT, DS_FLAG_UNIQUE_ACCURATE, Dataset, Dir,
 };
 use crate::prop::{SetSource, parse_new, parse_new_volume};
-use crate::{Chance, DIRECTORY, Dsl, FREE_DIR, MOS_DIR, NewKey, ORIGIN_DIR, PoolInfo, zpl};
+use crate::{Chance, DIRECTORY, Dsl, FREE_DIR, MOS_DIR, NewKey, ORIGIN_DIR, PoolInfo, Who, zpl};
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, Policy, Want, zap};
 use icecore_format::objset::ObjsetType;
 use icecore_format::units::MIN_BLOCK;
@@ -57,6 +57,8 @@ pub struct RootDataset {
     pub zpl: zpl::ZplProps,
     /// Its key, if it is to be encrypted.
     pub key: Option<NewKey>,
+    /// Whose pool it is. OpenZFS makes the root file system root's, since only root makes pools there.
+    pub who: Who,
 }
 
 impl Dsl {
@@ -76,6 +78,7 @@ impl Dsl {
         let directory = NewObject::plain(ObjectType::OBJECT_DIRECTORY, 512);
         dsl.mos.claim(io, ObjectId(DIRECTORY), &directory)?;
         zap::init(&mut dsl.mos, io, ObjectId(DIRECTORY), 0)?;
+        dsl.who = root.who;
         dsl.features_for_read = dsl.linked_zap(io, "features_for_read")?;
         dsl.features_for_write = dsl.linked_zap(io, "features_for_write")?;
         dsl.feature_descriptions = dsl.linked_zap(io, "feature_descriptions")?;
@@ -388,11 +391,11 @@ impl Dsl {
     }
 
     fn fill_filesystem(&mut self, io: &mut dyn BlockWriter, obj: u64, props: &zpl::ZplProps) -> Result<()> {
-        let now = self.chance.now();
+        let (who, now) = (self.who, self.chance.now());
         self.create_objset(io, obj, ObjsetType::Zfs, Want::Logical)?;
         self.begin_accounts(io, obj)?;
         let os = self.opened(obj).ok_or_else(|| DslError::Invalid("not open".into()))?;
-        zpl::create_empty(io, os, props, now)
+        zpl::create_empty(io, os, props, who, now)
     }
 
     /// A dataset for a stream to be received into: inconsistent, without an objset where there is no

@@ -171,7 +171,7 @@ impl Dsl {
     pub fn take_over(&mut self, io: &dyn BlockStore, old: &mut Self) -> Result<Vec<ObjsetKeys>> {
         self.busy = old.busy.clone();
         self.altroot = std::mem::take(&mut old.altroot);
-        self.limits_bind = old.limits_bind;
+        self.who = old.who;
         let mut out = Vec::new();
         for (root, key) in std::mem::take(&mut old.wrapping) {
             if self.encryption_root(io, root).ok().flatten() == Some(root)

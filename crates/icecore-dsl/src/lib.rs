@@ -118,6 +118,24 @@ pub enum DatasetEvent {
     Swapped(u64, u64),
 }
 
+/// On whose behalf a pool is changed: the owner of new file systems (`zfs_create_fs`, zfs_znode_os.c). Limits on the number
+/// of file systems and snapshots bind all but the administrator, who could lift them (`dsl_enforce_ds_ss_limits`, dsl_dir.c).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Who {
+    /// The user.
+    pub uid: u32,
+    /// The user's group.
+    pub gid: u32,
+}
+
+impl Who {
+    /// The administrator.
+    #[must_use]
+    pub fn is_root(self) -> bool {
+        self.uid == 0
+    }
+}
+
 /// Directories, datasets, snapshots and all that hangs on them.
 pub struct Dsl {
     /// The meta objset.
@@ -126,9 +144,8 @@ pub struct Dsl {
     pub info: PoolInfo,
     /// Time and randomness.
     pub chance: Box<dyn Chance>,
-    /// Whether limits on the number of file systems and snapshots bind whoever is at work: not the administrator, who
-    /// could lift them (`dsl_enforce_ds_ss_limits`, dsl_dir.c).
-    pub limits_bind: bool,
+    /// Who is at work.
+    pub who: Who,
     root_dir: u64,
     mos_dir: u64,
     free_dir: u64,
@@ -188,7 +205,7 @@ impl Dsl {
             mos,
             info,
             chance,
-            limits_bind: true,
+            who: Who::default(),
             root_dir: 0,
             mos_dir: 0,
             free_dir: 0,

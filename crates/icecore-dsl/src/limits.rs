@@ -7,7 +7,7 @@
 //! Invariants:
 //! 1. Where a directory has counts, all below it have: so a change that meets one without counts on its way up is done.
 //! 2. Counts are of what is there: every way a directory or snapshot comes, goes or moves adjusts them in the same txg.
-//! 3. A limit bounds what comes from now on, and only who could not lift it: [`Dsl::limits_bind`].
+//! 3. A limit bounds what comes from now on, and only who could not lift it: [`Who`](crate::Who).
 
 use crate::error::{DslError, Result};
 use crate::feature::Feature;
@@ -51,7 +51,7 @@ impl Dsl {
         more: u64,
         stop: u64,
     ) -> Result<()> {
-        if !self.limits_bind || more == 0 {
+        if self.who.is_root() || more == 0 {
             return Ok(());
         }
         let mut obj = dir;
@@ -73,7 +73,7 @@ impl Dsl {
     /// The same of snapshots about to be taken together, one for each directory of `dirs`: each directory on the way
     /// up gains as many as there are below it.
     pub(crate) fn snapshots_limit_check(&self, io: &dyn BlockStore, dirs: &[u64]) -> Result<()> {
-        if !self.limits_bind || !self.feature_active(io, Feature::FS_SS_LIMIT)? {
+        if self.who.is_root() || !self.feature_active(io, Feature::FS_SS_LIMIT)? {
             return Ok(());
         }
         let mut gains = std::collections::BTreeMap::<u64, u64>::new();

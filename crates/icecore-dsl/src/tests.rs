@@ -8,7 +8,7 @@ mod quota;
 use crate::destroy::Walk;
 use crate::phys::{DS_FLAG_UNIQUE_ACCURATE, Used};
 use crate::prop::SetSource;
-use crate::{Chance, DatasetRef, Dsl, DslError, Feature, Found, PoolInfo, RootDataset, Value};
+use crate::{Chance, DatasetRef, Dsl, DslError, Feature, Found, PoolInfo, RootDataset, Value, Who};
 use icecore_dmu::mem::MemStore;
 use icecore_dmu::{BlockStore, NewObject};
 use icecore_format::{Blkptr, ObjectId, ObjectType};
@@ -43,6 +43,9 @@ const FEATURES: &[Feature] = &[
     Feature::FS_SS_LIMIT,
 ];
 
+/// Not the administrator.
+const USER: Who = Who { uid: 1000, gid: 1001 };
+
 struct Pool {
     io: MemStore,
     dsl: Dsl,
@@ -52,8 +55,8 @@ impl Pool {
     fn new() -> Self {
         let mut io = MemStore::default();
         let info = PoolInfo { name: "p".into(), version: 5000, usable: 1 << 30 };
-        let dsl =
-            Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES, &RootDataset::default()).unwrap();
+        let root = RootDataset { who: USER, ..RootDataset::default() };
+        let dsl = Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES, &root).unwrap();
         let mut pool = Self { io, dsl };
         pool.commit();
         pool
@@ -71,6 +74,7 @@ impl Pool {
         let root = self.dsl.mos.root();
         let info = self.dsl.info.clone();
         self.dsl = Dsl::open(&self.io, &root, info, Box::new(Counter(self.io.txg().0 * 1000))).unwrap();
+        self.dsl.who = USER;
         self.check();
         self.io.advance();
     }

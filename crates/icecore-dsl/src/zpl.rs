@@ -4,6 +4,7 @@
 //! Files are no business of this crate: this is only what a dataset needs to be mountable by OpenZFS.
 //! Project quota accounting is not begun here, so the root has no project id; OpenZFS adds it at mount.
 
+use crate::Who;
 use crate::error::{DslError, Result};
 use crate::prop::table;
 use icecore_dmu::zap::{self, ZapValue};
@@ -98,18 +99,19 @@ const ROOT_MODE: u64 = 0o40755;
 const ROOT_ACES: [(u16, u16, u32); 3] =
     [(0, 0x1000, 0x001e_01ff), (0, 0x2040, 0x0012_00a9), (0, 0x4000, 0x0012_00a9)];
 
-/// Fills an objset that has nothing in it yet. `now` is seconds and nanoseconds since 1970.
+/// Fills an objset that has nothing in it yet; the root directory is of `who`. `now` is seconds and nanoseconds since 1970.
 pub fn create_empty(
     io: &mut dyn BlockWriter,
     os: &mut Objset,
     props: &ZplProps,
+    who: Who,
     now: (u64, u32),
 ) -> Result<()> {
     os.claim(io, MASTER_NODE, &NewObject::plain(ObjectType::MASTER_NODE, 512))?;
     zap::init(os, io, MASTER_NODE, 0)?;
     let sa = zap::create(os, io, ObjectType::SA_MASTER_NODE, None, 0)?;
     let queue = zap::create(os, io, ObjectType::UNLINKED_SET, None, 0)?;
-    let root = root_directory(io, os, props, now)?;
+    let root = root_directory(io, os, props, who, now)?;
     let registry = zap::create(os, io, ObjectType::SA_ATTR_REGISTRATION, None, 0)?;
     let layouts = zap::create(os, io, ObjectType::SA_ATTR_LAYOUTS, None, 0)?;
     for (name, value) in [
@@ -138,12 +140,13 @@ fn root_directory(
     io: &mut dyn BlockWriter,
     os: &mut Objset,
     props: &ZplProps,
+    who: Who,
     now: (u64, u32),
 ) -> Result<ObjectId> {
-    let len = root_bonus(0, 0, now).len();
+    let len = root_bonus(0, 0, who, now).len();
     let new = Some((ObjectType::SA, u16::try_from(len).unwrap_or(u16::MAX)));
     let root = zap::create(os, io, ObjectType::DIRECTORY_CONTENTS, new, props.norm())?;
-    let bonus = root_bonus(root.0, io.txg().0, now);
+    let bonus = root_bonus(root.0, io.txg().0, who, now);
     let to = os.edit(io, root)?.bonus_mut();
     if to.len() != bonus.len() {
         return Err(DslError::Invalid("the root directory's bonus has the wrong size".into()));
@@ -152,8 +155,8 @@ fn root_directory(
     Ok(root)
 }
 
-/// The system attributes of an empty root directory of root's.
-fn root_bonus(id: u64, txg: u64, now: (u64, u32)) -> Vec<u8> {
+/// The system attributes of an empty root directory of `who`.
+fn root_bonus(id: u64, txg: u64, who: Who, now: (u64, u32)) -> Vec<u8> {
     let mut b = Vec::new();
     b.extend(SA_MAGIC.to_le_bytes());
     // Header size in units of 8 bytes above the layout number; then the one variable length.
@@ -163,7 +166,7 @@ fn root_bonus(id: u64, txg: u64, now: (u64, u32)) -> Vec<u8> {
         .flat_map(|(t, f, m)| [&t.to_le_bytes()[..], &f.to_le_bytes()[..], &m.to_le_bytes()[..]].concat())
         .collect();
     b.extend(u16::try_from(aces.len()).unwrap_or(0).to_le_bytes());
-    let mut words = vec![ROOT_MODE, 2, txg, 0, 0, id, ROOT_FLAGS];
+    let mut words = vec![ROOT_MODE, 2, txg, who.uid.into(), who.gid.into(), id, ROOT_FLAGS];
     for _ in 0..4 {
         words.extend([now.0, u64::from(now.1)]);
     }
@@ -190,8 +193,10 @@ mod tests {
                       0010ff011e0000004020a90012000000\
                       0040a9001200";
         let golden: String = golden.split_whitespace().collect();
-        let ours: String =
-            root_bonus(34, 20, (0x6b03_5d84, 0x1480_fe03)).iter().map(|b| format!("{b:02x}")).collect();
+        let ours: String = root_bonus(34, 20, Who::default(), (0x6b03_5d84, 0x1480_fe03))
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         assert_eq!(ours, golden);
     }
 }

@@ -57,6 +57,13 @@ impl Flags {
     }
 }
 
+/// Whether `fusermount3` lets users who are not root make mounts that others may enter (fuse.conf(5)). Without that not even
+/// `fusermount3` enters, so that nothing can be mounted below such a mount.
+pub(crate) fn users_may_allow_others() -> bool {
+    let conf = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    conf.lines().any(|l| l.trim() == "user_allow_other")
+}
+
 fn config(options: &Options) -> Config {
     let mut config = Config::default();
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };

@@ -99,7 +99,7 @@ pub struct Flags {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            allow_other: rustix::process::geteuid().is_root(),
+            allow_other: rustix::process::geteuid().is_root() || kernel::users_may_allow_others(),
             threads: 4,
             read_only: false,
             flags: Flags::default(),

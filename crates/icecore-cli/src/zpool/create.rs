@@ -50,7 +50,8 @@ pub fn run(args: &[String]) -> Outcome {
         props.push(("mountpoint".into(), m.into()));
     }
     // Before anything is written to a device.
-    let (mut crypto, mut root) = (CryptoProps::default(), RootDataset::default());
+    let (mut crypto, mut root) =
+        (CryptoProps::default(), RootDataset { who: session::who(), ..RootDataset::default() });
     let mut later: Vec<(String, String)> = Vec::new();
     for (p, v) in &props {
         let taken = crypto.take(p, v).map_err(|f| fail(f.message))?;
@@ -100,7 +101,6 @@ pub fn run(args: &[String]) -> Outcome {
         features,
     };
     let mut pool = Pool::create_with(env, spec, &root).map_err(|e| fail(e.to_string()))?;
-    pool.dsl.limits_bind = session::limits_bind();
     for (p, n) in &stored {
         pool.set_property(p, *n).map_err(|e| fail(format!("property '{p}': {e}")))?;
     }

@@ -1,11 +1,13 @@
 //! `zfs mount`, and file systems at work: what programs do in them, and what commands do to them meanwhile.
 
 use crate::support::{Desk, wait_for};
+use icecore_check::zdb;
 use rustix::fs::{FallocateFlags, SeekFrom, XattrFlags};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -38,6 +40,9 @@ impl Mounts {
         let drive = desk.drive("tank/drive.img", 512);
         let root = desk.path("root");
         desk.ok(&format!("zpool create -o ashift=12 -R {} tank {}", root.display(), drive.display()));
+        Self::watched(desk)
+    }
+    fn watched(desk: Desk) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         watch(desk.path("state"), Arc::clone(&over));
         Self { desk, over }
@@ -912,4 +917,63 @@ fn clones_of_encrypted_file_systems_are_mounted_and_keys_go_with_the_last() {
     assert_eq!(d.get("keystatus", "tank/enc"), "unavailable");
     assert_eq!(d.get("keystatus", "tank/enc/own"), "unavailable");
     m.judge();
+}
+
+/// Someone who is not root makes a pool on a file, mounts through `fusermount3`, and owns what is made.
+#[test]
+fn a_user_who_is_not_root() {
+    if !can_mount() {
+        return;
+    }
+    if Command::new("fusermount3").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: no fusermount3: NOTHING WAS MOUNTED AS A USER HERE");
+        return;
+    }
+    const USER: u32 = 65534;
+    let m = Mounts::watched(Desk::of_user(USER));
+    let desk = &m.desk;
+    let drive = desk.drive("disk/drive.img", 128);
+    std::os::unix::fs::chown(&drive, Some(USER), Some(USER)).unwrap();
+    desk.ok(&format!(
+        "zpool create -o ashift=12 -m {} tank {}",
+        desk.path("tank").display(),
+        drive.display()
+    ));
+    let at = desk.path("own");
+    let new = format!(
+        "zfs create -o encryption=on -o keyformat=passphrase -o mountpoint={} tank/own",
+        at.display()
+    );
+    desk.feed(&new, PASSPHRASE);
+    let sh = |line: &str| {
+        let mut as_user = Command::new("sh");
+        as_user.args(["-c", line]).current_dir(desk.path("")).uid(USER).gid(USER);
+        let done = as_user.output().unwrap();
+        assert!(done.status.success(), "{line}\n{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert_eq!(sh("stat -c %u:%g tank own"), "65534:65534\n65534:65534\n");
+    sh("mkdir own/d && echo mine > own/d/f && cp -r own/d tank/e");
+    desk.ok("zfs snapshot -r tank@one");
+    sh("rm own/d/f");
+    assert_eq!(sh("cat own/.zfs/snapshot/one/d/f tank/e/f"), "mine\nmine\n");
+    desk.ok("zfs unmount -a");
+    desk.ok("zfs unload-key tank/own");
+    desk.feed("zfs load-key tank/own", PASSPHRASE);
+    desk.ok("zfs mount -a");
+    assert_eq!(sh("ls own own/d tank"), "own:\nd\n\nown/d:\n\ntank:\ne\n");
+    // Below a mount that only its user may enter nothing can be mounted, and that is said.
+    if !fs::read_to_string("/etc/fuse.conf")
+        .unwrap_or_default()
+        .lines()
+        .any(|l| l.trim() == "user_allow_other")
+    {
+        let said = desk.run("zfs create tank/below");
+        assert!(said.err.contains("lies in another mount of yours") && said.status == 0, "{said:?}");
+        assert!(!desk.ok("zfs mount").contains("tank/below"));
+    }
+    desk.ok("zpool export tank");
+    if zdb::zdb_available() {
+        assert_eq!(zdb::zdb_clean(&desk.path("disk"), "tank"), Ok(()));
+    }
 }

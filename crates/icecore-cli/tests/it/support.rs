@@ -4,6 +4,7 @@ use icecore_check::fixture::fixture;
 use icecore_check::zdb;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -16,6 +17,8 @@ pub struct Desk {
     dir: TempDir,
     /// `ICECORE_MOUNT`.
     mounts: &'static str,
+    /// Who types, if not whoever runs the tests.
+    user: Option<u32>,
 }
 
 /// How a command ended.
@@ -47,12 +50,26 @@ impl Desk {
         for link in ["zfs", "zpool", "icecore"] {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_icecore"), dir.path().join(link)).unwrap();
         }
-        Self { dir, mounts: "off" }
+        Self { dir, mounts: "off", user: None }
     }
 
     /// Where file systems are mounted as they come, which is elsewhere left off: they belong where the machine may have its own.
     pub fn mounting() -> Self {
         Self { mounts: "on", ..Self::new() }
+    }
+
+    /// That of another user (only root can do that), with file systems mounted as they come.
+    pub fn of_user(id: u32) -> Self {
+        let desk = Self { user: Some(id), ..Self::mounting() };
+        // What was built may lie where only its builder can go.
+        std::fs::remove_file(desk.path("icecore")).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_icecore"), desk.path("icecore")).unwrap();
+        for link in ["zfs", "zpool"] {
+            std::fs::remove_file(desk.path(link)).unwrap();
+            std::os::unix::fs::symlink("icecore", desk.path(link)).unwrap();
+        }
+        std::os::unix::fs::chown(desk.dir.path(), Some(id), Some(id)).unwrap();
+        desk
     }
 
     /// With the pool of the fixture `main.img`, as OpenZFS made it, imported for reading.
@@ -105,6 +122,9 @@ impl Desk {
             .env("ICECORE_MOUNT", self.mounts)
             .env("TZ", "UTC")
             .current_dir(self.dir.path());
+        if let Some(id) = self.user {
+            c.uid(id).gid(id);
+        }
         c.stdin(Stdio::null());
         c
     }

@@ -1,7 +1,7 @@
 //! Limits on the number of file systems and snapshots, and the counts they are held against.
 
 use super::Pool;
-use crate::DslError;
+use crate::{DslError, Who};
 
 const FS: &str = "com.joyent:filesystem_count";
 const SNAPS: &str = "com.joyent:snapshot_count";
@@ -98,7 +98,7 @@ fn limits_bind_what_comes_by_any_way() {
     p.commit();
     // A lower limit stays, and is only for what comes; who may lift it is not bound; lifted, it is gone.
     p.set("p/a", "filesystem_limit", "0").unwrap();
-    p.dsl.limits_bind = false;
+    p.dsl.who = Who::default();
     p.dsl.create_filesystem(&mut p.io, "p/a/c", &[]).unwrap();
     p.commit();
     p.recount("by the administrator");
