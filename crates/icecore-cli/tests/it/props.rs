@@ -280,6 +280,15 @@ fn what_openzfs_said_of_odd_pools() {
             let row = props.lines().find(|l| l.split('\t').nth(1) == Some(counted)).unwrap();
             assert_eq!(desk.ok(&format!("zpool get -Hp {counted} {pool}")).trim_end(), row);
         }
+        // All that both know stands in one order.
+        let all = desk.ok(&format!("zpool get -Hp -o property all {pool}"));
+        let theirs: Vec<&str> = props.lines().filter_map(|l| l.split('\t').nth(1)).collect();
+        let shared = |list: &[&str], of: &[&str]| -> Vec<String> {
+            list.iter().filter(|p| of.contains(p)).map(ToString::to_string).collect()
+        };
+        let ours: Vec<&str> = all.lines().collect();
+        assert!(shared(&ours, &theirs).len() > 70);
+        assert_eq!(shared(&ours, &theirs), shared(&theirs, &ours), "{pool}");
         // These two went on until the export: how far is told where the blocks are counted.
         let now = desk.ok(&format!("zpool get -Hp -o value freeing,checkpoint {pool}"));
         assert_eq!(now, if pool == "odds" { "229376\n1101824\n" } else { "0\n-\n" });
