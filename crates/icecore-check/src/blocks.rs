@@ -52,7 +52,7 @@ pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
     let io: &dyn BlockStore = pool.io();
     let recorder =
         Recorder { inner: io, seen: RefCell::new(BTreeSet::new()), blocks: RefCell::new(Vec::new()) };
-    let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 30 };
+    let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 30, at_once: 1 << 23 };
     let text = |e: icecore_dsl::DslError| e.to_string();
     let dsl = Dsl::open(&recorder, &pool.uberblock().rootbp, info, Box::new(NoChance)).map_err(text)?;
     for name in dsl.descendants(&recorder, pool.name()).map_err(text)? {

@@ -94,6 +94,8 @@ pub struct PoolInfo {
     /// Bytes datasets can use in all: the class's deflated space less slop (`dsl_pool_adjustedsize`). What was freed
     /// in the last txgs counts as free: until it can be used, slop stands in for it.
     pub usable: u64,
+    /// Bytes that one txg should write before it is committed, however much there is room for.
+    pub at_once: u64,
 }
 
 /// What became of a dataset, for whoever walks the datasets over many txgs (`dsl_scan_ds_destroyed`,

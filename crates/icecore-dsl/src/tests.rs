@@ -54,7 +54,7 @@ struct Pool {
 impl Pool {
     fn new() -> Self {
         let mut io = MemStore::default();
-        let info = PoolInfo { name: "p".into(), version: 5000, usable: 1 << 30 };
+        let info = PoolInfo { name: "p".into(), version: 5000, usable: 1 << 30, at_once: 1 << 25 };
         let root = RootDataset { who: USER, ..RootDataset::default() };
         let dsl = Dsl::create(&mut io, info, Box::new(Counter(1)), FEATURES, &root).unwrap();
         let mut pool = Self { io, dsl };

@@ -19,6 +19,7 @@ use crate::views::{At, Cx};
 use fuser::{Errno, FileHandle, INodeNo, RenameFlags, Request, TimeOrNow};
 use icecore_dmu::{BlockStore, Objset, WriteError};
 use icecore_format::ObjectId;
+use icecore_pool::shared::Load;
 use icecore_pool::{Io, Pool, Shared};
 use icecore_zpl::write::{Change, New, What, Writer, XattrFlags};
 use icecore_zpl::{FileKind, Result, Time, Znode, ZplError};
@@ -144,14 +145,15 @@ impl Server {
         let now = now(pool);
         let (io, dsl) = pool.parts();
         let os = dsl.open_dataset(io, live.facts.dataset.obj).map_err(|e| errno(&e.into()))?;
-        let before = os.touched();
+        let (before, placed) = (os.touched(), os.placed());
         let mut tx = Tx { w: &mut live.writer, os, io, now };
         let done = f(&mut tx);
         let touched = tx.os.touched() != before;
+        let placed = tx.os.placed().saturating_sub(placed);
         match done {
             Ok((done, weight)) => {
                 if touched {
-                    shared.changed(pool, weight).map_err(|_| Errno::EIO)?;
+                    shared.changed(pool, Load { weight, placed }).map_err(|_| Errno::EIO)?;
                     if live.sync == Sync::Always {
                         shared.commit_under(pool).map_err(|_| Errno::EIO)?;
                     }
@@ -167,7 +169,7 @@ impl Server {
                     );
                     shared.torn(pool);
                 } else if touched {
-                    shared.changed(pool, NAME_WEIGHT).map_err(|_| Errno::EIO)?;
+                    shared.changed(pool, Load { weight: NAME_WEIGHT, placed }).map_err(|_| Errno::EIO)?;
                 }
                 Err(errno(&e))
             }

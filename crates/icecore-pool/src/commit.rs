@@ -75,7 +75,7 @@ impl Pool {
         self.logs_committed();
         self.scan_committed();
         let space = self.io.space();
-        self.dsl.info.usable = space.usable();
+        (self.dsl.info.usable, self.dsl.info.at_once) = (space.usable(), space.at_once());
         Ok(txg)
     }
 

@@ -84,8 +84,12 @@ impl Pool {
         io.writable = true;
         io.hole_birth = true;
         io.set_alloc(fresh_allocator(&io.vdevs));
-        let usable = io.space().usable();
-        let info = PoolInfo { name: spec.name.clone(), version: VERSION_FEATURES, usable };
+        let info = PoolInfo {
+            name: spec.name.clone(),
+            version: VERSION_FEATURES,
+            usable: io.space().usable(),
+            at_once: io.space().at_once(),
+        };
         let chance = Box::new(EnvChance(env));
         let dsl = Dsl::create(&mut io, info, chance, &spec.features, root)?;
         if let Some(keys) = dsl.master_keys(&io, dsl.root_dir())? {

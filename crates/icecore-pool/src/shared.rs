@@ -4,7 +4,7 @@
 //! 1. Commands change the pool one at a time. Whoever holds [`Shared::write`] commits before letting go, or leaves it
 //!    exactly as it found it. So whoever takes it next finds nothing half done.
 //! 2. Mounts change files, and only files, with [`Shared::files`]: each change is whole when the guard is let go, and is
-//!    committed later: at most [`COMMIT_EVERY`] after the first, when there is much ([`WEIGHT_MAX`]), when it is asked for
+//!    committed later: at most [`COMMIT_EVERY`] after the first, when there is much ([`WEIGHT_MAX`], `PoolInfo::at_once`), when it is asked for
 //!    ([`Shared::commit_files`]), and always before [`Shared::write`] hands the pool out. So what a command takes back to
 //!    the last commit is its own work and nobody else's.
 //! 3. Those who ask for a commit at the same time share one.
@@ -29,17 +29,26 @@ pub type WriteGuard = ArcRwLockWriteGuard<RawRwLock, Pool>;
 
 /// Changes of files wait no longer than this for their commit (`zfs_txg_timeout`).
 pub const COMMIT_EVERY: Duration = Duration::from_secs(5);
-/// Nor when they come to this weight: about the bytes that they hold in memory, or wrote.
+/// Nor when they come to this weight.
 pub const WEIGHT_MAX: u64 = 96 << 20;
 
 type Abandon = Box<dyn Fn(&mut Pool) + Send + Sync>;
+
+/// What a change of files brings.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Load {
+    /// About the bytes that it holds in memory.
+    pub weight: u64,
+    /// Bytes of data that take new places ([`icecore_dmu::Objset::placed`]).
+    pub placed: u64,
+}
 
 /// When the changes that wait began, and what they weigh.
 #[derive(Default)]
 struct Waiting {
     /// By the pool's clock.
     since: Option<u64>,
-    weight: u64,
+    load: Load,
     /// The pool is gone.
     over: bool,
 }
@@ -159,16 +168,17 @@ impl Shared {
         self.losses.load(Ordering::SeqCst)
     }
     /// Files were changed under this guard; commits if much waits by now.
-    pub fn changed(self: &Arc<Self>, pool: &mut Pool, weight: u64) -> Result<()> {
+    pub fn changed(self: &Arc<Self>, pool: &mut Pool, load: Load) -> Result<()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let heavy = {
             let mut waiting = self.clock.lock();
-            waiting.weight = waiting.weight.saturating_add(weight);
+            waiting.load.weight = waiting.load.weight.saturating_add(load.weight);
+            waiting.load.placed = waiting.load.placed.saturating_add(load.placed);
             if waiting.since.is_none() {
                 waiting.since = Some(self.watch.monotonic_ns());
                 self.clock.changed.notify_all();
             }
-            waiting.weight > WEIGHT_MAX
+            waiting.load.weight > WEIGHT_MAX || waiting.load.placed > pool.dsl.info.at_once
         };
         self.committer.get_or_init(|| self.start());
         if heavy { self.commit_under(pool) } else { Ok(()) }
@@ -204,7 +214,7 @@ impl Shared {
     fn settled(&self) {
         self.durable.store(self.changes.load(Ordering::SeqCst), Ordering::SeqCst);
         let mut waiting = self.clock.lock();
-        (waiting.since, waiting.weight) = (None, 0);
+        (waiting.since, waiting.load) = (None, Load::default());
     }
     /// A change of files broke off half-way: takes the pool back to its last commit.
     pub fn torn(&self, pool: &mut Pool) {

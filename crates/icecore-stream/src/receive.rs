@@ -625,6 +625,7 @@ impl Run<'_> {
         let mut pending: Option<(Entry, Vec<u8>)> = None;
         let mut since_commit = 0;
         let data_max = if self.spec.commit_bytes == 0 { DATA_MAX } else { self.spec.commit_bytes };
+        let data_max = data_max.min(self.engine.parts().1.info.at_once);
         let mut last_commit = if resumable { self.engine.now_ns() } else { 0 };
         loop {
             if self.engine.should_rest() {

@@ -56,7 +56,7 @@ pub fn files(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     IMAGE.with(|pool| {
         let io = Tampered::new(pool.io(), rest, 4000);
-        let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 28 };
+        let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 28, at_once: 1 << 23 };
         let Ok(dsl) = Dsl::open(&io, &pool.uberblock().rootbp, info, Box::new(NoChance)) else { return };
         let Ok(names) = dsl.descendants(&io, pool.name()) else { return };
         // One or two datasets an input: the edits fall where it looks.
@@ -97,7 +97,7 @@ pub fn send(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     IMAGE.with(|pool| {
         let io = Tampered::new(pool.io(), rest, 3000);
-        let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 28 };
+        let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 28, at_once: 1 << 23 };
         let Ok(dsl) = Dsl::open(&io, &pool.uberblock().rootbp, info, Box::new(NoChance)) else { return };
         let Ok(names) = dsl.descendants(&io, pool.name()) else { return };
         let Some(name) = names.get(usize::from(*first >> 4) % names.len().max(1)) else { return };

@@ -113,7 +113,7 @@ impl Target {
 
     /// Commits now and then, between whole files.
     pub(super) fn breathe(&mut self) -> Outcome {
-        if self.bytes >= COMMIT_BYTES || self.changes >= COMMIT_CHANGES {
+        if self.bytes >= COMMIT_BYTES.min(self.pool.dsl.info.at_once) || self.changes >= COMMIT_CHANGES {
             self.commit()?;
         }
         Ok(())

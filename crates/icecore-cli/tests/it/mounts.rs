@@ -36,8 +36,12 @@ struct Mounts {
 
 impl Mounts {
     fn new() -> Self {
+        Self::on(512)
+    }
+    /// On a drive of so many MiB.
+    fn on(mib: u64) -> Self {
         let desk = Desk::mounting();
-        let drive = desk.drive("tank/drive.img", 512);
+        let drive = desk.drive("tank/drive.img", mib);
         let root = desk.path("root");
         desk.ok(&format!("zpool create -o ashift=12 -R {} tank {}", root.display(), drive.display()));
         Self::watched(desk)
@@ -976,4 +980,100 @@ fn a_user_who_is_not_root() {
     if zdb::zdb_available() {
         assert_eq!(zdb::zdb_clean(&desk.path("disk"), "tank"), Ok(()));
     }
+}
+
+/// What is written into a mounted head while a stream comes in for it is not lost to that stream: it is refused at its end, as
+/// if the head had been changed before, and `-F` takes it.
+#[test]
+fn a_head_is_changed_while_a_stream_comes_in() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/fs");
+    let d = &m.desk;
+    d.ok("zfs snapshot tank/fs@a");
+    d.piped("zfs send tank/fs@a", "zfs receive -o atime=off tank/copy");
+    let mut dice = Dice(7);
+    let noise: Vec<u8> = (0..6_000_000).map(|_| dice.below(256) as u8).collect();
+    fs::write(dir.join("big"), &noise).unwrap();
+    d.ok("zfs snapshot tank/fs@b");
+    let stream = d.bytes("zfs send -i @a tank/fs@b");
+    let copy = m.dir("tank/copy");
+    let mut coming = d.spawn("zfs receive tank/copy", Stdio::piped());
+    let mut into = coming.stdin.take().unwrap();
+    into.write_all(&stream[..stream.len() / 2]).unwrap();
+    fs::write(copy.join("mine"), "typed meanwhile").unwrap();
+    into.write_all(&stream[stream.len() / 2..]).unwrap();
+    drop(into);
+    let done = coming.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("destination tank/copy has been modified"), "{said}");
+    assert_eq!(fs::read_to_string(copy.join("mine")).unwrap(), "typed meanwhile");
+    assert_eq!(d.names("-t snapshot -r tank/copy"), ["tank/copy@a"]);
+    d.feed("zfs receive -F tank/copy", &stream);
+    assert!(fs::metadata(copy.join("mine")).is_err());
+    assert!(fs::read(copy.join("big")).unwrap() == noise);
+    m.judge();
+}
+
+/// A pool is filled, with files that are written over meanwhile: what does not fit is refused, and all that was taken is there.
+/// What replaces blocks needs places before theirs are free again.
+#[test]
+fn a_full_pool_keeps_what_it_took() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::on(96);
+    m.desk.ok("zfs create -o compression=off tank/f");
+    let dir = m.dir("tank/f");
+    let mut dice = Dice(0x1ce_c04e);
+    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut refused = 0;
+    while refused < 60 {
+        let name = format!("f{}", dice.below(150));
+        let file = match OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(&name)) {
+            Ok(file) => file,
+            Err(e) => {
+                assert_eq!(e.kind(), std::io::ErrorKind::StorageFull, "{e}");
+                refused += 1;
+                continue;
+            }
+        };
+        let known = model.entry(name.clone()).or_default();
+        let len = [100, 4096, 20_000, 131_072, 300_000][dice.below(5) as usize];
+        let at = if dice.below(3) == 0 { known.len() } else { 0 };
+        let fill = dice.below(256) as u8;
+        let data: Vec<u8> =
+            (0..len).map(|i| fill ^ (i as u32).wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect();
+        let mut done = 0;
+        while done < len {
+            match file.write_at(&data[done..], (at + done) as u64) {
+                Ok(n) => done += n,
+                Err(e) => {
+                    assert_eq!(e.kind(), std::io::ErrorKind::StorageFull, "{e}");
+                    refused += 1;
+                    break;
+                }
+            }
+        }
+        known.resize(known.len().max(at + done), 0);
+        known[at..at + done].copy_from_slice(&data[..done]);
+        if dice.below(50) == 0 {
+            file.sync_all().unwrap();
+        }
+        if refused > 30 && dice.below(20) == 0 {
+            fs::remove_file(dir.join(&name)).unwrap();
+            model.remove(&name);
+        }
+    }
+    let compare = |dir: &Path| {
+        for (name, data) in &model {
+            assert!(fs::read(dir.join(name)).unwrap() == *data, "{name}");
+        }
+    };
+    compare(&dir);
+    m.desk.ok("zfs unmount tank/f");
+    m.desk.ok("zfs mount tank/f");
+    compare(&dir);
+    m.judge();
 }

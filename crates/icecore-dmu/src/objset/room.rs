@@ -27,8 +27,10 @@ pub struct Room {
 pub(super) struct Growth {
     /// Allocated for blocks of earlier txgs that were replaced and are given back.
     freed: u64,
-    /// Data that waits in buffers, uncompressed.
+    /// Data that waits in buffers, uncompressed, for blocks that make it grow.
     buffered: u64,
+    /// The same for all blocks.
+    rewritten: u64,
 }
 
 impl Objset {
@@ -42,6 +44,13 @@ impl Objset {
     pub fn growth(&self) -> u64 {
         let born = u64::try_from(self.delta.born.used).unwrap_or(0);
         born.saturating_sub(self.grown.freed).saturating_add(self.grown.buffered)
+    }
+
+    /// Bytes of data for which the open txg takes or will take new places, whatever it gives back: that can be used again only
+    /// some txgs later.
+    #[must_use]
+    pub fn placed(&self) -> u64 {
+        u64::try_from(self.delta.born.used).unwrap_or(0).saturating_add(self.grown.rewritten)
     }
 
     /// Whether `more` bytes of data still fit. Whoever makes files that hold nothing yet asks with 0.
@@ -77,6 +86,7 @@ impl Objset {
         let more = if own { 0 } else { o.dn.block_size() };
         self.check_room(more)?;
         self.grown.buffered = self.grown.buffered.saturating_add(more);
+        self.grown.rewritten = self.grown.rewritten.saturating_add(o.dn.block_size());
         Ok(())
     }
 

@@ -261,16 +261,23 @@ impl Space {
     pub fn free(&self) -> u64 {
         self.size.saturating_sub(self.allocated)
     }
-    /// Bytes that users' blocks may still take.
+    /// Bytes that users' blocks may still take. How far datasets may grow was asked before ([`Space::usable`]); but what
+    /// replaces blocks needs its place before theirs can be used again. A quarter of what is kept back is for the pointers
+    /// to data that found a place, and as much for what frees (`ZFS_SPACE_CHECK_RESERVED`, dsl_synctask.h).
     #[must_use]
     pub fn available(&self) -> u64 {
-        self.free().saturating_sub(self.slop())
+        self.free().saturating_sub(self.slop() / 2)
     }
-    /// Bytes that the metadata of datasets may still take: half of what is kept back is for what frees, and for
-    /// the pointers to data that found a place (`ZFS_SPACE_CHECK_RESERVED`, dsl_synctask.h).
+    /// Bytes that the metadata of datasets may still take.
     #[must_use]
     pub fn available_for_metadata(&self) -> u64 {
-        self.free().saturating_sub(self.slop() / 2)
+        self.free().saturating_sub(self.slop() / 4)
+    }
+    /// Bytes that one txg should write before it is committed. The places of what it replaces are free two txgs later
+    /// (`TXG_DEFER_SIZE`): three such txgs fit into the half of what is kept back that data may take in passing.
+    #[must_use]
+    pub fn at_once(&self) -> u64 {
+        self.slop() / 8
     }
 }
 

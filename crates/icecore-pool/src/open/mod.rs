@@ -132,6 +132,7 @@ impl Pool {
             name: opened.config.name.clone().unwrap_or_default(),
             version: opened.uberblock.version.get(),
             usable: opened.io.space().usable(),
+            at_once: opened.io.space().at_once(),
         };
         let root = opened.uberblock.rootbp;
         let dsl = Dsl::open(&opened.io, &root, info, Box::new(EnvChance(env)))?;
