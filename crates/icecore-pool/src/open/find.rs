@@ -7,7 +7,7 @@ use super::OpenSpec;
 use crate::error::{PoolError, Result};
 use icecore_env::Device;
 use icecore_format::{Guid, Txg};
-use icecore_vdev::label::{self, best_uberblock};
+use icecore_vdev::label;
 use icecore_vdev::{FoundUberblock, Labels, PoolConfig, PoolState, VdevConfig, VdevKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -120,8 +120,7 @@ impl Candidate {
         let max = max.unwrap_or(Txg(u64::MAX));
         let of = |(leaf, device): (&Guid, &Arc<dyn Device>)| {
             let ashift = self.labels.get(leaf)?.best(Txg(u64::MAX))?.vdev_tree.as_ref()?.ashift;
-            let found = label::read_uberblocks(&**device, ashift.filter(|a| *a != 0));
-            best_uberblock(&found, max).cloned()
+            label::newest_uberblock(&**device, ashift.filter(|a| *a != 0), max)
         };
         let mut best: Vec<FoundUberblock> = self.devices.iter().filter_map(of).collect();
         best.sort_by(|a, b| b.uberblock.cmp_age(&a.uberblock));
