@@ -51,7 +51,7 @@ pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};
 pub use lookup::{DatasetRef, Found, Kind, Known};
 pub use phys::{Dataset, Dir};
-pub use prop::{PropRow, Source, Value};
+pub use prop::{Asking, PropRow, Source, Value};
 pub use sync::block_size_feature;
 
 use icecore_dmu::zap::ZapValue;
