@@ -221,6 +221,12 @@ impl Dsl {
         if self.free_dir == 0 { Ok(0) } else { Ok(self.dir(io, self.free_dir)?.used_bytes) }
     }
 
+    /// Bytes of what was destroyed and could not be freed, for it could not be read (`$LEAK`; `dsl_scan_destroy`).
+    pub fn leaked(&self, io: &dyn BlockStore) -> Result<u64> {
+        let children = self.dir(io, self.root_dir)?.child_dir_zapobj;
+        self.zap_u64(io, children, "$LEAK")?.map_or(Ok(0), |dir| Ok(self.dir(io, dir)?.used_bytes))
+    }
+
     /// An entry of the MOS directory that is an array of words, such as `scan`.
     pub fn directory_words(&self, io: &dyn BlockStore, name: &str) -> Result<Option<Vec<u64>>> {
         match icecore_dmu::zap::lookup(&self.mos, io, ObjectId(DIRECTORY), name)? {

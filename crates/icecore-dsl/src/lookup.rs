@@ -7,7 +7,7 @@ use crate::Dsl;
 use crate::bookmark::BookmarkPhys;
 use crate::error::{DslError, Result};
 use crate::name::{self, NESTING_MAX, Part};
-use crate::phys::Dataset;
+use crate::phys::{Brief, Dataset};
 use icecore_dmu::{BlockStore, Objset, Want};
 use icecore_format::objset::{ObjsetPhys, ObjsetType};
 use icecore_format::{Blkptr, Bookmark, Corrupt, Txg};
@@ -62,7 +62,7 @@ pub struct Known {
     /// What it is.
     pub kind: Kind,
     /// What its object says, if it was read.
-    pub phys: Option<Box<Dataset>>,
+    pub brief: Option<Box<Brief>>,
 }
 
 impl Kind {
@@ -241,12 +241,13 @@ impl Dsl {
         heads: &[(DatasetRef, Kind)],
     ) -> Vec<Result<Vec<(String, Known)>>> {
         let objs: Vec<u64> = heads.iter().map(|(head, _)| head.obj).collect();
-        let names: Vec<Result<Vec<(String, u64)>>> = (self.datasets(io, &objs).into_iter())
-            .map(|ds| self.zap_list_u64(io, ds?.snapnames_zapobj))
+        let names: Vec<Result<Vec<(String, u64)>>> = (self.datasets(io, &objs, |ds| ds.snapnames_zapobj))
+            .into_iter()
+            .map(|names| self.zap_list_u64(io, names?))
             .collect();
         // Snapshots of many datasets lie mixed, as they were made: their blocks are read once for all of them.
         let objs: Vec<u64> = names.iter().flatten().flatten().map(|(_, obj)| *obj).collect();
-        let mut read = self.datasets(io, &objs).into_iter();
+        let mut read = self.datasets(io, &objs, |ds| Box::new(Brief::of(&ds))).into_iter();
         let known = |(names, (head, kind)): (Result<Vec<(String, u64)>>, &(DatasetRef, Kind))| {
             let names = names?;
             // Each takes its own, also where one cannot be read.
@@ -257,7 +258,7 @@ impl Dsl {
                 all.push((ds?, name, r));
             }
             all.sort_by(|a, b| (a.0.creation_txg, &a.1).cmp(&(b.0.creation_txg, &b.1)));
-            let known = |(ds, name, r)| (name, Known { r, kind: *kind, phys: Some(ds) });
+            let known = |(brief, name, r)| (name, Known { r, kind: *kind, brief: Some(brief) });
             Ok(all.into_iter().map(known).collect())
         };
         names.into_iter().zip(heads).map(known).collect()
@@ -368,15 +369,15 @@ impl Dsl {
     /// The kinds of heads, in their order, from their objsets, which are read together.
     pub fn kinds(&self, io: &dyn BlockStore, heads: &[DatasetRef]) -> Vec<Result<Kind>> {
         let objs: Vec<u64> = heads.iter().map(|head| head.obj).collect();
-        let all = self.datasets(io, &objs);
-        let root = |(head, ds): (&DatasetRef, &Result<Box<Dataset>>)| {
-            let bp = ds.as_ref().ok()?.bp;
+        let all = self.datasets(io, &objs, |ds| ds.bp);
+        let root = |(head, bp): (&DatasetRef, &Result<Blkptr>)| {
+            let bp = *bp.as_ref().ok()?;
             (!bp.is_hole()).then(|| (bp, Bookmark::root(head.obj)))
         };
         let roots: Vec<(Blkptr, Bookmark)> = heads.iter().zip(&all).filter_map(root).collect();
         let mut read = io.read_many(&roots, Want::NoKey).into_iter();
-        let kind = |ds: Result<Box<Dataset>>| {
-            let block = if ds?.bp.is_hole() { None } else { read.next() };
+        let kind = |bp: Result<Blkptr>| {
+            let block = if bp?.is_hole() { None } else { read.next() };
             let volume = match block {
                 Some(block) => ObjsetPhys::parse(&block?)?.kind() == ObjsetType::Zvol,
                 None => false,

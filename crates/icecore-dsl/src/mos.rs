@@ -46,15 +46,20 @@ impl Dsl {
         dataset_in(obj, &self.mos.dnode(io, ObjectId(obj))?)
     }
 
-    /// [`Dsl::dataset`] of each of `objs`, in their order; what they lie in is read together.
-    pub(crate) fn datasets(&self, io: &dyn BlockStore, objs: &[u64]) -> Vec<Result<Box<Dataset>>> {
+    /// What `pick` takes of [`Dsl::dataset`] of each of `objs`, in their order; what they lie in is read together.
+    pub(crate) fn datasets<T>(
+        &self,
+        io: &dyn BlockStore,
+        objs: &[u64],
+        pick: impl Fn(Dataset) -> T,
+    ) -> Vec<Result<T>> {
         let ids: Vec<ObjectId> = objs.iter().copied().map(ObjectId).collect();
-        let none = || Err(DslError::Read(ReadError::NoObject(ObjectId(0))));
-        let mut all: Vec<Result<Box<Dataset>>> = objs.iter().map(|_| none()).collect();
+        let mut all: Vec<Option<Result<T>>> = objs.iter().map(|_| None).collect();
         self.mos.dnodes(io, &ids, |i, dn| {
-            all[i] = dn.map_err(DslError::from).and_then(|dn| dataset_in(objs[i], &dn).map(Box::new));
+            all[i] = Some(dn.map_err(DslError::from).and_then(|dn| dataset_in(objs[i], &dn)).map(&pick));
         });
-        all
+        let asked = all.into_iter().zip(ids);
+        asked.map(|(ds, id)| ds.unwrap_or_else(|| Err(ReadError::NoObject(id).into()))).collect()
     }
 
     pub(crate) fn put_dir(&mut self, io: &dyn BlockStore, obj: u64, dd: &Dir) -> Result<()> {

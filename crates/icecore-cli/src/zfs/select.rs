@@ -174,7 +174,7 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                         "cannot open '{name}': operation not applicable to datasets of this type"
                     )));
                 }
-                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, phys: None }));
+                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, brief: None }));
             } else {
                 let depth = if query.recursive {
                     query.depth.unwrap_or(usize::MAX)
@@ -256,7 +256,7 @@ fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) 
                 continue;
             }
         };
-        push(out.found, types.has(kind), name.clone(), kind, Some(Known { r, kind, phys: None }));
+        push(out.found, types.has(kind), name.clone(), kind, Some(Known { r, kind, brief: None }));
         if types.snapshot && depth > 0 {
             for (snap, known) in out.or_note(&name, snapshots.next().unwrap_or_else(|| Ok(Vec::new()))) {
                 push(out.found, true, format!("{name}@{snap}"), known.kind, Some(known));

@@ -5,7 +5,7 @@ use super::table::{self, BOOK, FS, PROPS, Prop, SNAP, Type, VOL};
 use super::{Source, Value, default_of};
 use crate::error::{DslError, Result};
 use crate::lookup::{DatasetRef, Found, Kind, Known};
-use crate::phys::{DD_FLAG_USED_BREAKDOWN, Dataset, Used};
+use crate::phys::{Brief, DD_FLAG_USED_BREAKDOWN, DS_FLAG_DEFER_DESTROY, DS_FLAG_INCONSISTENT, Used};
 use crate::{BookmarkPhys, Dsl};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, Objset, ReadError, Want};
@@ -294,8 +294,8 @@ impl Asking<'_> {
 
     fn subject<'a>(&'a self, name: &'a str, known: Option<&Known>) -> Result<Subject<'a>> {
         let (dsl, io) = (self.dsl, self.io);
-        if let Some(Known { r, kind, phys }) = known {
-            return self.dataset_subject(Subject::new(name, *kind, self), *r, phys.as_deref());
+        if let Some(Known { r, kind, brief }) = known {
+            return self.dataset_subject(Subject::new(name, *kind, self), *r, brief.as_deref());
         }
         match dsl.lookup(io, name)? {
             Found::Dataset(r) => self.dataset_subject(Subject::new(name, dsl.kind(io, r)?, self), r, None),
@@ -316,31 +316,25 @@ impl Asking<'_> {
         &self,
         mut s: Subject<'a>,
         r: DatasetRef,
-        phys: Option<&Dataset>,
+        brief: Option<&Brief>,
     ) -> Result<Subject<'a>> {
         let (dsl, io) = (self.dsl, self.io);
-        let read;
-        let ds = match phys {
-            Some(ds) => ds,
-            None => {
-                read = dsl.dataset(io, r.obj)?;
-                &read
-            }
-        };
+        let ds = brief
+            .map_or_else(|| Ok(Brief::of(&dsl.dataset(io, r.obj)?)), |brief| Ok::<_, DslError>(*brief))?;
         if s.wants_set() {
-            s.stats = self.set_props(r, ds)?;
+            s.stats = self.set_props(r, &ds)?;
         }
         s.mounted = dsl.busy().is_mounted(r.obj);
-        dsl.dataset_stats(io, r, ds, &mut s)?;
+        dsl.dataset_stats(io, r, &ds, &mut s)?;
         if !r.snapshot {
             dsl.dir_stats(io, r, &mut s)?;
         }
-        dsl.objset_stats(io, r, ds, &mut s)?;
+        dsl.objset_stats(io, r, &mut s)?;
         Ok(s)
     }
 
     /// Everything set here or above, with its source (`dsl_prop_get_all_ds`).
-    fn set_props(&self, r: DatasetRef, ds: &Dataset) -> Result<Stats> {
+    fn set_props(&self, r: DatasetRef, ds: &Brief) -> Result<Stats> {
         let mut out = Stats::new();
         if !r.snapshot || ds.props_obj != 0 {
             self.add_own(&mut out, r, None, r.snapshot)?;
@@ -404,7 +398,7 @@ impl Dsl {
         &self,
         io: &dyn BlockStore,
         r: DatasetRef,
-        ds: &Dataset,
+        ds: &Brief,
         s: &mut Subject<'_>,
     ) -> Result<()> {
         let refratio = ratio(ds.uncompressed_bytes, ds.compressed_bytes);
@@ -427,8 +421,8 @@ impl Dsl {
         if s.wants(&["userrefs"]) {
             s.number("userrefs", self.zap_count(io, ds.userrefs_obj)?);
         }
-        s.number("defer_destroy", u64::from(ds.is_defer_destroy()));
-        s.number("inconsistent", u64::from(ds.is_inconsistent()));
+        s.number("defer_destroy", u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0));
+        s.number("inconsistent", u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0));
         if r.snapshot {
             s.number("numclones", ds.num_children.saturating_sub(1));
             if s.wants(&["clones"]) && ds.num_children > 1 {
@@ -518,16 +512,11 @@ impl Dsl {
 
     /// What stands in the objset itself: of a volume its size, of a file system its master node
     /// (`zvol_get_stats`, `zfs_get_zplprop`). Left out where it cannot be read without a key.
-    fn objset_stats(
-        &self,
-        io: &dyn BlockStore,
-        r: DatasetRef,
-        ds: &Dataset,
-        s: &mut Subject<'_>,
-    ) -> Result<()> {
+    fn objset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject<'_>) -> Result<()> {
         if !s.wants(&OBJSET_STATS) {
             return Ok(());
         }
+        let ds = self.dataset(io, r.obj)?;
         if ds.bp.is_hole() || ds.is_inconsistent() {
             return Ok(());
         }

@@ -127,11 +127,14 @@ impl Candidate {
         best
     }
 
-    /// The newest txg that any uberblock or label tells of.
-    pub(super) fn newest_txg(&self) -> Txg {
-        let uberblock = self.uberblocks(None).first().map_or(Txg(0), |u| u.uberblock.txg());
+    /// The newest txg that any uberblock or label tells of, where `found` is the newest uberblock up to `max`.
+    pub(super) fn newest_txg(&self, found: &FoundUberblock, max: Option<Txg>) -> Txg {
+        let newest = match max {
+            None => found.uberblock.txg(),
+            Some(_) => self.uberblocks(None).first().map_or(Txg(0), |u| u.uberblock.txg()),
+        };
         let labels = self.devices.keys().filter_map(|leaf| self.label_txg(*leaf, Txg(u64::MAX)));
-        labels.fold(uberblock, Txg::max)
+        labels.fold(newest, Txg::max)
     }
 
     /// The newest uberblock and the vdev tree its labels describe: of each top-level vdev the newest label
