@@ -276,7 +276,17 @@ fn what_openzfs_said_of_odd_pools() {
         }
 
         let props = theirs("zpool-get.tsv");
-        for counted in ["dedupratio", "version", "bcloneratio", "leaked"] {
+        let counted = [
+            "dedupratio",
+            "version",
+            "bcloneratio",
+            "leaked",
+            "fragmentation",
+            "dedup_table_size",
+            "dedup_table_quota",
+            "last_scrubbed_txg",
+        ];
+        for counted in counted {
             let row = props.lines().find(|l| l.split('\t').nth(1) == Some(counted)).unwrap();
             assert_eq!(desk.ok(&format!("zpool get -Hp {counted} {pool}")).trim_end(), row);
         }
