@@ -71,8 +71,8 @@ impl Pool {
         Ok(sum)
     }
 
-    /// The txg up to which the last scrub that came to its end has read the pool, 0 if there was none (OpenZFS 2.4's
-    /// `DMU_POOL_LAST_SCRUBBED_TXG`, dmu.h).
+    /// The txg up to which the last scrub that came to its end has read the pool, 0 if there was none
+    /// (`spa_get_last_scrubbed_txg`, spa_misc.c).
     ///
     /// # Errors
     /// What cannot be read.

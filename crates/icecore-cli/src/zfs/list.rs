@@ -3,7 +3,7 @@
 use super::select::{Query, Selected, Types, depth, together};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::table::{Align, Table};
+use crate::table::{Align, Cells, Table};
 use icecore_dsl::DslError;
 use icecore_dsl::prop::{Asking, PropRow, table as props};
 use std::cmp::Ordering;
@@ -57,8 +57,9 @@ pub fn run(args: &[String]) -> Outcome {
         .collect::<Outcome<_>>()?;
     let wanted: Vec<&str> = columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
     let (exact, json) = (typed.has('p') || typed.has('J'), typed.has('j'));
-    if typed.has('H') && sort.is_empty() && !json {
-        return print_lines(&typed.operands, &query, &wanted, exact);
+    if sort.is_empty() && !json {
+        let cells = |out: &mut Cells| found_cells(&typed.operands, &query, &wanted, exact, out);
+        return print_table(&columns, typed.has('H'), cells);
     }
     let mut rows: Vec<(Vec<String>, Vec<String>, serde_json::Value)> = Vec::new();
     let outcome = together(&typed.operands, &query, |pool, found| {
@@ -89,8 +90,13 @@ pub fn run(args: &[String]) -> Outcome {
         print_json("zfs list", rows.into_iter().map(|r| (named(&r.2), r.2)));
         return outcome;
     }
-    print_table(&columns, rows.into_iter().map(|r| r.0).collect(), typed.has('H'), outcome.is_ok());
-    outcome
+    print_table(&columns, typed.has('H'), |out| {
+        for text in rows.into_iter().flat_map(|r| r.0) {
+            out.text.push_str(&text);
+            out.end();
+        }
+        outcome
+    })
 }
 
 /// All that is wanted of one dataset, asked for at once.
@@ -124,72 +130,72 @@ fn shorten(text: &mut String, start: usize) {
     }
 }
 
-/// Scripts' rows in the order in which they are found, each written where it is printed from: there may be very many.
-fn print_lines(operands: &[String], query: &Query, columns: &[&str], exact: bool) -> Outcome {
+/// All cells in the order in which datasets are found, each written where it is printed from: there may be very many.
+fn found_cells(
+    operands: &[String],
+    query: &Query,
+    columns: &[&str],
+    exact: bool,
+    out: &mut Cells,
+) -> Outcome {
     let asked: Vec<&str> = columns.iter().copied().filter(|p| *p != "name").collect();
-    let mut out = String::new();
-    let outcome = together(operands, query, |pool, found| {
+    together(operands, query, |pool, found| {
         let asking = pool.dsl.asking(pool.io(), &asked);
         let mut lost = Vec::new();
         for s in found {
-            let start = out.len();
-            if let Err(e) = line(&asking, s, columns, exact, &mut out) {
-                out.truncate(start);
+            let before = out.len();
+            if let Err(e) = row(&asking, s, columns, exact, out) {
+                out.truncate(before);
                 lost.push(super::cannot("open", &s.name, &e));
             }
         }
         lost
-    });
-    print!("{out}");
-    outcome
+    })
 }
 
-/// One dataset's line, with its end.
-fn line(
+/// One dataset's cells.
+fn row(
     asking: &Asking<'_>,
     s: &Selected,
     columns: &[&str],
     exact: bool,
-    out: &mut String,
+    out: &mut Cells,
 ) -> Result<(), DslError> {
     let mut rest = columns.iter().peekable();
-    let names = |rest: &mut Peekable<Iter<'_, &str>>, out: &mut String| {
+    let names = |rest: &mut Peekable<Iter<'_, &str>>, out: &mut Cells| {
         while rest.next_if(|p| **p == "name").is_some() {
-            out.push_str(&s.name);
-            out.push('\t');
+            out.text.push_str(&s.name);
+            out.end();
         }
     };
     names(&mut rest, out);
-    if rest.peek().is_some() {
-        asking.answers(&s.name, s.known(), &mut |answer| {
-            let start = out.len();
-            match (answer, rest.next()) {
-                (Some(answer), Some(_)) if exact => answer.write(true, out),
-                (Some(answer), Some(prop)) => crate::human::answer(prop, &answer, out),
-                _ => out.push('-'),
-            }
-            shorten(out, start);
-            out.push('\t');
-            names(&mut rest, out);
-        })?;
+    if rest.peek().is_none() {
+        return Ok(());
     }
-    out.pop();
-    out.push('\n');
-    Ok(())
+    asking.answers(&s.name, s.known(), &mut |answer| {
+        let start = out.text.len();
+        match (answer, rest.next()) {
+            (Some(answer), Some(_)) if exact => answer.write(true, &mut out.text),
+            (Some(answer), Some(prop)) => crate::human::answer(prop, &answer, &mut out.text),
+            _ => out.text.push('-'),
+        }
+        shorten(&mut out.text, start);
+        out.end();
+        names(&mut rest, out);
+    })
 }
 
-fn print_table(columns: &[String], rows: Vec<Vec<String>>, scripted: bool, complain: bool) {
-    if rows.is_empty() {
-        if complain && !scripted {
-            eprintln!("no datasets available");
-        }
-        return;
+fn print_table(columns: &[String], scripted: bool, fill: impl FnOnce(&mut Cells) -> Outcome) -> Outcome {
+    let mut cells = Cells::default();
+    let outcome = fill(&mut cells);
+    let align = |c: &String| if numeric(c) { Align::Right } else { Align::Left };
+    let table = Table::of(columns.iter().map(|c| (heading(c), align(c))).collect(), cells);
+    if !table.is_empty() {
+        print!("{}", table.render(scripted));
+    } else if outcome.is_ok() && !scripted {
+        eprintln!("no datasets available");
     }
-    let header =
-        columns.iter().map(|c| (heading(c), if numeric(c) { Align::Right } else { Align::Left })).collect();
-    let mut table = Table::new(header);
-    rows.into_iter().for_each(|r| table.row(r));
-    print!("{}", table.render(scripted));
+    outcome
 }
 
 fn columns(typed: &Typed) -> Outcome<Vec<String>> {

@@ -5,8 +5,8 @@ use crate::store::{BlockStore, Fetch, ReadError};
 use icecore_format::dnode::SLOTS_PER_BLOCK;
 use icecore_format::{Blkptr, Dnode, ObjectId};
 
-/// Blocks of dnodes in a batch: two batches of 512 KiB are in memory.
-const BATCH: usize = 32;
+/// Blocks of dnodes in a batch: two batches of 1 MiB are in memory.
+const BATCH: usize = 64;
 
 impl Objset {
     /// Calls `take` once for each of `objs`, in any order, with its place in them and what [`Objset::dnode`] says of it.

@@ -90,6 +90,8 @@ pub struct Asking<'a> {
     io: &'a dyn BlockStore,
     /// The only properties that are asked for, in their order; `None` for any.
     wanted: Option<Vec<(&'a str, Option<&'static Prop>)>>,
+    /// Of a snapshot its object tells all that is asked for.
+    object_tells: bool,
     /// What is inherited from a directory, by heads or by snapshots.
     inherited: RefCell<BTreeMap<(u64, bool), Rc<Stats>>>,
 }
@@ -170,6 +172,43 @@ const CRYPT_STATS: [&str; 8] = [
 const OBJSET_STATS: [&str; 6] =
     ["volsize", "volblocksize", "version", "utf8only", "normalization", "casesensitivity"];
 
+/// Numbers that the object of a dataset tells by itself.
+const OF_OBJECT: [&str; 13] = [
+    "refcompressratio",
+    "logicalreferenced",
+    "compressratio",
+    "used",
+    "referenced",
+    "creation",
+    "createtxg",
+    "guid",
+    "unique",
+    "objsetid",
+    "defer_destroy",
+    "inconsistent",
+    "numclones",
+];
+
+/// The number `name` of [`OF_OBJECT`]; `None` of a head where its directory tells it.
+fn of_object(name: &str, r: DatasetRef, ds: &Brief) -> Option<u64> {
+    Some(match name {
+        "refcompressratio" => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
+        "logicalreferenced" => ds.uncompressed_bytes,
+        "compressratio" if r.snapshot => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
+        "used" if r.snapshot => ds.unique_bytes,
+        "referenced" => ds.referenced_bytes,
+        "creation" => ds.creation_time,
+        "createtxg" => ds.creation_txg,
+        "guid" => ds.guid,
+        "unique" => ds.unique_bytes,
+        "objsetid" => r.obj,
+        "defer_destroy" => u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0),
+        "inconsistent" => u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0),
+        "numclones" if r.snapshot => ds.num_children.saturating_sub(1),
+        _ => return None,
+    })
+}
+
 /// The `@SNAP` or `#MARK` of a `written@SNAP` or `written#MARK`.
 fn written_since(prop: &str) -> Option<String> {
     let snapshot = prop.strip_prefix("written@").map(|s| format!("@{s}"));
@@ -192,14 +231,16 @@ impl Dsl {
     /// A question about `props`.
     #[must_use]
     pub fn asking<'a>(&'a self, io: &'a dyn BlockStore, props: &[&'a str]) -> Asking<'a> {
-        let wanted = props.iter().map(|p| (*p, table::find(p))).collect();
-        Asking { wanted: Some(wanted), ..self.asking_all(io) }
+        let wanted: Vec<_> = props.iter().map(|p| (*p, table::find(p))).collect();
+        let tells = |p: &Prop| p.types & SNAP == 0 || OF_OBJECT.contains(&p.name);
+        let object_tells = wanted.iter().all(|(_, p)| p.is_some_and(tells));
+        Asking { wanted: Some(wanted), object_tells, ..self.asking_all(io) }
     }
 
     /// A question about all properties.
     #[must_use]
     pub fn asking_all<'a>(&'a self, io: &'a dyn BlockStore) -> Asking<'a> {
-        Asking { dsl: self, io, wanted: None, inherited: RefCell::default() }
+        Asking { dsl: self, io, wanted: None, object_tells: false, inherited: RefCell::default() }
     }
 
     /// Every property of `name` that `zfs get all` shows, in its order.
@@ -321,6 +362,14 @@ impl Asking<'_> {
         let (dsl, io) = (self.dsl, self.io);
         let ds = brief
             .map_or_else(|| Ok(Brief::of(&dsl.dataset(io, r.obj)?)), |brief| Ok::<_, DslError>(*brief))?;
+        if r.snapshot && self.object_tells {
+            for p in self.wanted.iter().flatten().filter_map(|(_, p)| *p) {
+                if let Some(n) = of_object(p.name, r, &ds) {
+                    s.stats.insert(p.name.into(), (Value::Number(n), None));
+                }
+            }
+            return Ok(s);
+        }
         if s.wants_set() {
             s.stats = self.set_props(r, &ds)?;
         }
@@ -401,30 +450,20 @@ impl Dsl {
         ds: &Brief,
         s: &mut Subject<'_>,
     ) -> Result<()> {
-        let refratio = ratio(ds.uncompressed_bytes, ds.compressed_bytes);
-        s.number("refcompressratio", refratio);
-        s.number("logicalreferenced", ds.uncompressed_bytes);
-        if r.snapshot {
-            s.number("compressratio", refratio);
-            s.number("used", ds.unique_bytes);
-        } else {
+        for name in OF_OBJECT {
+            if let Some(n) = of_object(name, r, ds) {
+                s.number(name, n);
+            }
+        }
+        if !r.snapshot {
             let dd = self.dir(io, r.dir)?;
             s.number("compressratio", ratio(dd.uncompressed_bytes, dd.compressed_bytes));
             s.number("used", dd.used_bytes);
         }
-        s.number("referenced", ds.referenced_bytes);
-        s.number("creation", ds.creation_time);
-        s.number("createtxg", ds.creation_txg);
-        s.number("guid", ds.guid);
-        s.number("unique", ds.unique_bytes);
-        s.number("objsetid", r.obj);
         if s.wants(&["userrefs"]) {
             s.number("userrefs", self.zap_count(io, ds.userrefs_obj)?);
         }
-        s.number("defer_destroy", u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0));
-        s.number("inconsistent", u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0));
         if r.snapshot {
-            s.number("numclones", ds.num_children.saturating_sub(1));
             if s.wants(&["clones"]) && ds.num_children > 1 {
                 let clones = self.clone_names(io, r)?;
                 if !clones.is_empty() {

@@ -139,7 +139,8 @@ impl Io {
 
     /// Devices that are there and missed txgs, of a pool that is not opened for writing: the first and the last txg each missed.
     pub fn behind(&self) -> impl Iterator<Item = (Guid, Txg, Txg)> + '_ {
-        self.missed.iter().filter_map(|(guid, txgs)| {
+        let here = |guid: &Guid| self.vdevs.leaves().iter().any(|l| l.guid == *guid && l.device().is_some());
+        self.missed.iter().filter(move |(guid, _)| here(guid)).filter_map(|(guid, txgs)| {
             let (first, last) = (txgs.iter().next()?, txgs.iter().last()?);
             Some((*guid, Txg(first.0), Txg(last.0.saturating_add(last.1).saturating_sub(1))))
         })

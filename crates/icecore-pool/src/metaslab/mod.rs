@@ -152,9 +152,10 @@ impl Metaslab {
     }
 }
 
-/// How much a free range counts as a fragment, by the power of two it has reached from 512 bytes on
+/// How much a free range counts as a fragment, by the power of two it has reached from 512 bytes on; larger ones do not
 /// (`zfs_frag_table`, metaslab.c).
-const FRAGMENT_PERCENT: [u64; 16] = [100, 100, 98, 95, 90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 5, 0];
+const FRAGMENT_PERCENT: [u64; 20] =
+    [100, 99, 97, 93, 88, 83, 77, 71, 64, 57, 50, 43, 36, 29, 23, 17, 12, 7, 3, 1];
 
 impl Metaslab {
     /// How fragmented its free space is by its space map's histogram, whose units are `1 << shift` bytes; `None` where the

@@ -187,13 +187,12 @@ fn the_newest_uberblock_is_the_best_of_all_whatever_is_damaged() {
         label::newest_uberblock(disk, Some(12), ALL)
     };
     assert_eq!(check(&disk).unwrap().txg(), newest);
-    // One copy after another rots, until only an older txg is left.
-    let copies: Vec<_> = all.iter().filter(|u| u.txg() == newest).collect();
-    assert!(copies.len() >= 2, "{}", copies.len());
-    for (gone, u) in copies.iter().enumerate() {
-        assert_eq!(check(&disk).map(|u| (u.label, u.slot)), Some((copies[gone].label, copies[gone].slot)));
-        let at = label_offset(MAIN_SIZE, u.label as u64).unwrap();
-        disk.flip(at + icecore_format::uberblock::slot_offset(12, u.slot as u64) + 60, 1);
+    // Whichever is the newest rots, one after another.
+    for _ in 0..12 {
+        let best = check(&disk).unwrap();
+        let at = label_offset(MAIN_SIZE, best.label as u64).unwrap();
+        disk.flip(at + icecore_format::uberblock::slot_offset(12, best.slot as u64) + 60, 1);
+        assert_ne!(check(&disk), Some(best));
     }
     assert!(check(&disk).unwrap().txg() < newest);
     disk.plan(|f| f.unreadable.push(0..512 << 10));
