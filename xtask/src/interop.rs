@@ -9,6 +9,7 @@
 
 mod day;
 mod mounted;
+mod scrub;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub enum Length {
     Day,
     /// Only the act "mounted": files that came through mounts.
     Mounted,
+    /// Only the act "scrub": scrubs that the other system finishes.
+    Scrub,
 }
 
 pub fn run(length: Length) -> Outcome {
@@ -39,6 +42,7 @@ pub fn run(length: Length) -> Outcome {
     match length {
         Length::Day => return stage.day(),
         Length::Mounted => return stage.mounted(),
+        Length::Scrub => return stage.scrub(),
         Length::Short | Length::Full => {}
     }
     stage.first_backup()?;
@@ -57,6 +61,7 @@ pub fn run(length: Length) -> Outcome {
         stage.guest("read-again.sh", &["expected"], &["backup.img"])?;
         stage.day()?;
         stage.mounted()?;
+        stage.scrub()?;
     }
     eprintln!("interop: all acts passed");
     Ok(())

@@ -23,8 +23,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]          all tests; ARGS go to cargo test
   tidy                 the repository's own rules
   ci                   all that must hold: format, clippy, tidy, test, interop --short
-  interop [--short|--day|--mounted]   prove both directions against real OpenZFS in a virtual machine;
-                       --day: files only, --mounted: those that came through mounts only
+  interop [--short|--day|--mounted|--scrub]   prove both directions against real OpenZFS in a virtual machine;
+                       --day: files only, --mounted: those that came through mounts only, --scrub: scrubs that
+                       the other system finishes
                        (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
@@ -56,9 +57,11 @@ fn main() -> ExitCode {
         ["interop", "--short"] => interop::run(interop::Length::Short),
         ["interop", "--day"] => interop::run(interop::Length::Day),
         ["interop", "--mounted"] => interop::run(interop::Length::Mounted),
+        ["interop", "--scrub"] => interop::run(interop::Length::Scrub),
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "read"] => bench::read(),
+        ["bench", "list"] => bench::listing(),
         ["bench", "fs"] => bench::mounts(),
         ["bench", "stream", "full", mib] => bench::stream(streamgen::Source::Full, mib),
         ["bench", "stream", "increment", mib] => bench::stream(streamgen::Source::Increment(10), mib),

@@ -2,7 +2,7 @@
 
 use crate::zoo::open;
 use icecore_dmu::{BlockStore, ReadError, Want};
-use icecore_dsl::{Chance, Dsl, Kind, PoolInfo};
+use icecore_dsl::{Chance, DatasetRef, Dsl, Kind, PoolInfo};
 use icecore_format::{Blkptr, Bookmark, Txg};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -55,10 +55,15 @@ pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
     let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 30, at_once: 1 << 23 };
     let text = |e: icecore_dsl::DslError| e.to_string();
     let dsl = Dsl::open(&recorder, &pool.uberblock().rootbp, info, Box::new(NoChance)).map_err(text)?;
-    for name in dsl.descendants(&recorder, pool.name()).map_err(text)? {
-        for (snap, known) in dsl.snapshots_known(&recorder, &name, Kind::Snapshot).map_err(text)? {
-            let full = format!("{name}@{snap}");
-            dsl.props_known(&recorder, &full, Some(&known), &["used", "referenced"]).map_err(text)?;
+    let names = dsl.descendants(&recorder, pool.name()).map_err(text)?;
+    let heads: Vec<DatasetRef> =
+        names.iter().map(|name| dsl.lookup_head(&recorder, name)).collect::<Result<_, _>>().map_err(text)?;
+    dsl.kinds(&recorder, &heads).into_iter().collect::<Result<Vec<_>, _>>().map_err(text)?;
+    let heads: Vec<(DatasetRef, Kind)> = heads.into_iter().map(|head| (head, Kind::Snapshot)).collect();
+    for (snapshots, name) in dsl.snapshots_known(&recorder, &heads).into_iter().zip(names) {
+        let asking = dsl.asking(&recorder, &["used", "referenced"]);
+        for (snap, known) in snapshots.map_err(text)? {
+            asking.rows(&format!("{name}@{snap}"), Some(&known)).map_err(text)?;
         }
     }
     Ok(recorder.blocks.into_inner())

@@ -28,12 +28,27 @@ pub fn time_with_zone(seconds: u64) -> String {
 /// What people are shown of a property: of a time, the local time; of anything else its own words.
 #[must_use]
 pub fn property(row: &icecore_dsl::prop::PropRow) -> String {
-    let form = match row.name.as_str() {
-        "creation" => "%a %b %e %k:%M %Y",
-        "snapshots_changed" => "%a %b %e %k:%M:%S %Y",
-        _ => return row.human.clone(),
-    };
-    row.value.parse().map_or_else(|_| row.human.clone(), |seconds| local(seconds, form))
+    match form_of(&row.name) {
+        Some(form) => row.value.parse().map_or_else(|_| row.human.clone(), |seconds| local(seconds, form)),
+        None => row.human.clone(),
+    }
+}
+
+/// The same of the answer about the property `name`, added to `out`.
+pub fn answer(name: &str, answer: &icecore_dsl::prop::Answer<'_>, out: &mut String) {
+    match form_of(name).zip(answer.plain()) {
+        Some((form, seconds)) => out.push_str(&local(seconds, form)),
+        None => answer.write(false, out),
+    }
+}
+
+/// The form of a property that is a time.
+fn form_of(name: &str) -> Option<&'static str> {
+    match name {
+        "creation" => Some("%a %b %e %k:%M %Y"),
+        "snapshots_changed" => Some("%a %b %e %k:%M:%S %Y"),
+        _ => None,
+    }
 }
 
 fn local(seconds: u64, form: &str) -> String {

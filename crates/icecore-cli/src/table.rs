@@ -1,7 +1,5 @@
 //! Columns: aligned for people, one TAB for scripts.
 
-use std::fmt::Write as _;
-
 /// How a column is aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Align {
@@ -15,64 +13,91 @@ pub enum Align {
 #[derive(Debug, Default)]
 pub struct Table {
     header: Vec<(String, Align)>,
-    rows: Vec<Vec<String>>,
+    cells: Cells,
+}
+
+/// Texts one behind the other, for tables of very many rows.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// What all of them say. What is written here belongs to the cell that is ended next.
+    pub text: String,
+    ends: Vec<usize>,
+}
+
+impl Cells {
+    /// Ends a cell.
+    pub fn end(&mut self) {
+        self.ends.push(self.text.len());
+    }
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+    /// Forgets all but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.text.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| self.text.get(*start..*end).unwrap_or_default())
+    }
 }
 
 impl Table {
     /// A table with the given columns.
     #[must_use]
     pub fn new(header: Vec<(String, Align)>) -> Self {
-        Self { header, rows: Vec::new() }
+        Self { header, cells: Cells::default() }
+    }
+    /// The same with its rows, as many cells as columns each.
+    #[must_use]
+    pub fn of(header: Vec<(String, Align)>, cells: Cells) -> Self {
+        Self { header, cells }
     }
     /// Adds a row: one text a column.
     pub fn row(&mut self, row: Vec<String>) {
-        self.rows.push(row);
+        for text in row {
+            self.cells.text.push_str(&text);
+            self.cells.end();
+        }
     }
     /// Whether there are rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.cells.len() == 0
     }
     /// The text: with `scripted`, no header and TABs.
     #[must_use]
     pub fn render(&self, scripted: bool) -> String {
-        let mut out = String::new();
+        let columns = self.header.len().max(1);
+        let mut out = String::with_capacity(self.cells.text.len() + self.cells.len());
         if scripted {
-            for row in &self.rows {
-                for (c, text) in row.iter().enumerate() {
-                    out.push_str(if c > 0 { "\t" } else { "" });
-                    out.push_str(text);
-                }
-                out.push('\n');
+            for (i, text) in self.cells.iter().enumerate() {
+                out.push_str(text);
+                out.push(if (i + 1) % columns == 0 { '\n' } else { '\t' });
             }
             return out;
         }
-        let columns = self.header.len();
-        let widths: Vec<usize> = (0..columns)
-            .map(|c| {
-                self.rows
-                    .iter()
-                    .map(|r| r[c].chars().count())
-                    .chain([self.header[c].0.chars().count()])
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        let header: Vec<String> = self.header.iter().map(|h| h.0.clone()).collect();
-        for row in std::iter::once(&header).chain(&self.rows) {
-            let mut line = String::new();
-            for (c, text) in row.iter().enumerate() {
-                let pad = " ".repeat(widths[c].saturating_sub(text.chars().count()));
-                if c > 0 {
-                    line.push_str("  ");
-                }
-                match self.header[c].1 {
-                    Align::Right => line.push_str(&format!("{pad}{text}")),
-                    Align::Left if c + 1 == columns => line.push_str(text),
-                    Align::Left => line.push_str(&format!("{text}{pad}")),
-                }
+        let header = || self.header.iter().map(|h| h.0.as_str());
+        let mut widths = vec![0; columns];
+        for (i, text) in header().chain(self.cells.iter()).enumerate() {
+            let width: &mut usize = &mut widths[i % columns];
+            *width = text.chars().count().max(*width);
+        }
+        for (i, text) in header().chain(self.cells.iter()).enumerate() {
+            let c = i % columns;
+            let pad = widths[c].saturating_sub(text.chars().count());
+            let left = if self.header[c].1 == Align::Right { pad } else { 0 };
+            out.push_str(if c > 0 { "  " } else { "" });
+            out.extend(std::iter::repeat_n(' ', left));
+            out.push_str(text);
+            if c + 1 == columns {
+                out.push('\n');
+            } else {
+                out.extend(std::iter::repeat_n(' ', pad - left));
             }
-            let _ = writeln!(out, "{}", line.trim_end_matches('\u{0}'));
         }
         out
     }

@@ -13,6 +13,7 @@
 
 pub mod accounts;
 mod free;
+mod many;
 mod object;
 mod room;
 mod scan;
@@ -20,6 +21,7 @@ mod sync;
 mod tree;
 
 use crate::store::{BlockStore, RawCrypt, ReadError, Want, WriteError};
+use icecore_format::dnode::SLOTS_PER_BLOCK;
 use icecore_format::objset::{ObjsetPhys, ObjsetType};
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Corrupt, Dnode, ObjectId, ObjectType, Txg};
 use std::collections::{BTreeMap, BTreeSet};
@@ -313,28 +315,27 @@ impl Objset {
 
     /// The head of `obj`; [`ReadError::NoObject`] if it is free or absent.
     pub fn dnode(&self, io: &dyn BlockStore, obj: ObjectId) -> Result<Dnode, ReadError> {
+        if let Some(known) = self.dnode_in_memory(obj) {
+            return known;
+        }
+        let Some(block) = self.meta_block(io, obj.0 / SLOTS_PER_BLOCK)? else {
+            return Err(ReadError::NoObject(obj));
+        };
+        dnode_in(&block, obj)
+    }
+
+    /// What need not be read to know the head of `obj`: it was changed, lies in the objset block, or cannot be.
+    fn dnode_in_memory(&self, obj: ObjectId) -> Option<Result<Dnode, ReadError>> {
         if obj.0 == 0 {
-            return Ok(self.meta.dn.clone());
+            return Some(Ok(self.meta.dn.clone()));
         }
         if let Some(o) = self.table(obj).get(&obj.0) {
-            return if o.dn.is_free() { Err(ReadError::NoObject(obj)) } else { Ok(o.dn.clone()) };
+            return Some(if o.dn.is_free() { Err(ReadError::NoObject(obj)) } else { Ok(o.dn.clone()) });
         }
         if accounts::is_account(obj) {
-            return self.account_dnode(obj);
+            return Some(self.account_dnode(obj));
         }
-        if self.covered(obj.0) {
-            return Err(ReadError::NoObject(obj));
-        }
-        let slots = icecore_format::dnode::SLOTS_PER_BLOCK;
-        let Some(block) = self.meta_block(io, obj.0 / slots)? else { return Err(ReadError::NoObject(obj)) };
-        let index = (obj.0 % slots) as usize;
-        if !slots_of(&block).any(|found| found.is_ok_and(|(at, _)| at == index)) {
-            // Not there, or what is before it runs past the end.
-            slot_starts(&block)?;
-            return Err(ReadError::NoObject(obj));
-        }
-        let bytes = block.get(index * 512..).ok_or(ReadError::NoObject(obj))?;
-        Ok(Dnode::parse(bytes)?)
+        self.covered(obj.0).then(|| Err(ReadError::NoObject(obj)))
     }
 
     /// Block `blkid` of dnodes as it is on disk (the overlay of `objs` not applied).
@@ -342,18 +343,12 @@ impl Objset {
         if blkid >= self.meta_blocks() {
             return Ok(None);
         }
-        let block = self.block_of(io, ObjectId(0), &self.meta, blkid)?;
-        match block {
-            Some(b) if b.len() != icecore_format::dnode::DNODE_BLOCK => {
-                Err(Corrupt::new("dnode block", format!("{} bytes", b.len())).into())
-            }
-            b => Ok(b),
-        }
+        self.block_of(io, ObjectId(0), &self.meta, blkid)?.map(whole).transpose()
     }
 
     /// The first allocated object after `after`.
     pub fn next_object(&self, io: &dyn BlockStore, after: ObjectId) -> Result<Option<ObjectId>, ReadError> {
-        let slots = icecore_format::dnode::SLOTS_PER_BLOCK;
+        let slots = SLOTS_PER_BLOCK;
         let mut from = after.0.saturating_add(1);
         loop {
             let on_disk = self.next_object_on_disk(io, from)?;
@@ -380,7 +375,7 @@ impl Objset {
     }
 
     fn next_object_on_disk(&self, io: &dyn BlockStore, from: u64) -> Result<Option<u64>, ReadError> {
-        let slots = icecore_format::dnode::SLOTS_PER_BLOCK;
+        let slots = SLOTS_PER_BLOCK;
         let mut blkid = from / slots;
         while let Some(at) = self.next_block(io, ObjectId(0), &self.meta, blkid)? {
             if let Some(block) = self.meta_block(io, at)? {
@@ -508,6 +503,26 @@ impl Objset {
     pub fn dirty_objects(&self) -> BTreeSet<u64> {
         self.objs.keys().copied().collect()
     }
+}
+
+/// A block of dnodes, if it has the size of one.
+fn whole<B: AsRef<[u8]>>(block: B) -> Result<B, ReadError> {
+    match block.as_ref().len() {
+        icecore_format::dnode::DNODE_BLOCK => Ok(block),
+        other => Err(Corrupt::new("dnode block", format!("{other} bytes")).into()),
+    }
+}
+
+/// The dnode of `obj` in the block of dnodes that it belongs into.
+fn dnode_in(block: &[u8], obj: ObjectId) -> Result<Dnode, ReadError> {
+    let index = (obj.0 % SLOTS_PER_BLOCK) as usize;
+    if !slots_of(block).any(|found| found.is_ok_and(|(at, _)| at == index)) {
+        // Not there, or what is before it runs past the end.
+        slot_starts(block)?;
+        return Err(ReadError::NoObject(obj));
+    }
+    let bytes = block.get(index * 512..).ok_or(ReadError::NoObject(obj))?;
+    Ok(Dnode::parse(bytes)?)
 }
 
 /// Where allocated dnodes begin in a block of them: (slot, slots). Interior slots are not starts.

@@ -21,6 +21,7 @@ use crate::objset::{NewObject, Objset};
 use crate::store::{BlockStore, BlockWriter, ReadError, WriteError};
 use icecore_format::reader::u64_at;
 use icecore_format::{Corrupt, Dnode, ObjectId, ObjectType};
+use std::sync::Arc;
 
 /// The value of a name: integers of one size.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +124,7 @@ pub const FLAG_UINT64_KEY: u64 = 2;
 
 /// Which of the two kinds an object is, with its first block.
 enum Kind {
-    Micro(Vec<u8>),
+    Micro(Arc<[u8]>),
     Fat(fat::Header),
 }
 
@@ -132,7 +133,7 @@ fn kind_of(os: &Objset, io: &dyn BlockStore, obj: ObjectId, dn: &Dnode) -> Resul
         return Err(Corrupt::new("ZAP", format!("object {obj} has no first block")).into());
     };
     match u64_at(&block, 0) {
-        BLOCK_MICRO => Ok(Kind::Micro(block.to_vec())),
+        BLOCK_MICRO => Ok(Kind::Micro(block)),
         BLOCK_HEADER => Ok(Kind::Fat(fat::Header::parse(&block, dn)?)),
         other => Err(Corrupt::new("ZAP", format!("object {obj} begins with {other:#x}")).into()),
     }
@@ -189,6 +190,24 @@ pub fn iter(os: &Objset, io: &dyn BlockStore, obj: ObjectId) -> Result<Vec<ZapEn
             .collect()),
         Kind::Fat(head) => fat::iter(os, io, obj, &dn, &head),
     }
+}
+
+/// All names, as text, with the one number each has, in the order of names; another kind of value is damage.
+pub fn numbers(os: &Objset, io: &dyn BlockStore, obj: ObjectId) -> Result<Vec<(String, u64)>, ReadError> {
+    let dn = os.dnode(io, obj)?;
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let mut all: Vec<(String, u64)> = match kind_of(os, io, obj, &dn)? {
+        Kind::Micro(block) => micro::entries(&block).map(|e| (text(e.name), e.value)).collect(),
+        Kind::Fat(head) => {
+            let number = |e: ZapEntry| match e.value.as_u64() {
+                Some(n) => Ok((text(&e.name), n)),
+                None => Err(Corrupt::new("ZAP", format!("object {obj}: {} is no number", e.name_str()))),
+            };
+            fat::iter(os, io, obj, &dn, &head)?.into_iter().map(number).collect::<Result<_, _>>()?
+        }
+    };
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(all)
 }
 
 /// How many names there are.
@@ -274,7 +293,8 @@ fn put(
     let dn = os.dnode(io, obj)?;
     let mut head = match kind_of(os, io, obj, &dn)? {
         Kind::Fat(head) => head,
-        Kind::Micro(mut block) => {
+        Kind::Micro(block) => {
+            let mut block = block.to_vec();
             if !replace && micro::entries(&block).any(|e| e.name == name) {
                 return Err(WriteError::Invalid(format!(
                     "ZAP object {obj} already has {}",
@@ -315,7 +335,8 @@ pub fn remove_bytes(
 ) -> Result<bool, WriteError> {
     let dn = os.dnode(io, obj)?;
     match kind_of(os, io, obj, &dn)? {
-        Kind::Micro(mut block) => {
+        Kind::Micro(block) => {
+            let mut block = block.to_vec();
             let found = micro::remove(&mut block, name);
             if found {
                 os.write(io, obj, 0, &block)?;

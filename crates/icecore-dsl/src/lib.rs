@@ -51,7 +51,7 @@ pub use feature::Feature;
 pub use keystore::{ForceRoot, KeyForm, NewKey, ObjsetKeys, wrapping_key};
 pub use lookup::{DatasetRef, Found, Kind, Known};
 pub use phys::{Dataset, Dir};
-pub use prop::{PropRow, Source, Value};
+pub use prop::{Asking, PropRow, Source, Value};
 pub use sync::block_size_feature;
 
 use icecore_dmu::zap::ZapValue;
@@ -238,6 +238,12 @@ impl Dsl {
     /// Bytes of what was destroyed and is not yet free.
     pub fn freeing(&self, io: &dyn BlockStore) -> Result<u64> {
         if self.free_dir == 0 { Ok(0) } else { Ok(self.dir(io, self.free_dir)?.used_bytes) }
+    }
+
+    /// Bytes of what was destroyed and could not be freed, for it could not be read (`$LEAK`; `dsl_scan_destroy`).
+    pub fn leaked(&self, io: &dyn BlockStore) -> Result<u64> {
+        let children = self.dir(io, self.root_dir)?.child_dir_zapobj;
+        self.zap_u64(io, children, "$LEAK")?.map_or(Ok(0), |dir| Ok(self.dir(io, dir)?.used_bytes))
     }
 
     /// An entry of the MOS directory that is an array of words, such as `scan`.

@@ -7,10 +7,10 @@ use crate::Dsl;
 use crate::bookmark::BookmarkPhys;
 use crate::error::{DslError, Result};
 use crate::name::{self, NESTING_MAX, Part};
-use crate::phys::Dataset;
+use crate::phys::{Brief, Dataset};
 use icecore_dmu::{BlockStore, Objset, Want};
-use icecore_format::objset::ObjsetType;
-use icecore_format::{Corrupt, Txg};
+use icecore_format::objset::{ObjsetPhys, ObjsetType};
+use icecore_format::{Blkptr, Bookmark, Corrupt, Txg};
 
 /// A head or snapshot, by object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -62,7 +62,7 @@ pub struct Known {
     /// What it is.
     pub kind: Kind,
     /// What its object says, if it was read.
-    pub phys: Option<Box<Dataset>>,
+    pub brief: Option<Box<Brief>>,
 }
 
 impl Kind {
@@ -117,12 +117,13 @@ impl Dsl {
 
     /// The head of the directory `path` (without `@` or `#`).
     pub fn lookup_head(&self, io: &dyn BlockStore, path: &str) -> Result<DatasetRef> {
-        let dir = self.lookup_dir(io, path)?;
+        self.head_in(io, self.lookup_dir(io, path)?)?.ok_or_else(|| DslError::NotFound(path.into()))
+    }
+
+    /// The head of the directory object `dir`, if it has one.
+    pub fn head_in(&self, io: &dyn BlockStore, dir: u64) -> Result<Option<DatasetRef>> {
         let obj = self.dir(io, dir)?.head_dataset_obj;
-        if obj == 0 {
-            return Err(DslError::NotFound(path.into()));
-        }
-        Ok(DatasetRef { obj, dir, snapshot: false })
+        Ok((obj != 0).then_some(DatasetRef { obj, dir, snapshot: false }))
     }
 
     /// The directory object of `path`.
@@ -193,13 +194,15 @@ impl Dsl {
 
     /// Child datasets of `path` in the order of names, without OpenZFS's own (`$MOS`, `%recv`, …).
     pub fn children(&self, io: &dyn BlockStore, path: &str) -> Result<Vec<String>> {
-        let dd = self.dir(io, self.lookup_dir(io, path)?)?;
-        Ok(self
-            .zap_list_u64(io, dd.child_dir_zapobj)?
-            .into_iter()
-            .filter(|(n, _)| !n.starts_with(['$', '%']))
-            .map(|(n, _)| format!("{path}/{n}"))
-            .collect())
+        let dir = self.lookup_dir(io, path)?;
+        Ok(self.children_of(io, dir)?.into_iter().map(|(name, _)| format!("{path}/{name}")).collect())
+    }
+
+    /// The same of the directory object `dir`: the last part of their names, and their directory objects.
+    pub fn children_of(&self, io: &dyn BlockStore, dir: u64) -> Result<Vec<(String, u64)>> {
+        let mut all = self.zap_list_u64(io, self.dir(io, dir)?.child_dir_zapobj)?;
+        all.retain(|(name, _)| !name.starts_with(['$', '%']));
+        Ok(all)
     }
 
     /// `path` and everything below it, parents before children, each level in the order of names.
@@ -225,32 +228,40 @@ impl Dsl {
         io: &dyn BlockStore,
         head: DatasetRef,
     ) -> Result<Vec<(String, DatasetRef)>> {
-        Ok(self.snapshots_read(io, head)?.into_iter().map(|(name, r, _)| (name, r)).collect())
+        let all =
+            self.snapshots_known(io, &[(head, Kind::Snapshot)]).pop().unwrap_or_else(|| Ok(Vec::new()))?;
+        Ok(all.into_iter().map(|(name, known)| (name, known.r)).collect())
     }
 
-    fn snapshots_read(
-        &self,
-        io: &dyn BlockStore,
-        head: DatasetRef,
-    ) -> Result<Vec<(String, DatasetRef, Dataset)>> {
-        let ds = self.dataset(io, head.obj)?;
-        let mut all = Vec::new();
-        for (name, obj) in self.zap_list_u64(io, ds.snapnames_zapobj)? {
-            all.push((name, DatasetRef { obj, dir: head.dir, snapshot: true }, self.dataset(io, obj)?));
-        }
-        all.sort_by(|a, b| (a.2.creation_txg, &a.0).cmp(&(b.2.creation_txg, &b.0)));
-        Ok(all)
-    }
-
-    /// [`Dsl::snapshots`] with what their objects say, which had to be read for their order.
+    /// [`Dsl::snapshots`] of each of `heads`, with what their objects say, which has to be read for their order. The heads
+    /// come with the kind that their snapshots have.
     pub fn snapshots_known(
         &self,
         io: &dyn BlockStore,
-        path: &str,
-        kind: Kind,
-    ) -> Result<Vec<(String, Known)>> {
-        let all = self.snapshots_read(io, self.lookup_head(io, path)?)?;
-        Ok(all.into_iter().map(|(name, r, ds)| (name, Known { r, kind, phys: Some(Box::new(ds)) })).collect())
+        heads: &[(DatasetRef, Kind)],
+    ) -> Vec<Result<Vec<(String, Known)>>> {
+        let objs: Vec<u64> = heads.iter().map(|(head, _)| head.obj).collect();
+        let names: Vec<Result<Vec<(String, u64)>>> = (self.datasets(io, &objs, |ds| ds.snapnames_zapobj))
+            .into_iter()
+            .map(|names| self.zap_list_u64(io, names?))
+            .collect();
+        // Snapshots of many datasets lie mixed, as they were made: their blocks are read once for all of them.
+        let objs: Vec<u64> = names.iter().flatten().flatten().map(|(_, obj)| *obj).collect();
+        let mut read = self.datasets(io, &objs, |ds| Box::new(Brief::of(&ds))).into_iter();
+        let known = |(names, (head, kind)): (Result<Vec<(String, u64)>>, &(DatasetRef, Kind))| {
+            let names = names?;
+            // Each takes its own, also where one cannot be read.
+            let own: Vec<_> = read.by_ref().take(names.len()).collect();
+            let mut all = Vec::with_capacity(names.len());
+            for ((name, obj), ds) in names.into_iter().zip(own) {
+                let r = DatasetRef { obj, dir: head.dir, snapshot: true };
+                all.push((ds?, name, r));
+            }
+            all.sort_by(|a, b| (a.0.creation_txg, &a.1).cmp(&(b.0.creation_txg, &b.1)));
+            let known = |(brief, name, r)| (name, Known { r, kind: *kind, brief: Some(brief) });
+            Ok(all.into_iter().map(known).collect())
+        };
+        names.into_iter().zip(heads).map(known).collect()
     }
 
     /// The snapshot of `path` with this guid, or of the snapshots it was cloned from.
@@ -353,6 +364,27 @@ impl Dsl {
         let now = Objset::open(io, head.obj, &ds.bp, Want::NoKey)?;
         let then = Objset::open(io, ds.prev_snap_obj, &snap.bp, Want::NoKey)?;
         Ok(now.meta().as_bytes() != then.meta().as_bytes())
+    }
+
+    /// The kinds of heads, in their order, from their objsets, which are read together.
+    pub fn kinds(&self, io: &dyn BlockStore, heads: &[DatasetRef]) -> Vec<Result<Kind>> {
+        let objs: Vec<u64> = heads.iter().map(|head| head.obj).collect();
+        let all = self.datasets(io, &objs, |ds| ds.bp);
+        let root = |(head, bp): (&DatasetRef, &Result<Blkptr>)| {
+            let bp = *bp.as_ref().ok()?;
+            (!bp.is_hole()).then(|| (bp, Bookmark::root(head.obj)))
+        };
+        let roots: Vec<(Blkptr, Bookmark)> = heads.iter().zip(&all).filter_map(root).collect();
+        let mut read = io.read_many(&roots, Want::NoKey).into_iter();
+        let kind = |bp: Result<Blkptr>| {
+            let block = if bp?.is_hole() { None } else { read.next() };
+            let volume = match block {
+                Some(block) => ObjsetPhys::parse(&block?)?.kind() == ObjsetType::Zvol,
+                None => false,
+            };
+            Ok(if volume { Kind::Volume } else { Kind::Filesystem })
+        };
+        all.into_iter().map(kind).collect()
     }
 
     /// Filesystem, volume or snapshot, from the objset itself.

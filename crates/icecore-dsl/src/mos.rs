@@ -9,8 +9,8 @@ use crate::feature::Feature;
 use crate::phys::{DATASET_LEN, DIR_LEN, Dataset, Dir};
 use crate::{DIRECTORY, Dsl};
 use icecore_dmu::zap::{self, ZapValue};
-use icecore_dmu::{BlockStore, BlockWriter, NewObject};
-use icecore_format::{Corrupt, ObjectId, ObjectType};
+use icecore_dmu::{BlockStore, BlockWriter, NewObject, ReadError};
+use icecore_format::{Corrupt, Dnode, ObjectId, ObjectType};
 
 /// `DMU_OTN_ZAP_METADATA`.
 pub(crate) const OTN_ZAP_METADATA: ObjectType = ObjectType(0xc4);
@@ -20,6 +20,13 @@ pub(crate) const TOUPPER: u64 = zap::NORM_TOUPPER;
 /// The name under which ZAPs keep a number key (`zap_add_int`, `zap_add_int_key`: bare hexadecimal).
 pub(crate) fn int_key(n: u64) -> String {
     format!("{n:x}")
+}
+
+fn dataset_in(obj: u64, dn: &Dnode) -> Result<Dataset> {
+    if dn.bonus_type() != ObjectType::DSL_DATASET {
+        return Err(Corrupt::new("DSL dataset", format!("object {obj} is {:?}", dn.bonus_type())).into());
+    }
+    Ok(Dataset::decode(dn.bonus()))
 }
 
 impl Dsl {
@@ -36,11 +43,23 @@ impl Dsl {
 
     /// The dataset in object `obj`.
     pub fn dataset(&self, io: &dyn BlockStore, obj: u64) -> Result<Dataset> {
-        let dn = self.mos.dnode(io, ObjectId(obj))?;
-        if dn.bonus_type() != ObjectType::DSL_DATASET {
-            return Err(Corrupt::new("DSL dataset", format!("object {obj} is {:?}", dn.bonus_type())).into());
-        }
-        Ok(Dataset::decode(dn.bonus()))
+        dataset_in(obj, &self.mos.dnode(io, ObjectId(obj))?)
+    }
+
+    /// What `pick` takes of [`Dsl::dataset`] of each of `objs`, in their order; what they lie in is read together.
+    pub(crate) fn datasets<T>(
+        &self,
+        io: &dyn BlockStore,
+        objs: &[u64],
+        pick: impl Fn(Dataset) -> T,
+    ) -> Vec<Result<T>> {
+        let ids: Vec<ObjectId> = objs.iter().copied().map(ObjectId).collect();
+        let mut all: Vec<Option<Result<T>>> = objs.iter().map(|_| None).collect();
+        self.mos.dnodes(io, &ids, |i, dn| {
+            all[i] = Some(dn.map_err(DslError::from).and_then(|dn| dataset_in(objs[i], &dn)).map(&pick));
+        });
+        let asked = all.into_iter().zip(ids);
+        asked.map(|(ds, id)| ds.unwrap_or_else(|| Err(ReadError::NoObject(id).into()))).collect()
     }
 
     pub(crate) fn put_dir(&mut self, io: &dyn BlockStore, obj: u64, dd: &Dir) -> Result<()> {
@@ -100,16 +119,9 @@ impl Dsl {
         Ok(all)
     }
 
-    /// All entries whose value is one number.
+    /// All entries of a ZAP of numbers, in the order of names.
     pub(crate) fn zap_list_u64(&self, io: &dyn BlockStore, obj: u64) -> Result<Vec<(String, u64)>> {
-        let mut out = Vec::new();
-        for (name, v) in self.zap_list(io, obj)? {
-            match v {
-                ZapValue::U64(v) if !v.is_empty() => out.push((name, v[0])),
-                _ => return Err(Corrupt::new("ZAP", format!("{name} in object {obj} is no number")).into()),
-            }
-        }
-        Ok(out)
+        if obj == 0 { Ok(Vec::new()) } else { Ok(zap::numbers(&self.mos, io, ObjectId(obj))?) }
     }
 
     pub(crate) fn zap_count(&self, io: &dyn BlockStore, obj: u64) -> Result<u64> {

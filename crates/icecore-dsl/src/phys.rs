@@ -168,6 +168,42 @@ native! {
     pub pad: [u64; 5],
 }
 
+/// What properties tell of a dataset's object: a third of it, for there may be very many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Brief {
+    pub(crate) prev_snap_obj: u64,
+    pub(crate) num_children: u64,
+    pub(crate) creation_time: u64,
+    pub(crate) creation_txg: u64,
+    pub(crate) referenced_bytes: u64,
+    pub(crate) compressed_bytes: u64,
+    pub(crate) uncompressed_bytes: u64,
+    pub(crate) unique_bytes: u64,
+    pub(crate) guid: u64,
+    pub(crate) flags: u64,
+    pub(crate) props_obj: u64,
+    pub(crate) userrefs_obj: u64,
+}
+
+impl Brief {
+    pub(crate) fn of(ds: &Dataset) -> Self {
+        Self {
+            prev_snap_obj: ds.prev_snap_obj,
+            num_children: ds.num_children,
+            creation_time: ds.creation_time,
+            creation_txg: ds.creation_txg,
+            referenced_bytes: ds.referenced_bytes,
+            compressed_bytes: ds.compressed_bytes,
+            uncompressed_bytes: ds.uncompressed_bytes,
+            unique_bytes: ds.unique_bytes,
+            guid: ds.guid,
+            flags: ds.flags,
+            props_obj: ds.props_obj,
+            userrefs_obj: ds.userrefs_obj,
+        }
+    }
+}
+
 impl Dataset {
     /// From the bonus bytes.
     #[must_use]

@@ -112,6 +112,7 @@ impl Pool {
             devices,
             passes: 0,
             logs: Default::default(),
+            load_guid: std::sync::OnceLock::new(),
             passed: Vec::new(),
             scanning: Default::default(),
         })

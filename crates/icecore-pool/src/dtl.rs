@@ -7,11 +7,12 @@
 //!    counts as absent.
 
 use crate::error::Result;
+use crate::io::Io;
 use crate::metaslab::load;
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
 use crate::space_map::{self, Encoding, Kind, PHYS_SIZE, Phys};
-use icecore_dmu::NewObject;
+use icecore_dmu::{NewObject, Objset};
 use icecore_dsl::Feature;
 use icecore_format::{Guid, ObjectId, ObjectType};
 
@@ -64,14 +65,7 @@ impl Pool {
     /// Rewrites a log with the txgs from `first` to the open one added: units are txgs, missed ones are
     /// «allocated».
     fn extend_dtl(&mut self, object: ObjectId, first: u64) -> Result<()> {
-        let mut missed = RangeTree::new();
-        let mut phys = load::iterate(&self.dsl.mos, &self.io, object.0, 0, |e| {
-            match e.kind {
-                Kind::Alloc => missed.cover(e.offset, e.run),
-                Kind::Free => missed.clip(e.offset, e.run),
-            }
-            Ok(())
-        })?;
+        let (mut missed, mut phys) = read(&self.dsl.mos, &self.io, object)?;
         missed.cover(first, self.io.txg.0.saturating_sub(first).saturating_add(1));
         let mos = &mut self.dsl.mos;
         mos.free_range(&mut self.io, object, 0, u64::MAX)?;
@@ -85,6 +79,19 @@ impl Pool {
         store(mos.edit(&self.io, object)?.bonus_mut(), &phys);
         Ok(())
     }
+}
+
+/// The txgs that a log names, and its head.
+pub(crate) fn read(mos: &Objset, io: &Io, object: ObjectId) -> Result<(RangeTree, Phys)> {
+    let mut missed = RangeTree::new();
+    let phys = load::iterate(mos, io, object.0, 0, |e| {
+        match e.kind {
+            Kind::Alloc => missed.cover(e.offset, e.run),
+            Kind::Free => missed.clip(e.offset, e.run),
+        }
+        Ok(())
+    })?;
+    Ok((missed, phys))
 }
 
 /// Copies a space map's head into the bonus of its object.

@@ -16,11 +16,10 @@
 
 use crate::dtl::store;
 use crate::error::{PoolError, Result};
-use crate::metaslab::load;
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
 use crate::scrub::{Progress, Scrubbed, resilver};
-use crate::space_map::{Kind, Phys};
+use crate::space_map::Phys;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dsl::Feature;
 use icecore_env::Device;
@@ -83,7 +82,7 @@ impl Pool {
             return refused("the device cannot be opened");
         }
         let missed = match log {
-            Some(object) => self.missed(ObjectId(object))?,
+            Some(object) => crate::dtl::read(&self.dsl.mos, &self.io, ObjectId(object))?.0,
             None => RangeTree::of(0, u64::MAX),
         };
         let before = self.tree()?;
@@ -295,19 +294,6 @@ impl Pool {
             return refused("the device could not be written");
         }
         Ok(done)
-    }
-
-    /// The txgs that a time log names.
-    fn missed(&self, object: ObjectId) -> Result<RangeTree> {
-        let mut missed = RangeTree::new();
-        load::iterate(&self.dsl.mos, &self.io, object.0, 0, |e| {
-            match e.kind {
-                Kind::Alloc => missed.cover(e.offset, e.run),
-                Kind::Free => missed.clip(e.offset, e.run),
-            }
-            Ok(())
-        })?;
-        Ok(missed)
     }
 
     /// Empties a time log: the device has all.

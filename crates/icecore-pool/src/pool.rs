@@ -53,6 +53,8 @@ pub struct Pool {
     pub(crate) announce: bool,
     pub(crate) objects: Objects,
     pub(crate) host: Host,
+    /// What tells this opening of the pool from others, once somebody asks (`spa_load_guid`).
+    pub(crate) load_guid: std::sync::OnceLock<u64>,
     /// Leaves that are not written to: absent, or stale.
     pub(crate) missing: BTreeSet<Guid>,
     /// Every device that was found, by the leaf it is; also of those in `missing`.

@@ -1,8 +1,10 @@
 //! The pool's own properties, as far as they are kept in the MOS (`spa_sync_props`, `spa_prop_get`, spa.c).
 
 use crate::error::Result;
+use crate::open::DIRECTORY;
 use crate::pool::Pool;
 use icecore_dmu::zap::{self, ZapValue};
+use icecore_dsl::Feature;
 use icecore_format::ObjectId;
 use icecore_format::reader::u64_at;
 
@@ -16,6 +18,12 @@ pub struct Cloned {
 }
 
 impl Pool {
+    /// A number that tells this opening of the pool from all others (`spa_load_guid`, spa_misc.c).
+    #[must_use]
+    pub fn load_guid(&self) -> u64 {
+        *self.load_guid.get_or_init(|| self.io.env.entropy.guid())
+    }
+
     /// The number stored for a property, or `None`: then it has its default.
     ///
     /// # Errors
@@ -61,6 +69,57 @@ impl Pool {
             }
         }
         Ok(sum)
+    }
+
+    /// The txg up to which the last scrub that came to its end has read the pool, 0 if there was none
+    /// (`spa_get_last_scrubbed_txg`, spa_misc.c).
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn last_scrubbed(&self) -> Result<u64> {
+        Ok(self.dsl.directory_entry(&self.io, crate::scan::LAST_SCRUBBED)?.unwrap_or(0))
+    }
+
+    /// How fragmented the free space is, in percent; `None` where the pool keeps no histograms of it
+    /// (`metaslab_class_fragmentation`, metaslab.c).
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn fragmentation(&self) -> Result<Option<u64>> {
+        let kept = self.dsl.feature_enabled(&self.io, Feature::SPACEMAP_HISTOGRAM)?;
+        Ok(self.io.alloc.fragmentation().filter(|_| kept))
+    }
+
+    /// Bytes that all dedup tables and their logs take (`ddt_get_ddt_dsize`, ddt_stats.c). The tables are named in the pool's
+    /// directory, or, where there are logs, in a directory of each checksum (`DMU_POOL_DDT`, `DMU_POOL_DDT_DIR`, dmu.h).
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn dedup_table_size(&self) -> Result<u64> {
+        let mut sum = 0_u64;
+        for (name, object) in self.dedup_entries(DIRECTORY)? {
+            if name.matches('-').count() > 1 {
+                sum = sum.saturating_add(self.sectors_of(object)?);
+                continue;
+            }
+            for (_, object) in self.dedup_entries(object)? {
+                sum = sum.saturating_add(self.sectors_of(object)?);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Entries for dedup tables, and for directories of them.
+    fn dedup_entries(&self, directory: ObjectId) -> Result<Vec<(String, ObjectId)>> {
+        let all = zap::iter(&self.dsl.mos, &self.io, directory)?.into_iter();
+        let table = |e: zap::ZapEntry| Some((e.name_str(), ObjectId(e.value.as_u64()?)));
+        Ok(all.filter_map(table).filter(|(n, _)| n.starts_with("DDT-") && n != "DDT-statistics").collect())
+    }
+
+    /// Bytes an object takes, in whole sectors (`dmu_object_info`).
+    fn sectors_of(&self, object: ObjectId) -> Result<u64> {
+        let used = self.dsl.mos.dnode(&self.io, object)?.used_bytes();
+        Ok((used.saturating_add(256) >> 9) << 9)
     }
 
     /// A hundred times what deduplicated blocks would take over what they take: the histograms of all tables

@@ -44,6 +44,8 @@ pub struct Scrubbed {
     pub damaged: u64,
     /// Blocks without a good copy in all.
     pub lost: u64,
+    /// Blocks of which a side of a mirror is known to lack its copy ([`Io::behind`]): they wait for a resilver.
+    pub awaited: u64,
     /// Subtrees that were not seen although they are not damaged as blocks.
     pub unseen: Vec<Unseen>,
     /// Labels and uberblocks that were damaged, each copy.
@@ -144,7 +146,8 @@ impl Examiner<'_> {
     fn count(&mut self, bp: &Blkptr, at: &Bookmark, seen: Examined) {
         self.found.blocks += 1;
         self.found.bytes += bp.asize();
-        if seen == Examined::default() {
+        self.found.awaited += u64::from(seen.awaited > 0);
+        if seen.bad == 0 && !seen.lost {
             return;
         }
         self.found.damaged += 1;

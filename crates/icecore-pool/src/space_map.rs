@@ -178,6 +178,11 @@ impl Phys {
     pub fn histogram(&self) -> [u64; BUCKETS] {
         std::array::from_fn(|i| u64_at(&self.raw, HISTOGRAM_AT + 8 * i))
     }
+    /// Whether there is room for one: not in pools that were older when the map was made.
+    #[must_use]
+    pub fn has_histogram(&self) -> bool {
+        self.raw.len() >= PHYS_SIZE
+    }
     /// Forgets the histogram.
     pub fn clear_histogram(&mut self) {
         if let Some(h) = self.raw.get_mut(HISTOGRAM_AT..) {

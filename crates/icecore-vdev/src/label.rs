@@ -155,32 +155,71 @@ impl fmt::Debug for FoundUberblock {
 /// Every sound uberblock of a device, in label and slot order. Without an ashift all slot sizes are tried.
 #[must_use]
 pub fn read_uberblocks(device: &dyn Device, ashift: Option<u64>) -> Vec<FoundUberblock> {
-    let mut found = Vec::new();
-    let shifts = ashift.map_or(10..=13, |a| slot_shift(a)..=slot_shift(a));
-    for label in 0..LABELS {
-        let Some(at) = label_offset(device.size(), label as u64) else { continue };
-        let at = at + layout::RING_AT;
-        let mut ring = vec![0; RING_SIZE];
-        if device.read_at(at, &mut ring).is_err() {
+    let rings = read_rings(device);
+    slots(&rings, ashift).filter(Slot::is_sound).map(|s| s.claim).collect()
+}
+
+/// What [`best_uberblock`] finds among all of [`read_uberblocks`], at the price of a few checksums: who claims to be newest is
+/// asked for proof first.
+#[must_use]
+pub fn newest_uberblock(device: &dyn Device, ashift: Option<u64>, max: Txg) -> Option<FoundUberblock> {
+    let rings = read_rings(device);
+    let mut claims: Vec<Slot<'_>> = slots(&rings, ashift).filter(|s| s.claim.txg() <= max).collect();
+    // Stable: among equals the first, as there.
+    claims.sort_by(|a, b| b.claim.uberblock.cmp_age(&a.claim.uberblock));
+    claims.into_iter().find(Slot::is_sound).map(|s| s.claim)
+}
+
+/// A label's ring of uberblocks and where on the device it begins.
+struct Ring {
+    label: usize,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+/// A slot that begins as an uberblock does.
+struct Slot<'a> {
+    claim: FoundUberblock,
+    at: u64,
+    bytes: &'a [u8],
+}
+
+impl Slot<'_> {
+    fn is_sound(&self) -> bool {
+        label_verify(self.bytes, self.at).is_ok()
+    }
+}
+
+fn read_rings(device: &dyn Device) -> Vec<Ring> {
+    let read = |label: usize| {
+        let at = label_offset(device.size(), label as u64)? + layout::RING_AT;
+        let mut bytes = vec![0; RING_SIZE];
+        if device.read_at(at, &mut bytes).is_err() {
             // One bad sector must not hide the other slots.
-            for (chunk, i) in ring.chunks_mut(1 << 10).zip(0_u64..) {
+            for (chunk, i) in bytes.chunks_mut(1 << 10).zip(0_u64..) {
                 if device.read_at(at + (i << 10), chunk).is_err() {
                     chunk.fill(0);
                 }
             }
         }
-        for shift in shifts.clone() {
-            let slots = ring.chunks_exact(1 << shift).enumerate();
-            found.extend(slots.filter_map(|(slot, bytes)| {
-                let at = at + ((slot as u64) << shift);
+        Some(Ring { label, at, bytes })
+    };
+    (0..LABELS).filter_map(read).collect()
+}
+
+/// The slots of all rings that are in use, in label and slot order; without an ashift in every size that slots can have.
+fn slots(rings: &[Ring], ashift: Option<u64>) -> impl Iterator<Item = Slot<'_>> {
+    let shifts = ashift.map_or(10..=13, |a| slot_shift(a)..=slot_shift(a));
+    rings.iter().flat_map(move |ring| {
+        shifts.clone().flat_map(move |shift| {
+            ring.bytes.chunks_exact(1 << shift).enumerate().filter_map(move |(slot, bytes)| {
                 let uberblock = UberblockPhys::parse(bytes)?;
-                label_verify(bytes, at).ok()?;
                 let foreign = !bytes.starts_with(&uberblock::MAGIC.to_le_bytes());
-                Some(FoundUberblock { label, slot, foreign, uberblock })
-            }));
-        }
-    }
-    found
+                let claim = FoundUberblock { label: ring.label, slot, foreign, uberblock };
+                Some(Slot { claim, at: ring.at + ((slot as u64) << shift), bytes })
+            })
+        })
+    })
 }
 
 /// log2 of the slot size of a ring.

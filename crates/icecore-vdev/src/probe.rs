@@ -67,8 +67,7 @@ impl Candidate {
     pub fn examine(device: Arc<dyn Device>, source: Option<Source>) -> Option<Self> {
         let labels = Labels::read(&*device);
         let ashift = labels.best(Txg(u64::MAX))?.vdev_tree.as_ref().and_then(|t| t.ashift);
-        let found = label::read_uberblocks(&*device, ashift.filter(|a| *a != 0));
-        let uberblock = label::best_uberblock(&found, Txg(u64::MAX)).copied();
+        let uberblock = label::newest_uberblock(&*device, ashift.filter(|a| *a != 0), Txg(u64::MAX));
         Some(Self { device, source, labels, uberblock })
     }
     /// Its name.
@@ -118,8 +117,7 @@ impl Unlabelled {
         if !labels.each.iter().any(odd) {
             return None;
         }
-        let found = label::read_uberblocks(device, None);
-        let uberblock = label::best_uberblock(&found, Txg(u64::MAX)).copied();
+        let uberblock = label::newest_uberblock(device, None, Txg(u64::MAX));
         Some(Self { path: path.to_owned(), uberblock })
     }
 }

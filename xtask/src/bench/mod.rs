@@ -12,7 +12,7 @@ mod read;
 mod table;
 
 pub use mounts::mounts;
-pub use read::{noise, read};
+pub use read::{listing, noise, read};
 
 use std::fs::{self, File};
 use std::io::BufWriter;

@@ -39,6 +39,16 @@ pub fn read() -> Outcome {
     super::compare(all)
 }
 
+/// Its last part alone: a listing.
+pub fn listing() -> Outcome {
+    super::compare(|bench| {
+        let mut table = Table::default();
+        table.note(bench.circumstances());
+        list(bench, &mut table)?;
+        Ok(table)
+    })
+}
+
 fn all(bench: &Bench) -> Outcome<Table> {
     let mut table = Table::default();
     table.note(bench.circumstances());
@@ -46,9 +56,7 @@ fn all(bench: &Bench) -> Outcome<Table> {
     scrub(bench, &mut table)?;
     copy(bench, &mut table)?;
     bench.destroy()?;
-    make_snapshots(bench)?;
     list(bench, &mut table)?;
-    bench.destroy()?;
     Ok(table)
 }
 
@@ -192,6 +200,7 @@ fn make_snapshots(bench: &Bench) -> Outcome {
 }
 
 fn list(bench: &Bench, table: &mut Table) -> Outcome {
+    make_snapshots(bench)?;
     let image = bench.dir.join("pool/bench.img");
     bench.icecore(&["zpool", "export", "bench"])?;
     // As it is now: what comes to the pool later may overwrite what the pointers tell of.
@@ -229,7 +238,7 @@ fn list(bench: &Bench, table: &mut Table) -> Outcome {
     let logical: u64 = blocks.iter().map(Blkptr::lsize).sum();
     let (stored, logical) = (stored as f64 / MIB as f64, logical as f64 / MIB as f64);
     table.note(format!("blocks involved: {}, {stored:.1} MiB, {logical:.1} MiB unpacked", blocks.len()));
-    Ok(())
+    bench.destroy()
 }
 
 /// Seconds that it takes to read each of these blocks by its pointer, to verify and to unpack it, one after another.

@@ -1,11 +1,11 @@
 //! `zfs get`.
 
 use super::list::{json_dataset, known_property, print_json};
-use super::select::{Query, Types, depth, each};
+use super::select::{Query, Selected, Types, depth, together};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Table};
-use icecore_dsl::prop::{PropRow, Source};
+use icecore_dsl::prop::{Asking, PropRow, Source};
 
 pub const USAGE: &str = "get [-rHp] [-j [--json-int]] [-d max] [-o \"all\" | field[,...]] [-t type[,...]]\n\t    [-s source[,...]] <\"all\" | property[,...]> [filesystem|volume|snapshot|bookmark] ...";
 
@@ -46,19 +46,37 @@ pub fn run(args: &[String]) -> Outcome {
     let exact = typed.has('p') || typed.has('J');
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     let mut json = Vec::new();
-    let outcome = each(names, &Query { types, recursive, depth }, |pool, s| {
-        let mut rows = rows(pool, &s.name, wanted.as_deref())?;
-        rows.iter_mut().for_each(|row| as_mounted(pool, &s.name, row));
-        let mut properties = serde_json::Map::new();
-        for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source)))) {
-            let shown = &if exact { row.value.clone() } else { crate::human::property(row) };
-            table.row(fields.iter().map(|f| field(f, &s.name, row, shown)).collect());
-            properties.insert(row.name.clone(), json_value(shown, &row.source));
+    let asked: Vec<&str> = wanted.iter().flatten().map(String::as_str).filter(|p| is_stored(p)).collect();
+    let outcome = together(names, &Query { types, recursive, depth }, |pool, found| {
+        let asking = match &wanted {
+            Some(_) => pool.dsl.asking(pool.io(), &asked),
+            None => pool.dsl.asking_all(pool.io()),
+        };
+        let mut lost = Vec::new();
+        for s in found {
+            let mut rows = match rows(pool, &asking, s, wanted.as_deref()) {
+                Ok(rows) => rows,
+                Err(f) => {
+                    lost.push(f);
+                    continue;
+                }
+            };
+            rows.iter_mut().for_each(|row| as_mounted(pool, &s.name, row));
+            let mut properties = serde_json::Map::new();
+            for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source))))
+            {
+                let shown = if exact { row.value.clone() } else { crate::human::property(row) };
+                if typed.has('j') {
+                    properties.insert(row.name.to_string(), json_value(&shown, &row.source));
+                } else {
+                    table.row(fields.iter().map(|f| field(f, &s.name, row, &shown)).collect());
+                }
+            }
+            if typed.has('j') {
+                json.push((s.name.clone(), json_dataset(pool, s, properties)));
+            }
         }
-        if typed.has('j') {
-            json.push((s.name.clone(), json_dataset(pool, s, properties)));
-        }
-        Ok(())
+        lost
     });
     if typed.has('j') {
         print_json("zfs get", json.into_iter());
@@ -77,23 +95,41 @@ fn as_mounted(pool: &icecore_pool::Pool, name: &str, row: &mut PropRow) {
     }
 }
 
-fn rows(pool: &icecore_pool::Pool, name: &str, wanted: Option<&[String]>) -> Outcome<Vec<PropRow>> {
-    let err = |e| super::cannot("open", name, &e);
-    let Some(wanted) = wanted else { return pool.dsl.props(pool.io(), name).map_err(err) };
-    let dash =
-        |p: &str| PropRow { name: p.into(), value: "-".into(), human: "-".into(), source: Source::None };
-    wanted
-        .iter()
-        .map(|p| match p.as_str() {
-            "name" => {
-                Ok(PropRow { name: p.clone(), value: name.into(), human: name.into(), source: Source::None })
-            }
-            p if p.contains('@') && super::userspace::decode(p).is_some() => {
-                Ok(super::userspace::row(pool, name, p).unwrap_or_else(|| dash(p)))
-            }
-            p => Ok(pool.dsl.prop(pool.io(), name, p).map_err(err)?.unwrap_or_else(|| dash(p))),
-        })
-        .collect()
+/// Whether the dataset itself tells of a property: not of its own name, and not of what users have in it.
+fn is_stored(p: &str) -> bool {
+    p != "name" && !is_of_users(p)
+}
+
+fn is_of_users(p: &str) -> bool {
+    p.contains('@') && super::userspace::decode(p).is_some()
+}
+
+/// All rows of one dataset; of those that are `wanted` the stored ones have been asked for in their order.
+fn rows(
+    pool: &icecore_pool::Pool,
+    asking: &Asking<'_>,
+    s: &Selected,
+    wanted: Option<&[String]>,
+) -> Outcome<Vec<PropRow>> {
+    let err = |e| super::cannot("open", &s.name, &e);
+    let Some(wanted) = wanted else { return asking.all(&s.name, s.known()).map_err(err) };
+    let mut stored = if wanted.iter().any(|p| is_stored(p)) {
+        asking.rows(&s.name, s.known()).map_err(err)?.into_iter()
+    } else {
+        Vec::new().into_iter()
+    };
+    let text = |p: &str, value: &str| PropRow {
+        name: p.to_string().into(),
+        value: value.into(),
+        human: value.into(),
+        source: Source::None,
+    };
+    let row = |p: &String| match p.as_str() {
+        "name" => text(p, &s.name),
+        p if is_of_users(p) => super::userspace::row(pool, &s.name, p).unwrap_or_else(|| text(p, "-")),
+        p => stored.next().flatten().unwrap_or_else(|| text(p, "-")),
+    };
+    Ok(wanted.iter().map(row).collect())
 }
 
 fn fields(asked: Option<&str>) -> Outcome<Vec<&str>> {
@@ -113,7 +149,7 @@ fn fields(asked: Option<&str>) -> Outcome<Vec<&str>> {
 fn field(f: &str, name: &str, row: &PropRow, shown: &str) -> String {
     match f {
         "name" => name.into(),
-        "property" => row.name.clone(),
+        "property" => row.name.to_string(),
         "value" => shown.into(),
         "received" if row.source == Source::Received => shown.into(),
         "received" => "-".into(),

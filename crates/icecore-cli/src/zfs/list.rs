@@ -1,11 +1,14 @@
 //! `zfs list`.
 
-use super::select::{Query, Selected, Types, depth, each};
+use super::select::{Query, Selected, Types, depth, together};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::table::{Align, Table};
-use icecore_dsl::prop::{PropRow, table as props};
+use crate::table::{Align, Cells, Table};
+use icecore_dsl::DslError;
+use icecore_dsl::prop::{Asking, PropRow, table as props};
 use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::slice::Iter;
 
 pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-r|-d max] [-o property[,...]] [-s property]...\n\t    [-S property]... [-t type[,...]] [filesystem|volume|snapshot] ...";
 
@@ -54,13 +57,27 @@ pub fn run(args: &[String]) -> Outcome {
         .collect::<Outcome<_>>()?;
     let wanted: Vec<&str> = columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
     let (exact, json) = (typed.has('p') || typed.has('J'), typed.has('j'));
+    if sort.is_empty() && !json {
+        let cells = |out: &mut Cells| found_cells(&typed.operands, &query, &wanted, exact, out);
+        return print_table(&columns, typed.has('H'), cells);
+    }
     let mut rows: Vec<(Vec<String>, Vec<String>, serde_json::Value)> = Vec::new();
-    let outcome = each(&typed.operands, &query, |pool, s| {
-        let mut shown = fetch(pool, s, &wanted, exact)?;
-        let keys = shown.split_off(columns.len()).iter().map(|c| c.exact().to_string()).collect();
-        let json = if json { describe(pool, s, &columns, &shown) } else { serde_json::Value::Null };
-        rows.push((shown.into_iter().map(|c| c.shown).collect(), keys, json));
-        Ok(())
+    let outcome = together(&typed.operands, &query, |pool, found| {
+        let asked: Vec<&str> = wanted.iter().copied().filter(|p| *p != "name").collect();
+        let asking = pool.dsl.asking(pool.io(), &asked);
+        let mut lost = Vec::new();
+        for s in found {
+            match fetch(&asking, s, &wanted, exact) {
+                Ok(mut shown) => {
+                    let keys = shown.split_off(columns.len()).iter().map(|c| c.exact().to_string()).collect();
+                    let json =
+                        if json { describe(pool, s, &columns, &shown) } else { serde_json::Value::Null };
+                    rows.push((shown.into_iter().map(|c| c.shown).collect(), keys, json));
+                }
+                Err(f) => lost.push(f),
+            }
+        }
+        lost
     });
     rows.sort_by(|a, b| {
         sort.iter()
@@ -73,19 +90,21 @@ pub fn run(args: &[String]) -> Outcome {
         print_json("zfs list", rows.into_iter().map(|r| (named(&r.2), r.2)));
         return outcome;
     }
-    print_table(&columns, rows.into_iter().map(|r| r.0).collect(), typed.has('H'), outcome.is_ok());
-    outcome
+    print_table(&columns, typed.has('H'), |out| {
+        for text in rows.into_iter().flat_map(|r| r.0) {
+            out.text.push_str(&text);
+            out.end();
+        }
+        outcome
+    })
 }
 
 /// All that is wanted of one dataset, asked for at once.
-fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) -> Outcome<Vec<Column>> {
-    let asked: Vec<&str> = wanted.iter().copied().filter(|p| *p != "name").collect();
-    let rows = match asked.as_slice() {
-        [] => Vec::new(),
-        asked => {
-            let rows = pool.dsl.props_known(pool.io(), &s.name, s.known(), asked);
-            rows.map_err(|e| super::cannot("open", &s.name, &e))?
-        }
+fn fetch(asking: &Asking<'_>, s: &Selected, wanted: &[&str], exact: bool) -> Outcome<Vec<Column>> {
+    let rows = if wanted.iter().all(|p| *p == "name") {
+        Vec::new()
+    } else {
+        asking.rows(&s.name, s.known()).map_err(|e| super::cannot("open", &s.name, &e))?
     };
     let mut rows = rows.into_iter();
     let column = |prop: &&str| {
@@ -95,27 +114,88 @@ fn fetch(pool: &icecore_pool::Pool, s: &Selected, wanted: &[&str], exact: bool) 
             Some(row) => crate::human::property(row),
             None => (if *prop == "name" { &*s.name } else { "-" }).to_string(),
         };
-        // OpenZFS's buffer for a value is that long (`ZFS_MAXPROPLEN`): lists of many clones end there.
-        if let Some((end, _)) = shown.char_indices().nth(VALUE_MAX) {
-            shown.truncate(end);
-        }
+        shorten(&mut shown, 0);
         Column { shown, row }
     };
     Ok(wanted.iter().map(column).collect())
 }
 
-fn print_table(columns: &[String], rows: Vec<Vec<String>>, scripted: bool, complain: bool) {
-    if rows.is_empty() {
-        if complain && !scripted {
-            eprintln!("no datasets available");
-        }
-        return;
+/// Cuts what of `text` begins at `start` to what is shown of a value: OpenZFS's buffer for one is that long
+/// (`ZFS_MAXPROPLEN`), lists of many clones end there.
+fn shorten(text: &mut String, start: usize) {
+    if text.len() - start > VALUE_MAX
+        && let Some((end, _)) = text.get(start..).unwrap_or_default().char_indices().nth(VALUE_MAX)
+    {
+        text.truncate(start + end);
     }
-    let header =
-        columns.iter().map(|c| (heading(c), if numeric(c) { Align::Right } else { Align::Left })).collect();
-    let mut table = Table::new(header);
-    rows.into_iter().for_each(|r| table.row(r));
-    print!("{}", table.render(scripted));
+}
+
+/// All cells in the order in which datasets are found, each written where it is printed from: there may be very many.
+fn found_cells(
+    operands: &[String],
+    query: &Query,
+    columns: &[&str],
+    exact: bool,
+    out: &mut Cells,
+) -> Outcome {
+    let asked: Vec<&str> = columns.iter().copied().filter(|p| *p != "name").collect();
+    together(operands, query, |pool, found| {
+        let asking = pool.dsl.asking(pool.io(), &asked);
+        let mut lost = Vec::new();
+        for s in found {
+            let before = out.len();
+            if let Err(e) = row(&asking, s, columns, exact, out) {
+                out.truncate(before);
+                lost.push(super::cannot("open", &s.name, &e));
+            }
+        }
+        lost
+    })
+}
+
+/// One dataset's cells.
+fn row(
+    asking: &Asking<'_>,
+    s: &Selected,
+    columns: &[&str],
+    exact: bool,
+    out: &mut Cells,
+) -> Result<(), DslError> {
+    let mut rest = columns.iter().peekable();
+    let names = |rest: &mut Peekable<Iter<'_, &str>>, out: &mut Cells| {
+        while rest.next_if(|p| **p == "name").is_some() {
+            out.text.push_str(&s.name);
+            out.end();
+        }
+    };
+    names(&mut rest, out);
+    if rest.peek().is_none() {
+        return Ok(());
+    }
+    asking.answers(&s.name, s.known(), &mut |answer| {
+        let start = out.text.len();
+        match (answer, rest.next()) {
+            (Some(answer), Some(_)) if exact => answer.write(true, &mut out.text),
+            (Some(answer), Some(prop)) => crate::human::answer(prop, &answer, &mut out.text),
+            _ => out.text.push('-'),
+        }
+        shorten(&mut out.text, start);
+        out.end();
+        names(&mut rest, out);
+    })
+}
+
+fn print_table(columns: &[String], scripted: bool, fill: impl FnOnce(&mut Cells) -> Outcome) -> Outcome {
+    let mut cells = Cells::default();
+    let outcome = fill(&mut cells);
+    let align = |c: &String| if numeric(c) { Align::Right } else { Align::Left };
+    let table = Table::of(columns.iter().map(|c| (heading(c), align(c))).collect(), cells);
+    if !table.is_empty() {
+        print!("{}", table.render(scripted));
+    } else if outcome.is_ok() && !scripted {
+        eprintln!("no datasets available");
+    }
+    outcome
 }
 
 fn columns(typed: &Typed) -> Outcome<Vec<String>> {

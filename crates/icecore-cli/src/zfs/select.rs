@@ -5,8 +5,10 @@ use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Open, Why};
 use crate::state;
-use icecore_dsl::{Found, Kind, Known};
+use icecore_dsl::{DatasetRef, DslError, Found, Kind, Known};
+use icecore_format::Corrupt;
 use icecore_pool::Pool;
+use std::collections::BTreeSet;
 
 /// Kinds of datasets asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,8 +92,18 @@ impl Selected {
     }
 }
 
-/// The names in the pools asked for, each pool open once, in the order of the tree.
+/// Shows the names in the pools asked for, one after another, in the order of the tree.
 pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Selected) -> Outcome) -> Outcome {
+    together(names, query, |pool, found| found.iter().filter_map(|s| show(pool, s).err()).collect())
+}
+
+/// Shows the names in the pools asked for, in the order of the tree, all that one operand selects at once. What could not be
+/// shown is told at the end.
+pub fn together(
+    names: &[String],
+    query: &Query,
+    mut show: impl FnMut(&Pool, &[Selected]) -> Vec<Fail>,
+) -> Outcome {
     let all: Vec<String>;
     let named = !names.is_empty();
     let (names, query) = if !named {
@@ -123,7 +135,7 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
         // What damage hides is told; the rest is shown.
         let mut lost = Vec::new();
         match select(&pool, name, &query, &mut lost) {
-            Ok(found) => lost.extend(found.iter().filter_map(|s| show(&pool, s).err())),
+            Ok(found) => lost.extend(show(&pool, &found)),
             Err(f) => lost.push(f),
         }
         failed.extend(lost.into_iter().map(|f| f.message));
@@ -162,7 +174,7 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                         "cannot open '{name}': operation not applicable to datasets of this type"
                     )));
                 }
-                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, phys: None }));
+                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, brief: None }));
             } else {
                 let depth = if query.recursive {
                     query.depth.unwrap_or(usize::MAX)
@@ -173,7 +185,8 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                 let types = query.types.unwrap_or(Types::HEADS);
                 let only_below = query.types.is_some() && !types.filesystem && !types.volume && depth == 0;
                 let depth = if only_below { 1 } else { depth };
-                walk(pool, name, types, depth, only_below, &mut Walked { found: &mut out, lost })?;
+                let top = Head { name: name.to_string(), r, depth };
+                walk(pool, top, types, only_below, &mut Walked { found: &mut out, lost })?;
             }
         }
     }
@@ -193,7 +206,7 @@ struct Walked<'a> {
 
 impl Walked<'_> {
     /// What was got; nothing where it could not be read, and that is noted.
-    fn or_note<T>(&mut self, name: &str, got: Result<Vec<T>, icecore_dsl::DslError>) -> Vec<T> {
+    fn or_note<T>(&mut self, name: &str, got: Result<Vec<T>, DslError>) -> Vec<T> {
         got.unwrap_or_else(|e| {
             self.lost.push(cannot("open", name, &e));
             Vec::new()
@@ -201,34 +214,75 @@ impl Walked<'_> {
     }
 }
 
-fn walk(pool: &Pool, name: &str, types: Types, depth: usize, flat: bool, out: &mut Walked<'_>) -> Outcome {
-    let err = |e| cannot("open", name, &e);
-    let io = pool.io();
-    let head = pool.dsl.lookup_head(io, name).map_err(err)?;
-    let kind = pool.dsl.kind(io, head).map_err(err)?;
-    push(out.found, types.has(kind), name.to_string(), kind, Some(Known { r: head, kind, phys: None }));
-    if depth == 0 {
-        return Ok(());
-    }
-    if types.snapshot {
-        let snap_kind = if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot };
-        for (snap, known) in out.or_note(name, pool.dsl.snapshots_known(io, name, snap_kind)) {
-            push(out.found, true, format!("{name}@{snap}"), snap_kind, Some(known));
+/// A head, and how far below it is looked.
+struct Head {
+    name: String,
+    r: DatasetRef,
+    depth: usize,
+}
+
+/// `top` and, not if `flat`, the heads below it, with what hangs on each. Snapshots of all are read together.
+fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) -> Outcome {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let mut heads = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut next = vec![top];
+    while let Some(head) = next.pop() {
+        if !seen.insert(head.r.dir) {
+            let twice = Corrupt::new("DSL directory", format!("{} has two names", head.r.dir));
+            out.lost.push(cannot("open", &head.name, &twice.into()));
+            continue;
         }
-    }
-    if types.bookmark {
-        for (mark, _) in out.or_note(name, pool.dsl.bookmarks(io, name)) {
-            push(out.found, true, format!("{name}#{mark}"), Kind::Bookmark, None);
+        if !flat && head.depth > 0 {
+            let below = below(pool, &head, out);
+            next.extend(below.into_iter().rev());
         }
+        heads.push(head);
     }
-    if flat {
-        return Ok(());
-    }
-    for child in out.or_note(name, pool.dsl.children(io, name)) {
-        let path = if child.contains('/') { child } else { format!("{name}/{child}") };
-        if let Err(lost) = walk(pool, &path, types, depth - 1, false, out) {
-            out.lost.push(lost);
+    let refs: Vec<DatasetRef> = heads.iter().map(|head| head.r).collect();
+    let kinds = dsl.kinds(io, &refs);
+    let of_snapshots = |(head, kind): (&Head, &Result<Kind, DslError>)| {
+        let wanted = types.snapshot && head.depth > 0;
+        let kind = *kind.as_ref().ok().filter(|_| wanted)?;
+        Some((head.r, if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot }))
+    };
+    let with_snapshots: Vec<(DatasetRef, Kind)> = heads.iter().zip(&kinds).filter_map(of_snapshots).collect();
+    let mut snapshots = dsl.snapshots_known(io, &with_snapshots).into_iter();
+    for (Head { name, r, depth }, kind) in heads.into_iter().zip(kinds) {
+        let kind = match kind {
+            Ok(kind) => kind,
+            Err(e) => {
+                out.lost.push(cannot("open", &name, &e));
+                continue;
+            }
+        };
+        push(out.found, types.has(kind), name.clone(), kind, Some(Known { r, kind, brief: None }));
+        if types.snapshot && depth > 0 {
+            for (snap, known) in out.or_note(&name, snapshots.next().unwrap_or_else(|| Ok(Vec::new()))) {
+                push(out.found, true, format!("{name}@{snap}"), known.kind, Some(known));
+            }
+        }
+        if types.bookmark && depth > 0 {
+            for (mark, _) in out.or_note(&name, dsl.bookmarks(io, &name)) {
+                push(out.found, true, format!("{name}#{mark}"), Kind::Bookmark, None);
+            }
         }
     }
     Ok(())
+}
+
+/// The heads one level below `head`.
+fn below(pool: &Pool, head: &Head, out: &mut Walked<'_>) -> Vec<Head> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let mut all = Vec::new();
+    for (child, dir) in out.or_note(&head.name, dsl.children_of(io, head.r.dir)) {
+        let name = format!("{}/{child}", head.name);
+        // The rules for names end the nesting that damage could make endless.
+        let found = icecore_dsl::name::check(&name).and_then(|()| dsl.head_in(io, dir));
+        match found.and_then(|r| r.ok_or_else(|| DslError::NotFound(name.clone()))) {
+            Ok(r) => all.push(Head { name, r, depth: head.depth - 1 }),
+            Err(e) => out.lost.push(cannot("open", &name, &e)),
+        }
+    }
+    all
 }

@@ -248,7 +248,12 @@ pub fn decode(name: &str) -> Option<Outcome<(ByOwner, u64)>> {
 
 /// The value of a property by owner, as `zfs get` shows it; a dash where nothing is known.
 pub fn row(pool: &Pool, dataset: &str, name: &str) -> Option<PropRow> {
-    let dash = || PropRow { name: name.into(), value: "-".into(), human: "-".into(), source: Source::None };
+    let dash = || PropRow {
+        name: name.to_string().into(),
+        value: "-".into(),
+        human: "-".into(),
+        source: Source::None,
+    };
     let (what, id) = match decode(name)? {
         Ok(found) => found,
         Err(_) => return Some(dash()),
@@ -261,7 +266,7 @@ pub fn row(pool: &Pool, dataset: &str, name: &str) -> Option<PropRow> {
         return Some(dash());
     }
     let human = shown(n, what.quota, what.objects, false);
-    Some(PropRow { name: name.into(), value: n.to_string(), human, source: Source::Local })
+    Some(PropRow { name: name.to_string().into(), value: n.to_string(), human, source: Source::Local })
 }
 
 /// Sets a quota by owner; false where the property is none of these.

@@ -44,6 +44,9 @@ const PROPS: &[&str] = &[
     "bcloneused",
     "bclonesaved",
     "bcloneratio",
+    "dedup_table_size",
+    "dedup_table_quota",
+    "last_scrubbed_txg",
 ];
 
 /// Properties that are one of a few words: stored as the number of the word, with the default's number
@@ -79,6 +82,12 @@ impl Value {
     }
     fn bytes(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
+    }
+    fn number(n: u64) -> Self {
+        Self { exact: n.to_string(), human: human::number(n), source: "-" }
+    }
+    fn percent(n: u64) -> Self {
+        Self { exact: n.to_string(), human: format!("{n}%"), source: "-" }
     }
     fn ratio(hundredths: u64) -> Self {
         let exact = format!("{}.{:02}", hundredths / 100, hundredths % 100);
@@ -123,24 +132,32 @@ pub fn known(p: &str) -> bool {
 pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
     let space = pool.space();
     let free = space.size.saturating_sub(space.allocated);
-    let percent = |n: u64| Value { exact: n.to_string(), human: format!("{n}%"), source: "-" };
     Some(match p {
         "name" => Value::text(pool.name(), "-"),
         "size" => Value::bytes(space.size),
         "allocated" => Value::bytes(space.allocated),
         "free" => Value::bytes(free),
-        "capacity" => percent((space.allocated * 100).checked_div(space.size).unwrap_or(0)),
+        "capacity" => Value::percent((space.allocated * 100).checked_div(space.size).unwrap_or(0)),
         "health" => Value::text(super::status::health(pool.io().vdevs()).to_string(), "-"),
         "guid" => Value::text(pool.guid().to_string(), "-"),
         "readonly" => Value::text(if record.readonly { "on" } else { "off" }, "-"),
         "altroot" if record.altroot.is_empty() => Value::text("-", "default"),
         "altroot" => Value::text(record.altroot.clone(), "local"),
         "dedupratio" => Value::ratio(pool.dedup_ratio().ok()?),
-        "freeing" => match pool.dsl.freeing(pool.io()).ok()? {
-            0 => Value { exact: "0".into(), human: "0".into(), source: "-" },
-            n => Value::bytes(n),
+        "freeing" => Value::number(pool.dsl.freeing(pool.io()).ok()?),
+        "leaked" => Value::number(pool.dsl.leaked(pool.io()).ok()?),
+        "load_guid" => Value::text(pool.load_guid().to_string(), "-"),
+        "fragmentation" => match pool.fragmentation().ok()? {
+            Some(n) => Value::percent(n),
+            None => Value::text("-", "-"),
         },
-        "leaked" => Value { exact: "0".into(), human: "0".into(), source: "-" },
+        "dedup_table_size" => Value::number(pool.dedup_table_size().ok()?),
+        "dedup_table_quota" => match pool.property(p).ok()? {
+            None | Some(u64::MAX) => Value::text("auto", "default"),
+            Some(0) => Value { exact: "0".into(), human: "none".into(), source: "local" },
+            Some(n) => Value { source: "local", ..Value::number(n) },
+        },
+        "last_scrubbed_txg" => Value::text(pool.last_scrubbed().ok()?.to_string(), "-"),
         // What was asked for, not what the vdevs have: 0 is whatever suits a new device.
         "ashift" => match pool.property(p).ok()? {
             Some(n) if n != 0 => Value::text(n.to_string(), "local"),
@@ -177,7 +194,7 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
             Some(n) => Value::bytes(n),
             None => Value::text("-", "-"),
         },
-        "expandsize" | "fragmentation" | "load_guid" => Value::text("-", "-"),
+        "expandsize" => Value::text("-", "-"),
         p if WORDS.iter().any(|(name, ..)| *name == p) => {
             let (_, words, default) = WORDS.iter().find(|(name, ..)| *name == p)?;
             let n = pool.property(p).ok()?.unwrap_or(*default);

@@ -286,6 +286,17 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
             if found.labels_left > 0 { format!(", {} still are", found.labels_left) } else { String::new() };
         println!("\t{} labels and uberblocks were damaged{left}", found.labels);
     }
+    for (guid, first, last) in pool.io().behind() {
+        let leaf = pool.io().vdevs().leaves().iter().find(|l| l.guid == guid);
+        let device = leaf.map_or_else(|| guid.to_string(), |l| l.name());
+        println!(
+            "\t{device} missed txgs {first} to {last}: 'zpool online {} {device}' brings it up to date",
+            pool.name()
+        );
+    }
+    if found.awaited > 0 {
+        println!("\t{} blocks wait for that on it, and are not damaged", found.awaited);
+    }
     // One line a file: a file may have lost many blocks.
     let mut names = Names::new(pool);
     // Blocks, and how many of them still have a bad copy.

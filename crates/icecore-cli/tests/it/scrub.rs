@@ -1,15 +1,21 @@
 //! Bit rot on a drive without redundancy: named by file, and fetched back from the backup.
 
-use crate::support::Desk;
+use crate::support::{Desk, stream};
+use icecore_check::files;
 use icecore_check::fixture::fixture_copy;
+use icecore_sim::Rng;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-/// Flips a bit in one of `every` sectors that hold something, beyond the labels.
-fn rot(image: &std::path::Path, every: usize) -> usize {
+/// Flips a bit in one of `every` sectors that hold something, beyond the labels; where.
+fn rot(image: &Path, every: usize) -> Vec<u64> {
     let file = fs::OpenOptions::new().read(true).write(true).open(image).unwrap();
     let len = file.metadata().unwrap().len();
-    let (mut seen, mut flipped) = (0, 0);
+    let (mut seen, mut flipped) = (0, Vec::new());
     let mut sector = [0_u8; 4096];
     for at in (5 << 20..len - (1 << 20)).step_by(4096) {
         file.read_exact_at(&mut sector, at).unwrap();
@@ -19,7 +25,7 @@ fn rot(image: &std::path::Path, every: usize) -> usize {
         seen += 1;
         if seen % every == 0 {
             file.write_all_at(&[sector[77] ^ 8], at + 77).unwrap();
-            flipped += 1;
+            flipped.push(at + 77);
         }
     }
     flipped
@@ -38,7 +44,7 @@ fn rot_is_named_and_the_backup_gives_it_back() {
     assert!(sound.contains("repaired 0B, 0 errors"), "{sound}");
     let notes = desk.bytes("icecore cat main/plain@newsnapshot:/notes.txt");
 
-    assert!(rot(&image, 150) > 10);
+    assert!(rot(&image, 150).len() > 10);
     let before = fs::read(&image).unwrap();
     let look = desk.run("zpool scrub -n main");
     assert_eq!(look.status, 1);
@@ -75,6 +81,149 @@ fn rot_is_named_and_the_backup_gives_it_back() {
     desk.export_and_judge("main");
     desk.refused("zpool scrub nowhere", 1, &["cannot open 'nowhere': no such pool"]);
     desk.refused("zpool scrub", 2, &["missing pool name argument"]);
+}
+
+/// One bit after another in files without a second copy: each scrub names the files that were hit, by their paths, and no
+/// others.
+#[test]
+fn each_flip_names_its_file() {
+    let desk = Desk::new();
+    let image = desk.pool("tank", 128);
+    desk.ok("zfs create tank/fs");
+    let mut rng = Rng::new(2026);
+    let folder = desk.path("tree");
+    let mut files = Vec::new();
+    for i in 0..24 {
+        let path = format!("d{}/sub/file {i}", i % 5);
+        // Whole records only: a last one with zeros behind it would be compressed.
+        let len = if i % 2 == 0 { 3000 + rng.below(100_000) } else { (1 + rng.below(3)) << 17 };
+        let mut bytes = vec![0; len as usize];
+        rng.fill(&mut bytes);
+        fs::create_dir_all(folder.join(&path).parent().unwrap()).unwrap();
+        fs::write(folder.join(&path), &bytes).unwrap();
+        files.push((path, bytes));
+    }
+    desk.ok("icecore import-tree tree tank/fs");
+    let whole = fs::read(&image).unwrap();
+    // Noise is stored as it is, so the image tells where each record lies.
+    let record = |bytes: &[u8], at: usize| {
+        let head = &bytes[at..bytes.len().min(at + 512)];
+        (0..whole.len()).step_by(4096).find(|place| whole[*place..].starts_with(head)).unwrap()
+    };
+    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    for round in 0..25 {
+        let mut hit: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for _ in 0..=rng.below(3) {
+            let (path, bytes) = &files[rng.below(files.len() as u64) as usize];
+            let at = rng.below(bytes.len() as u64) as usize;
+            let first = at / (128 << 10) * (128 << 10);
+            let place = record(bytes, first) + (at - first);
+            file.write_all_at(&[whole[place] ^ 1 << rng.below(8)], place as u64).unwrap();
+            hit.entry(format!("        tank/fs:/{path}")).or_default().push(place);
+        }
+        let found = desk.run("zpool scrub -n tank");
+        assert_eq!(found.status, 1, "round {round}: {}", found.text());
+        let text = found.text();
+        let named: Vec<&str> = text.lines().filter(|l| l.starts_with("        tank")).collect();
+        assert_eq!(named, hit.keys().collect::<Vec<_>>(), "round {round}: {text}");
+        for place in hit.values().flatten() {
+            file.write_all_at(&whole[*place..=*place], *place as u64).unwrap();
+        }
+    }
+    let sound = desk.ok("zpool scrub -n tank");
+    assert!(sound.contains("repaired 0B, 0 errors"), "{sound}");
+}
+
+/// What a side of a mirror missed while it was away is no damage, and is told apart from what rotted on it.
+#[test]
+fn a_stale_side_is_not_damaged() {
+    let desk = Desk::new();
+    let [a, b] = ["a", "b"].map(|side| desk.drive(&format!("tank/{side}.img"), 128));
+    let (a, b) = (a.display().to_string(), b.display().to_string());
+    desk.ok(&format!("zpool create -o ashift=12 -m none tank mirror {a} {b}"));
+    desk.feed("zfs receive tank/early", &stream("plain@newsnapshot.Lecp.zfs"));
+    desk.ok("zpool export tank");
+    fs::rename(&b, desk.path("away")).unwrap();
+    desk.import("tank");
+    desk.feed("zfs receive tank/late", &stream("plain@newsnapshot.Lecp.zfs"));
+    desk.ok("zpool export tank");
+    fs::rename(desk.path("away"), &b).unwrap();
+    desk.ok("zpool import -o readonly=on -d tank tank");
+    let look = desk.ok("zpool scrub -n tank");
+    let told = format!("'zpool online tank {b}' brings it up to date");
+    assert!(look.contains(&told) && look.contains(&format!("\t{b} missed txgs ")), "{look}");
+    assert!(look.contains(" blocks wait for that on it, and are not damaged"), "{look}");
+    assert!(!look.contains("damaged, with good copies left"), "{look}");
+    assert!(look.contains("repaired 0B, 0 errors"), "{look}");
+    desk.ok("zpool export tank");
+    // Rot on the stale side, in what it has.
+    assert!(rot(Path::new(&b), 60).len() > 5);
+    desk.ok("zpool import -o readonly=on -d tank tank");
+    let look = desk.ok("zpool scrub -n tank");
+    assert!(look.contains(&told) && look.contains("damaged, with good copies left"), "{look}");
+    desk.ok("zpool export tank");
+    desk.import("tank");
+    desk.ok(&format!("zpool online tank {b}"));
+    desk.ok("zpool scrub -w tank");
+    desk.ok("zpool export tank");
+    desk.ok("zpool import -o readonly=on -d tank tank");
+    let look = desk.ok("zpool scrub -n tank");
+    assert!(!look.contains("missed txgs") && !look.contains("damaged"), "{look}");
+    desk.ok("zpool export tank");
+    desk.judge("tank");
+}
+
+/// The service is killed in the middle of a scrub: the next one goes on with it, and it ends as if nothing had been.
+#[test]
+fn a_scrub_survives_the_end_of_the_service() {
+    let desk = Desk::new();
+    let image = desk.pool("tank", 768);
+    desk.ok("zfs create tank/fs");
+    desk.ok("zpool export tank");
+    let noise = |i: usize| {
+        let mut bytes = vec![0; 8 << 20];
+        Rng::new(i as u64).fill(&mut bytes);
+        bytes
+    };
+    files::fill(&image, "tank/fs", 32, noise).unwrap();
+    let flipped = rot(&image, 4000);
+    assert!(flipped.len() > 10);
+    desk.import("tank");
+    let whole = desk.run("zpool scrub -w tank");
+    assert_eq!(whole.status, 0, "{}", whole.text());
+    let errors = |status: &str| {
+        let (_, rest) = status.split_once(" with ").unwrap();
+        rest.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let expected = errors(&desk.ok("zpool status tank"));
+    assert!(expected > 0 && expected <= flipped.len() as u64);
+    // It may be over before it is killed: until it is not.
+    let mut cut = 0;
+    for wait in 0..40 {
+        desk.ok("zpool scrub tank");
+        std::thread::sleep(Duration::from_millis(5 * wait));
+        let killed = Command::new("kill").args(["-9", &desk.service().unwrap().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let status = desk.ok("zpool status tank");
+        cut += u32::from(status.contains("scan: scrub in progress since "));
+        desk.ok("zpool wait -t scrub tank");
+        let status = desk.ok("zpool status tank");
+        assert!(status.contains("scan: scrub repaired 0B in "), "{status}");
+        assert_eq!(errors(&status), expected, "{status}");
+        if cut == 3 {
+            break;
+        }
+    }
+    assert_eq!(cut, 3);
+    assert!(desk.ok("zpool status -v tank").contains("        tank/fs:/file-"));
+    desk.ok("zpool export tank");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&image).unwrap();
+    for at in flipped {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 8], at).unwrap();
+    }
+    desk.judge("tank");
 }
 
 /// It goes on behind the commands, can be paused, survives an export and the end of the service, and is told as OpenZFS tells it.
@@ -127,7 +276,7 @@ fn a_scrub_goes_on_behind_the_commands() {
         "{status}"
     );
     // Errors are counted by device until they are cleared.
-    assert!(rot(&image, 100) > 5);
+    assert!(rot(&image, 100).len() > 5);
     desk.ok("zpool scrub main");
     desk.ok("zpool wait main");
     let counted = |status: &str| {

@@ -9,6 +9,7 @@ use super::{FLAG_UINT64_KEY, Kind, ZapEntry, ZapValue, fat, kind_of, micro};
 use crate::objset::Objset;
 use crate::store::{BlockStore, ReadError};
 use icecore_format::{Corrupt, Dnode, ObjectId};
+use std::sync::Arc;
 
 /// Bad leaves gone past in one ZAP; after more it has ended.
 pub const FAILURES_MAX: u32 = 1024;
@@ -23,7 +24,7 @@ pub struct Cursor {
 
 enum Rest {
     Done,
-    Micro(Vec<u8>),
+    Micro(Arc<[u8]>),
     Fat(Box<fat::Header>, u64),
 }
 

@@ -18,7 +18,7 @@ pub mod table;
 pub(crate) use parse::block_size;
 pub use parse::{parse_new, parse_new_volume, parse_size, size};
 pub use set::SetSource;
-pub use stats::{PropRow, nice_bytes, nice_number};
+pub use stats::{Answer, Asking, PropRow, nice_bytes, nice_number};
 
 use crate::error::Result;
 use crate::{DatasetRef, Dsl};

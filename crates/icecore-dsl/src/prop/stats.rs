@@ -5,18 +5,22 @@ use super::table::{self, BOOK, FS, PROPS, Prop, SNAP, Type, VOL};
 use super::{Source, Value, default_of};
 use crate::error::{DslError, Result};
 use crate::lookup::{DatasetRef, Found, Kind, Known};
-use crate::phys::{DD_FLAG_USED_BREAKDOWN, Dataset, Used};
+use crate::phys::{Brief, DD_FLAG_USED_BREAKDOWN, DS_FLAG_DEFER_DESTROY, DS_FLAG_INCONSISTENT, Used};
 use crate::{BookmarkPhys, Dsl};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, Objset, ReadError, Want};
 use icecore_format::ObjectId;
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
 
 /// One line of `zfs get`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PropRow {
     /// Property.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Value as scripts want it (`-p`).
     pub value: String,
     /// Value as people want it. Times stay numbers: the edge knows the time zone.
@@ -25,43 +29,102 @@ pub struct PropRow {
     pub source: Source,
 }
 
-/// A value with the source the kernel would report: `None` means «no word about it».
-type Stat = (Value, Option<Source>);
-type Stats = BTreeMap<String, Stat>;
-
-/// What the rules need to know of the dataset that is asked about.
-struct Subject {
-    name: String,
-    kind: Kind,
-    stats: Stats,
-    /// The only properties that will be asked for; `None` for any.
-    wanted: Option<Vec<String>>,
-    mounted: bool,
-    altroot: String,
+/// The value of one property, not yet put into words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer<'a> {
+    shown: Shown<'a>,
+    /// Where it comes from.
+    pub source: Source,
 }
 
-impl Subject {
-    fn new(name: &str, kind: Kind, wanted: Option<&[&str]>) -> Self {
-        let mut s = Self {
-            name: name.into(),
-            kind,
-            stats: Stats::new(),
-            wanted: None,
-            mounted: false,
-            altroot: String::new(),
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Shown<'a> {
+    Text(Cow<'a, str>),
+    /// Of a limit that there is none: a number to scripts, a word to people.
+    NoLimit,
+    /// In hundredths.
+    Ratio(u64),
+    /// A number that is shown as it is.
+    Plain(u64),
+    Bytes(u64),
+    Count(u64),
+}
+
+impl Answer<'_> {
+    fn text(text: &str) -> Answer<'_> {
+        Answer { shown: Shown::Text(text.into()), source: Source::None }
+    }
+    /// Writes it as scripts want it (`exact`), or people.
+    pub fn write(&self, exact: bool, out: &mut String) {
+        // Writing to a string cannot fail.
+        let _ = match (&self.shown, exact) {
+            (Shown::Text(text), _) => out.write_str(text),
+            (Shown::NoLimit, true) => out.write_str("0"),
+            (Shown::NoLimit, false) => out.write_str("none"),
+            (Shown::Ratio(n), _) => write!(out, "{}.{:02}{}", n / 100, n % 100, if exact { "" } else { "x" }),
+            (Shown::Plain(n), _) | (Shown::Bytes(n) | Shown::Count(n), true) => write!(out, "{n}"),
+            (Shown::Bytes(n), false) => nice(*n, BYTES, out),
+            (Shown::Count(n), false) => nice(*n, COUNTS, out),
         };
-        let fits = |p: &&&str| table::find(p).is_none_or(|p| p.types & s.mask() != 0);
-        s.wanted = wanted.map(|all| all.iter().filter(fits).map(|p| (*p).to_string()).collect());
-        s
+    }
+    /// The number that is shown as it is: of times, seconds since 1970.
+    #[must_use]
+    pub fn plain(&self) -> Option<u64> {
+        if let Shown::Plain(n) = self.shown { Some(n) } else { None }
+    }
+    fn row(self, name: Cow<'static, str>) -> PropRow {
+        let (mut value, mut human) = (String::new(), String::new());
+        self.write(true, &mut value);
+        self.write(false, &mut human);
+        PropRow { name, value, human, source: self.source }
+    }
+}
+
+/// A value with the source the kernel would report: `None` means «no word about it».
+type Stat = (Value, Option<Source>);
+type Stats = BTreeMap<Cow<'static, str>, Stat>;
+
+/// A question about properties that is put to one dataset after another: what they have in common is read once.
+pub struct Asking<'a> {
+    dsl: &'a Dsl,
+    io: &'a dyn BlockStore,
+    /// The only properties that are asked for, in their order; `None` for any.
+    wanted: Option<Vec<(&'a str, Option<&'static Prop>)>>,
+    /// Of a snapshot its object tells all that is asked for.
+    object_tells: bool,
+    /// What is inherited from a directory, by heads or by snapshots.
+    inherited: RefCell<BTreeMap<(u64, bool), Rc<Stats>>>,
+}
+
+/// Directories whose legacy is kept in memory.
+const INHERITED_MAX: usize = 64;
+
+/// What the rules need to know of the dataset that is asked about.
+struct Subject<'a> {
+    name: &'a str,
+    kind: Kind,
+    stats: Stats,
+    asking: &'a Asking<'a>,
+    mounted: bool,
+}
+
+impl<'a> Subject<'a> {
+    fn new(name: &'a str, kind: Kind, asking: &'a Asking<'a>) -> Self {
+        Self { name, kind, stats: Stats::new(), asking, mounted: false }
+    }
+    /// Whether a property that may be asked for, and that this kind of dataset has, is one of those meant.
+    fn wants_any(&self, meant: impl Fn(&str, Option<&Prop>) -> bool) -> bool {
+        let fits = |p: &Option<&Prop>| p.is_none_or(|p| p.types & self.mask() != 0);
+        let wanted = self.asking.wanted.as_ref();
+        wanted.is_none_or(|all| all.iter().any(|(name, p)| fits(p) && meant(name, *p)))
     }
     /// Whether any of these will be asked for: what costs reading is left out otherwise.
     fn wants(&self, props: &[&str]) -> bool {
-        self.wanted.as_ref().is_none_or(|all| all.iter().any(|p| props.contains(&p.as_str())))
+        self.wants_any(|name, _| props.contains(&name))
     }
     /// Whether anything will be asked for that can be set.
     fn wants_set(&self) -> bool {
-        let set = |p: &String| table::find(p).is_none_or(|p| !p.readonly() || p.setonce());
-        self.wanted.as_ref().is_none_or(|all| all.iter().any(set))
+        self.wants_any(|_, p| p.is_none_or(|p| !p.readonly() || p.setonce()))
     }
     fn mask(&self) -> u8 {
         match self.kind {
@@ -80,7 +143,7 @@ impl Subject {
     fn is_snapshot(&self) -> bool {
         matches!(self.kind, Kind::Snapshot | Kind::VolumeSnapshot)
     }
-    fn number(&mut self, name: &str, value: u64) {
+    fn number(&mut self, name: &'static str, value: u64) {
         if !self.wants(&[name]) {
             return;
         }
@@ -89,7 +152,7 @@ impl Subject {
         let source = if default { Some(Source::Default) } else { old };
         self.stats.insert(name.into(), (Value::Number(value), source));
     }
-    fn text(&mut self, name: &str, value: String) {
+    fn text(&mut self, name: &'static str, value: String) {
         self.stats.insert(name.into(), (Value::Text(value), None));
     }
 }
@@ -109,92 +172,91 @@ const CRYPT_STATS: [&str; 8] = [
 const OBJSET_STATS: [&str; 6] =
     ["volsize", "volblocksize", "version", "utf8only", "normalization", "casesensitivity"];
 
+/// Numbers that the object of a dataset tells by itself.
+const OF_OBJECT: [&str; 13] = [
+    "refcompressratio",
+    "logicalreferenced",
+    "compressratio",
+    "used",
+    "referenced",
+    "creation",
+    "createtxg",
+    "guid",
+    "unique",
+    "objsetid",
+    "defer_destroy",
+    "inconsistent",
+    "numclones",
+];
+
+/// The number `name` of [`OF_OBJECT`]; `None` of a head where its directory tells it.
+fn of_object(name: &str, r: DatasetRef, ds: &Brief) -> Option<u64> {
+    Some(match name {
+        "refcompressratio" => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
+        "logicalreferenced" => ds.uncompressed_bytes,
+        "compressratio" if r.snapshot => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
+        "used" if r.snapshot => ds.unique_bytes,
+        "referenced" => ds.referenced_bytes,
+        "creation" => ds.creation_time,
+        "createtxg" => ds.creation_txg,
+        "guid" => ds.guid,
+        "unique" => ds.unique_bytes,
+        "objsetid" => r.obj,
+        "defer_destroy" => u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0),
+        "inconsistent" => u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0),
+        "numclones" if r.snapshot => ds.num_children.saturating_sub(1),
+        _ => return None,
+    })
+}
+
 /// The `@SNAP` or `#MARK` of a `written@SNAP` or `written#MARK`.
 fn written_since(prop: &str) -> Option<String> {
     let snapshot = prop.strip_prefix("written@").map(|s| format!("@{s}"));
     snapshot.or_else(|| prop.strip_prefix("written#").map(|s| format!("#{s}")))
 }
 
-fn named_row(subject: &Subject, prop: &str) -> Option<PropRow> {
-    if let Some(p) = table::find(prop) {
-        return row(subject, p);
+fn named<'a>(subject: &'a Subject<'_>, prop: &str, native: Option<&'static Prop>) -> Option<Answer<'a>> {
+    if let Some(p) = native {
+        return answer(subject, p);
     }
     match subject.stats.get(prop) {
-        Some((Value::Text(t), source)) if super::is_user(prop) => Some(PropRow {
-            name: prop.into(),
-            value: t.clone(),
-            human: t.clone(),
-            source: source.clone().unwrap_or(Source::None),
-        }),
+        Some((Value::Text(t), source)) if super::is_user(prop) => {
+            Some(Answer { source: source.clone().unwrap_or(Source::None), ..Answer::text(t) })
+        }
         _ => None,
     }
 }
 
 impl Dsl {
+    /// A question about `props`.
+    #[must_use]
+    pub fn asking<'a>(&'a self, io: &'a dyn BlockStore, props: &[&'a str]) -> Asking<'a> {
+        let wanted: Vec<_> = props.iter().map(|p| (*p, table::find(p))).collect();
+        let tells = |p: &Prop| p.types & SNAP == 0 || OF_OBJECT.contains(&p.name);
+        let object_tells = wanted.iter().all(|(_, p)| p.is_some_and(tells));
+        Asking { wanted: Some(wanted), object_tells, ..self.asking_all(io) }
+    }
+
+    /// A question about all properties.
+    #[must_use]
+    pub fn asking_all<'a>(&'a self, io: &'a dyn BlockStore) -> Asking<'a> {
+        Asking { dsl: self, io, wanted: None, object_tells: false, inherited: RefCell::default() }
+    }
+
     /// Every property of `name` that `zfs get all` shows, in its order.
     pub fn props(&self, io: &dyn BlockStore, name: &str) -> Result<Vec<PropRow>> {
-        let subject = self.subject(io, name, None, None)?;
-        let mut out: Vec<PropRow> =
-            PROPS.iter().filter(|p| p.visible).filter_map(|p| row(&subject, p)).collect();
-        for (prop, (value, source)) in &subject.stats {
-            if super::is_user(prop)
-                && let Value::Text(t) = value
-            {
-                let source = source.clone().unwrap_or(Source::None);
-                out.push(PropRow { name: prop.clone(), value: t.clone(), human: t.clone(), source });
-            }
-        }
-        Ok(out)
+        self.asking_all(io).all(name, None)
     }
 
     /// One property of `name`, hidden ones and `written@SNAP`, `written#MARK` too. `None` where `zfs get`
     /// prints a dash.
     pub fn prop(&self, io: &dyn BlockStore, name: &str, prop: &str) -> Result<Option<PropRow>> {
-        Ok(self.props_named(io, name, &[prop])?.pop().flatten())
-    }
-
-    /// As [`Dsl::prop`] for each of `props`, in their order; what they have in common is read once.
-    pub fn props_named(
-        &self,
-        io: &dyn BlockStore,
-        name: &str,
-        props: &[&str],
-    ) -> Result<Vec<Option<PropRow>>> {
-        self.props_known(io, name, None, props)
-    }
-
-    /// As [`Dsl::props_named`], of a dataset that has been looked up already.
-    pub fn props_known(
-        &self,
-        io: &dyn BlockStore,
-        name: &str,
-        known: Option<&Known>,
-        props: &[&str],
-    ) -> Result<Vec<Option<PropRow>>> {
-        let mut subject: Option<Subject> = None;
-        let mut out = Vec::with_capacity(props.len());
-        for prop in props {
-            if let Some(from) = written_since(prop) {
-                out.push(self.written_row(io, name, prop, &from)?);
-                continue;
-            }
-            if subject.is_none() {
-                subject = Some(self.subject(io, name, known, Some(props))?);
-            }
-            out.push(subject.as_ref().and_then(|s| named_row(s, prop)));
-        }
-        Ok(out)
+        Ok(self.asking(io, &[prop]).rows(name, None)?.pop().flatten())
     }
 
     /// `None` where there is no such snapshot or bookmark, or it is no earlier state of the dataset: a dash, not a
     /// failure (`get_callback`, zfs_main.c). Where there is, libzfs calls the value's source local.
-    fn written_row(
-        &self,
-        io: &dyn BlockStore,
-        name: &str,
-        prop: &str,
-        from: &str,
-    ) -> Result<Option<PropRow>> {
+    fn written_answer(&self, io: &dyn BlockStore, name: &str, from: &str) -> Result<Option<Answer<'static>>> {
         let r = self.lookup_dataset(io, name)?;
         let path = name.split('@').next().unwrap_or(name);
         // `written@pool/fs@snap` and `written@snap` are both allowed.
@@ -211,30 +273,79 @@ impl Dsl {
             Err(_) => return Ok(None),
         };
         let n = u64::try_from(space.used).unwrap_or(0);
-        let (value, human) = (n.to_string(), nice_bytes(n));
-        Ok(Some(PropRow { name: prop.into(), value, human, source: Source::Local }))
+        Ok(Some(Answer { shown: Shown::Bytes(n), source: Source::Local }))
+    }
+}
+
+impl Asking<'_> {
+    /// Every property of `name` that `zfs get all` shows, in its order. What is known of it need not be looked up.
+    pub fn all(&self, name: &str, known: Option<&Known>) -> Result<Vec<PropRow>> {
+        let subject = self.subject(name, known)?;
+        let mut out: Vec<PropRow> = PROPS
+            .iter()
+            .filter(|p| p.visible)
+            .filter_map(|p| Some(answer(&subject, p)?.row(p.name.into())))
+            .collect();
+        for (prop, (value, source)) in &subject.stats {
+            if super::is_user(prop)
+                && let Value::Text(t) = value
+            {
+                let source = source.clone().unwrap_or(Source::None);
+                out.push(PropRow { name: prop.clone(), value: t.clone(), human: t.clone(), source });
+            }
+        }
+        Ok(out)
     }
 
-    fn subject(
+    /// As [`Dsl::prop`] of `name` for each property that is asked for, in their order.
+    pub fn rows(&self, name: &str, known: Option<&Known>) -> Result<Vec<Option<PropRow>>> {
+        let wanted = self.wanted.as_deref().unwrap_or_default();
+        let mut names = wanted.iter().map(|(prop, native)| match native {
+            Some(p) => Cow::Borrowed(p.name),
+            None => Cow::Owned((*prop).to_string()),
+        });
+        let mut out = Vec::with_capacity(wanted.len());
+        self.answers(name, known, &mut |answer| {
+            let name = names.next().unwrap_or_default();
+            out.push(answer.map(|answer| answer.row(name)));
+        })?;
+        Ok(out)
+    }
+
+    /// Calls `take` with the answer for each property that is asked for, in their order; `None` for a dash.
+    pub fn answers(
         &self,
-        io: &dyn BlockStore,
         name: &str,
         known: Option<&Known>,
-        wanted: Option<&[&str]>,
-    ) -> Result<Subject> {
-        if let Some(Known { r, kind, phys }) = known {
-            return self.dataset_subject(io, Subject::new(name, *kind, wanted), *r, phys.as_deref());
-        }
-        match self.lookup(io, name)? {
-            Found::Dataset(r) => {
-                let kind = self.kind(io, r)?;
-                self.dataset_subject(io, Subject::new(name, kind, wanted), r, None)
+        take: &mut dyn FnMut(Option<Answer<'_>>),
+    ) -> Result<()> {
+        let mut subject: Option<Subject<'_>> = None;
+        for (prop, native) in self.wanted.as_deref().unwrap_or_default() {
+            if let Some(from) = written_since(prop) {
+                take(self.dsl.written_answer(self.io, name, &from)?);
+                continue;
             }
+            if subject.is_none() {
+                subject = Some(self.subject(name, known)?);
+            }
+            take(subject.as_ref().and_then(|s| named(s, prop, *native)));
+        }
+        Ok(())
+    }
+
+    fn subject<'a>(&'a self, name: &'a str, known: Option<&Known>) -> Result<Subject<'a>> {
+        let (dsl, io) = (self.dsl, self.io);
+        if let Some(Known { r, kind, brief }) = known {
+            return self.dataset_subject(Subject::new(name, *kind, self), *r, brief.as_deref());
+        }
+        match dsl.lookup(io, name)? {
+            Found::Dataset(r) => self.dataset_subject(Subject::new(name, dsl.kind(io, r)?, self), r, None),
             Found::Bookmark { phys, .. } => {
-                let mut s = bookmark_subject(name, &phys);
+                let mut s = Subject::new(name, Kind::Bookmark, self);
+                bookmark_stats(&mut s, &phys);
                 if phys.redaction_obj != 0 {
                     let list: Vec<String> =
-                        self.redaction_snaps(io, &phys)?.iter().map(u64::to_string).collect();
+                        dsl.redaction_snaps(io, &phys)?.iter().map(u64::to_string).collect();
                     s.text("redact_snaps", list.join(","));
                 }
                 Ok(s)
@@ -242,99 +353,117 @@ impl Dsl {
         }
     }
 
-    fn dataset_subject(
+    fn dataset_subject<'a>(
         &self,
-        io: &dyn BlockStore,
-        mut s: Subject,
+        mut s: Subject<'a>,
         r: DatasetRef,
-        phys: Option<&Dataset>,
-    ) -> Result<Subject> {
-        let read;
-        let ds = match phys {
-            Some(ds) => ds,
-            None => {
-                read = self.dataset(io, r.obj)?;
-                &read
+        brief: Option<&Brief>,
+    ) -> Result<Subject<'a>> {
+        let (dsl, io) = (self.dsl, self.io);
+        let ds = brief
+            .map_or_else(|| Ok(Brief::of(&dsl.dataset(io, r.obj)?)), |brief| Ok::<_, DslError>(*brief))?;
+        if r.snapshot && self.object_tells {
+            for p in self.wanted.iter().flatten().filter_map(|(_, p)| *p) {
+                if let Some(n) = of_object(p.name, r, &ds) {
+                    s.stats.insert(p.name.into(), (Value::Number(n), None));
+                }
             }
-        };
+            return Ok(s);
+        }
         if s.wants_set() {
-            s.stats = self.set_props(io, r)?;
+            s.stats = self.set_props(r, &ds)?;
         }
-        s.mounted = self.busy().is_mounted(r.obj);
-        s.altroot.clone_from(&self.altroot);
-        self.dataset_stats(io, r, ds, &mut s)?;
+        s.mounted = dsl.busy().is_mounted(r.obj);
+        dsl.dataset_stats(io, r, &ds, &mut s)?;
         if !r.snapshot {
-            self.dir_stats(io, r, &mut s)?;
+            dsl.dir_stats(io, r, &mut s)?;
         }
-        self.objset_stats(io, r, &mut s)?;
+        dsl.objset_stats(io, r, &mut s)?;
         Ok(s)
     }
 
     /// Everything set here or above, with its source (`dsl_prop_get_all_ds`).
-    fn set_props(&self, io: &dyn BlockStore, r: DatasetRef) -> Result<Stats> {
+    fn set_props(&self, r: DatasetRef, ds: &Brief) -> Result<Stats> {
         let mut out = Stats::new();
-        let mut add = |dsl: &Self, of: DatasetRef, from: Option<&str>| -> Result<()> {
-            for p in dsl.own_props(io, of, false)? {
-                let native = table::find(&p.name);
-                let inherits = native.is_none_or(Prop::inheritable);
-                let fits = !r.snapshot || native.is_none_or(|n| n.types & SNAP != 0);
-                if (from.is_some() && !inherits) || !fits || out.contains_key(&p.name) {
-                    continue;
-                }
-                let source = match (from, p.received) {
-                    (Some(from), _) => Source::Inherited(from.into()),
-                    (None, true) => Source::Received,
-                    (None, false) => Source::Local,
-                };
-                out.insert(p.name, (p.value, Some(source)));
-            }
-            Ok(())
-        };
-        if r.snapshot {
-            add(self, r, None)?;
+        if !r.snapshot || ds.props_obj != 0 {
+            self.add_own(&mut out, r, None, r.snapshot)?;
         }
-        let (mut dir, mut own) = (r.dir, !r.snapshot);
-        for _ in 0..crate::name::NESTING_MAX + 2 {
-            if dir == 0 {
-                break;
+        let above = if r.snapshot { r.dir } else { self.dsl.dir(self.io, r.dir)?.parent_obj };
+        for (prop, stat) in &*self.inherited(above, r.snapshot)? {
+            if !out.contains_key(prop) {
+                out.insert(prop.clone(), stat.clone());
             }
-            let at = DatasetRef { obj: 0, dir, snapshot: false };
-            if own {
-                add(self, at, None)?;
-            } else {
-                add(self, at, Some(&self.dir_name(io, dir)?))?;
-            }
-            (dir, own) = (self.dir(io, dir)?.parent_obj, false);
         }
         Ok(out)
     }
 
+    /// What a head below the directory `dir`, or a snapshot in it, inherits from it and from all above.
+    fn inherited(&self, dir: u64, snapshot: bool) -> Result<Rc<Stats>> {
+        if let Some(known) = self.inherited.borrow().get(&(dir, snapshot)) {
+            return Ok(Rc::clone(known));
+        }
+        let (mut out, mut above) = (Stats::new(), dir);
+        for _ in 0..crate::name::NESTING_MAX + 2 {
+            if above == 0 {
+                break;
+            }
+            let from = self.dsl.dir_name(self.io, above)?;
+            let at = DatasetRef { obj: 0, dir: above, snapshot: false };
+            self.add_own(&mut out, at, Some(&from), snapshot)?;
+            above = self.dsl.dir(self.io, above)?.parent_obj;
+        }
+        let out = Rc::new(out);
+        let mut kept = self.inherited.borrow_mut();
+        if kept.len() >= INHERITED_MAX {
+            kept.clear();
+        }
+        kept.insert((dir, snapshot), Rc::clone(&out));
+        Ok(out)
+    }
+
+    /// Adds what is set on `of` itself and not yet there; as an inheritance `from` it, what is inheritable.
+    fn add_own(&self, out: &mut Stats, of: DatasetRef, from: Option<&str>, snapshot: bool) -> Result<()> {
+        for p in self.dsl.own_props(self.io, of, false)? {
+            let native = table::find(&p.name);
+            let inherits = native.is_none_or(Prop::inheritable);
+            let fits = !snapshot || native.is_none_or(|n| n.types & SNAP != 0);
+            if (from.is_some() && !inherits) || !fits || out.contains_key(p.name.as_str()) {
+                continue;
+            }
+            let source = match (from, p.received) {
+                (Some(from), _) => Source::Inherited(from.into()),
+                (None, true) => Source::Received,
+                (None, false) => Source::Local,
+            };
+            out.insert(p.name.into(), (p.value, Some(source)));
+        }
+        Ok(())
+    }
+}
+
+impl Dsl {
     /// `dsl_dataset_stats`.
-    fn dataset_stats(&self, io: &dyn BlockStore, r: DatasetRef, ds: &Dataset, s: &mut Subject) -> Result<()> {
-        let refratio = ratio(ds.uncompressed_bytes, ds.compressed_bytes);
-        s.number("refcompressratio", refratio);
-        s.number("logicalreferenced", ds.uncompressed_bytes);
-        if r.snapshot {
-            s.number("compressratio", refratio);
-            s.number("used", ds.unique_bytes);
-        } else {
+    fn dataset_stats(
+        &self,
+        io: &dyn BlockStore,
+        r: DatasetRef,
+        ds: &Brief,
+        s: &mut Subject<'_>,
+    ) -> Result<()> {
+        for name in OF_OBJECT {
+            if let Some(n) = of_object(name, r, ds) {
+                s.number(name, n);
+            }
+        }
+        if !r.snapshot {
             let dd = self.dir(io, r.dir)?;
             s.number("compressratio", ratio(dd.uncompressed_bytes, dd.compressed_bytes));
             s.number("used", dd.used_bytes);
         }
-        s.number("referenced", ds.referenced_bytes);
-        s.number("creation", ds.creation_time);
-        s.number("createtxg", ds.creation_txg);
-        s.number("guid", ds.guid);
-        s.number("unique", ds.unique_bytes);
-        s.number("objsetid", r.obj);
         if s.wants(&["userrefs"]) {
             s.number("userrefs", self.zap_count(io, ds.userrefs_obj)?);
         }
-        s.number("defer_destroy", u64::from(ds.is_defer_destroy()));
-        s.number("inconsistent", u64::from(ds.is_inconsistent()));
         if r.snapshot {
-            s.number("numclones", ds.num_children.saturating_sub(1));
             if s.wants(&["clones"]) && ds.num_children > 1 {
                 let clones = self.clone_names(io, r)?;
                 if !clones.is_empty() {
@@ -375,7 +504,7 @@ impl Dsl {
         if s.wants(&CRYPT_STATS) { self.crypt_stats(io, r, s) } else { Ok(()) }
     }
 
-    fn crypt_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
+    fn crypt_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject<'_>) -> Result<()> {
         let Some(k) = self.key_stats(io, r.dir)? else { return Ok(()) };
         s.number("keystatus", if k.available { 2 } else { 1 });
         s.number("encryption", k.suite);
@@ -391,7 +520,7 @@ impl Dsl {
     }
 
     /// `dsl_dir_stats`.
-    fn dir_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
+    fn dir_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject<'_>) -> Result<()> {
         let dd = self.dir(io, r.dir)?;
         s.number("quota", dd.quota);
         s.number("reservation", dd.reserved);
@@ -422,7 +551,7 @@ impl Dsl {
 
     /// What stands in the objset itself: of a volume its size, of a file system its master node
     /// (`zvol_get_stats`, `zfs_get_zplprop`). Left out where it cannot be read without a key.
-    fn objset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject) -> Result<()> {
+    fn objset_stats(&self, io: &dyn BlockStore, r: DatasetRef, s: &mut Subject<'_>) -> Result<()> {
         if !s.wants(&OBJSET_STATS) {
             return Ok(());
         }
@@ -481,9 +610,9 @@ impl Dsl {
     }
 }
 
-impl Subject {
+impl Subject<'_> {
     /// A number without a source, whatever its default.
-    fn text_free_number(&mut self, name: &str, value: u64) {
+    fn text_free_number(&mut self, name: &'static str, value: u64) {
         self.stats.insert(name.into(), (Value::Number(value), None));
     }
 }
@@ -496,8 +625,7 @@ fn readable<T>(r: std::result::Result<T, ReadError>) -> Result<Option<T>> {
     }
 }
 
-fn bookmark_subject(name: &str, b: &BookmarkPhys) -> Subject {
-    let mut s = Subject::new(name, Kind::Bookmark, None);
+fn bookmark_stats(s: &mut Subject<'_>, b: &BookmarkPhys) {
     s.number("guid", b.guid);
     s.number("createtxg", b.creation_txg);
     s.number("creation", b.creation_time);
@@ -507,7 +635,6 @@ fn bookmark_subject(name: &str, b: &BookmarkPhys) -> Subject {
         s.number("logicalreferenced", b.referenced[2]);
         s.number("refcompressratio", ratio(b.referenced[2], b.referenced[1]));
     }
-    s
 }
 
 /// Hundredths of logical over physical, 100 where there is nothing.
@@ -515,39 +642,33 @@ fn ratio(logical: u64, physical: u64) -> u64 {
     logical.saturating_mul(100).checked_div(physical).unwrap_or(100)
 }
 
-/// One line, or `None` where `zfs get` has nothing to say (`zfs_prop_get`).
-fn row(s: &Subject, p: &Prop) -> Option<PropRow> {
+/// The answer, or `None` where `zfs get` has nothing to say (`zfs_prop_get`).
+fn answer<'a>(s: &'a Subject<'_>, p: &'static Prop) -> Option<Answer<'a>> {
     if p.types & s.mask() == 0 {
         return None;
     }
     match p.name {
-        "type" => return Some(plain(p, s.kind.text())),
-        "name" => return Some(plain(p, &s.name)),
-        "mounted" => return Some(plain(p, if s.mounted { "yes" } else { "no" })),
+        "type" => return Some(Answer::text(s.kind.text())),
+        "name" => return Some(Answer::text(s.name)),
+        "mounted" => return Some(Answer::text(if s.mounted { "yes" } else { "no" })),
         "mountpoint" => return Some(mountpoint(s, p)),
         _ => {}
     }
     match p.kind {
-        Type::Text(default) => {
-            let (value, source) = match s.stats.get(p.name) {
-                Some((Value::Text(t), source)) => (t.clone(), source.clone().unwrap_or(Source::None)),
-                _ => (default?.to_string(), Source::Default),
-            };
-            Some(PropRow { name: p.name.into(), human: value.clone(), value, source })
-        }
+        Type::Text(default) => Some(match s.stats.get(p.name) {
+            Some((Value::Text(t), source)) => {
+                Answer { source: source.clone().unwrap_or(Source::None), ..Answer::text(t) }
+            }
+            _ => Answer { source: Source::Default, ..Answer::text(default?) },
+        }),
         _ => {
             let (n, source) = numeric(s, p)?;
-            let (value, human) = words(p, n)?;
-            Some(PropRow { name: p.name.into(), value, human, source })
+            Some(Answer { shown: shown(p, n)?, source })
         }
     }
 }
 
-fn plain(p: &Prop, text: &str) -> PropRow {
-    PropRow { name: p.name.into(), value: text.into(), human: text.into(), source: Source::None }
-}
-
-fn numeric(s: &Subject, p: &Prop) -> Option<(u64, Source)> {
+fn numeric(s: &Subject<'_>, p: &Prop) -> Option<(u64, Source)> {
     if s.is_snapshot() && p.types != SNAP && p.types & s.head_mask() == 0 {
         return None;
     }
@@ -582,47 +703,33 @@ fn numeric(s: &Subject, p: &Prop) -> Option<(u64, Source)> {
     Some((n, source))
 }
 
-/// A number as scripts and as people want it.
-fn words(p: &Prop, n: u64) -> Option<(String, String)> {
-    let same = |t: String| Some((t.clone(), t));
-    match p.name {
-        "compressratio" | "refcompressratio" => {
-            let t = format!("{}.{:02}", n / 100, n % 100);
-            return Some((t.clone(), format!("{t}x")));
-        }
-        "quota" | "refquota" | "reservation" | "refreservation" if n == 0 => {
-            return Some(("0".into(), "none".into()));
-        }
+/// How a number is shown.
+fn shown(p: &Prop, n: u64) -> Option<Shown<'static>> {
+    Some(match p.name {
+        "compressratio" | "refcompressratio" => Shown::Ratio(n),
+        "quota" | "refquota" | "reservation" | "refreservation" if n == 0 => Shown::NoLimit,
         "filesystem_limit" | "snapshot_limit" | "filesystem_count" | "snapshot_count" if n == u64::MAX => {
-            return same("none".into());
+            Shown::Text("none".into())
         }
         "guid" | "keyguid" | "ivsetguid" | "createtxg" | "objsetid" | "pbkdf2iters" | "creation"
-        | "snapshots_changed" | "pbkdf2salt" => return same(n.to_string()),
-        _ => {}
-    }
-    match p.kind {
-        Type::Index(..) => same(p.word(n)?.to_string()),
-        Type::Bytes(_)
-            if [
-                "recordsize",
-                "volsize",
-                "volblocksize",
-                "written",
-                "logicalused",
-                "logicalreferenced",
-                "special_small_blocks",
-            ]
-            .contains(&p.name) =>
-        {
-            Some((n.to_string(), nice_number(n)))
-        }
-        Type::Bytes(_) => Some((n.to_string(), nice_bytes(n))),
-        _ => Some((n.to_string(), nice_number(n))),
-    }
+        | "snapshots_changed" | "pbkdf2salt" => Shown::Plain(n),
+        "recordsize"
+        | "volsize"
+        | "volblocksize"
+        | "written"
+        | "logicalused"
+        | "logicalreferenced"
+        | "special_small_blocks" => Shown::Count(n),
+        _ => match p.kind {
+            Type::Index(..) => Shown::Text(p.word(n)?.into()),
+            Type::Bytes(_) => Shown::Bytes(n),
+            _ => Shown::Count(n),
+        },
+    })
 }
 
 /// The path a file system would be mounted at: the inherited one goes on with the rest of the name.
-fn mountpoint(s: &Subject, p: &Prop) -> PropRow {
+fn mountpoint<'a>(s: &'a Subject<'_>, p: &Prop) -> Answer<'a> {
     let (set, source) = match s.stats.get(p.name) {
         Some((Value::Text(t), source)) => (t.clone(), source.clone().unwrap_or(Source::None)),
         _ => ("/".into(), Source::Default),
@@ -632,7 +739,7 @@ fn mountpoint(s: &Subject, p: &Prop) -> PropRow {
             Source::Inherited(from) => {
                 s.name.get(from.len()..).unwrap_or("").trim_start_matches('/').to_string()
             }
-            Source::Default => s.name.clone(),
+            Source::Default => s.name.to_string(),
             _ => String::new(),
         };
         let path = match (set.as_str(), rest.as_str()) {
@@ -640,7 +747,7 @@ fn mountpoint(s: &Subject, p: &Prop) -> PropRow {
             ("/", rest) => format!("/{rest}"),
             (set, rest) => format!("{set}/{rest}"),
         };
-        match (s.altroot.trim_end_matches('/'), path.as_str()) {
+        match (s.asking.dsl.altroot.trim_end_matches('/'), path.as_str()) {
             ("", _) => path,
             (root, "/") => root.into(),
             (root, path) => format!("{root}{path}"),
@@ -648,39 +755,47 @@ fn mountpoint(s: &Subject, p: &Prop) -> PropRow {
     } else {
         set
     };
-    PropRow { name: p.name.into(), human: value.clone(), value, source }
+    Answer { shown: Shown::Text(value.into()), source }
 }
+
+const BYTES: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+const COUNTS: [&str; 7] = ["", "K", "M", "G", "T", "P", "E"];
 
 /// At most five characters: `1.21G`, `0B`, `96K` (`zfs_nicebytes`).
 #[must_use]
 pub fn nice_bytes(n: u64) -> String {
-    nice(n, ["B", "K", "M", "G", "T", "P", "E"])
+    let mut out = String::new();
+    let _ = nice(n, BYTES, &mut out);
+    out
 }
 
 /// The same without a unit for small numbers (`zfs_nicenum`).
 #[must_use]
 pub fn nice_number(n: u64) -> String {
-    nice(n, ["", "K", "M", "G", "T", "P", "E"])
+    let mut out = String::new();
+    let _ = nice(n, COUNTS, &mut out);
+    out
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn nice(n: u64, units: [&str; 7]) -> String {
+fn nice(n: u64, units: [&str; 7], out: &mut String) -> std::fmt::Result {
     let index = (0..7).rev().find(|i| n >> (10 * i) != 0).unwrap_or(0);
     let unit = units[index];
     let whole = 1_u64 << (10 * index);
     if index == 0 || n.is_multiple_of(whole) {
-        return format!("{}{unit}", n >> (10 * index));
+        return write!(out, "{}{unit}", n >> (10 * index));
     }
-    let value = n as f64 / whole as f64;
+    let (value, start) = (n as f64 / whole as f64, out.len());
     for precision in (0..=2).rev() {
         // Cut, not rounded, where rounding would reach the next unit is libzfs's way only from 2.0 on:
         // it prints with the precision that fits five characters.
-        let text = format!("{value:.precision$}{unit}");
-        if text.len() <= 5 {
-            return text;
+        write!(out, "{value:.precision$}{unit}")?;
+        if out.len() - start <= 5 {
+            return Ok(());
         }
+        out.truncate(start);
     }
-    format!("{value:.0}{unit}")
+    write!(out, "{value:.0}{unit}")
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! words for its values (zfs_prop.c). In the order in which `zfs get all` prints them (`zfs_prop_t`,
 //! include/sys/fs/zfs.h). Words and defaults are those of OpenZFS 2.3 on Linux.
 
+use std::sync::LazyLock;
+
 /// What values a property has.
 #[derive(Clone, Copy, Debug)]
 pub enum Type {
@@ -101,7 +103,13 @@ impl Prop {
 /// The native property `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Prop> {
-    PROPS.iter().find(|p| p.name == name)
+    static BY_NAME: LazyLock<Vec<&Prop>> = LazyLock::new(|| {
+        let mut all: Vec<&Prop> = PROPS.iter().collect();
+        all.sort_unstable_by_key(|p| p.name);
+        all
+    });
+    let at = BY_NAME.binary_search_by_key(&name, |p| p.name).ok()?;
+    BY_NAME.get(at).copied()
 }
 
 /// The values of a property as libzfs lists them (`zprop_values`; the words of zfs_prop.c).

@@ -39,7 +39,9 @@ impl Key {
             return None;
         }
         let dva = bp.dva.first()?.words();
-        Some(Self { dva, birth: bp.birth().0, cksum: bp.cksum(), objset: at.objset, want, lowest })
+        // What needs no key is the same for all who have the block: a head and its snapshots.
+        let objset = if bp.uses_crypt() { at.objset } else { 0 };
+        Some(Self { dva, birth: bp.birth().0, cksum: bp.cksum(), objset, want, lowest })
     }
 }
 

@@ -21,13 +21,15 @@ use std::sync::Arc;
 /// The keys of an encrypted dataset.
 pub type Keys = Arc<MasterKeys>;
 
-/// The logical (or, for [`Want::NoKey`], half-logical) contents of a block whose checksum was right.
+/// The logical (or, for [`Want::NoKey`], half-logical) contents of a block whose checksum was right. What is unpacked goes into
+/// `room`, whatever was in it.
 pub fn open(
     bp: &Blkptr,
     at: &Bookmark,
     mut stored: Vec<u8>,
     want: Want,
     keys: Option<&Keys>,
+    room: Vec<u8>,
 ) -> Result<Vec<u8>, ReadError> {
     if want == Want::Stored {
         return Ok(stored);
@@ -44,7 +46,7 @@ pub fn open(
         crypt::decrypt_block(keys, bp, &mut stored).map_err(failed)?;
     } else if bp.is_encrypted() {
         return if bp.kind() == ObjectType::DNODE {
-            unpack(bp, at, stored) // in the stored byte order: its MAC is over that
+            unpack(bp, at, stored, room) // in the stored byte order: its MAC is over that
         } else {
             Err(ReadError::KeyUnavailable { objset: at.objset })
         };
@@ -52,7 +54,7 @@ pub fn open(
     if want == Want::Compressed {
         return Ok(stored);
     }
-    let mut logical = unpack(bp, at, stored)?;
+    let mut logical = unpack(bp, at, stored, room)?;
     to_little_endian(bp, &mut logical);
     Ok(logical)
 }
@@ -65,7 +67,7 @@ fn to_little_endian(bp: &Blkptr, logical: &mut [u8]) {
 }
 
 /// Decompresses to exactly the logical size.
-fn unpack(bp: &Blkptr, at: &Bookmark, stored: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+fn unpack(bp: &Blkptr, at: &Bookmark, stored: Vec<u8>, mut room: Vec<u8>) -> Result<Vec<u8>, ReadError> {
     let lsize = usize::try_from(bp.lsize()).unwrap_or(usize::MAX);
     if bp.compress().is_off() {
         let mut out = stored;
@@ -75,8 +77,10 @@ fn unpack(bp: &Blkptr, at: &Bookmark, stored: Vec<u8>) -> Result<Vec<u8>, ReadEr
         out.truncate(lsize);
         return Ok(out);
     }
-    compress::decompress(bp.compress(), &stored, lsize)
-        .map_err(|e| Corrupt::new("block", format!("does not decompress at {at}: {e}")).into())
+    room.resize(lsize, 0);
+    compress::decompress_into(bp.compress(), &stored, &mut room)
+        .map_err(|e| Corrupt::new("block", format!("does not decompress at {at}: {e}")))?;
+    Ok(room)
 }
 
 /// Contents of an embedded pointer.
@@ -88,7 +92,7 @@ pub fn open_embedded(bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Vec<u8>, 
     if matches!(want, Want::Stored | Want::Compressed) {
         return Ok(payload);
     }
-    let mut logical = unpack(bp, at, payload)?;
+    let mut logical = unpack(bp, at, payload, Vec::new())?;
     to_little_endian(bp, &mut logical);
     Ok(logical)
 }

@@ -11,10 +11,11 @@
 //!    nothing and frees nothing, so it is as good for layouts that we do not write otherwise.
 
 use super::Io;
-use super::gang::DEPTH_MAX;
+use super::gang::{DEPTH_MAX, parts_of};
 use icecore_dmu::WriteError;
 use icecore_format::{Blkptr, Dva};
 use icecore_transform::{checksum, crypt};
+use icecore_vdev::tree::{BadCopy, Read};
 
 /// What became of a block's copies.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -25,13 +26,26 @@ pub struct Examined {
     pub repaired: u64,
     /// No good copy of the whole block was found.
     pub lost: bool,
+    /// Copies that a side of a mirror is known to lack, for it was away when they were written: it waits for a resilver, and that
+    /// is no damage. Not among `bad`.
+    pub awaited: u64,
 }
 
 impl Examined {
     fn add(&mut self, other: Self) {
         self.bad += other.bad;
         self.repaired += other.repaired;
+        self.awaited += other.awaited;
     }
+}
+
+/// What was met of a gang's headers.
+#[derive(Default)]
+struct Gang {
+    /// One that is sound.
+    header: Option<Vec<u8>>,
+    /// Places where none is.
+    without: Vec<Dva>,
 }
 
 impl Io {
@@ -46,14 +60,15 @@ impl Io {
         let mut sum = Examined::default();
         let mut good: Option<Vec<u8>> = None;
         let mut wrong: Vec<&Dva> = Vec::new();
+        let mut gang = Gang::default();
         for dva in bp.dvas() {
             if dva.is_gang() {
+                let before = sum.bad;
+                self.examine_gang(bp, dva, depth, &mut gang, &mut sum);
                 // A gang is good if its parts are; the whole is summed only for the verdict on the block.
-                let parts = self.examine_gang(bp, dva, depth);
-                sum.add(parts);
                 match self.read_ganged(bp, dva) {
                     Ok(data) => good = Some(data),
-                    Err(_) => sum.bad += u64::from(parts.bad == 0),
+                    Err(_) => sum.bad += u64::from(sum.bad == before),
                 }
                 continue;
             }
@@ -63,8 +78,7 @@ impl Io {
             };
             match self.settled().scrub(dva, bp.psize(), Some(super::read::born(bp)), &mut check) {
                 Ok(read) => {
-                    sum.bad += read.bad.len() as u64;
-                    sum.repaired += read.repaired as u64;
+                    sum.add(self.judge(bp, &read));
                     good = Some(read.data);
                 }
                 Err(_) => {
@@ -72,6 +86,9 @@ impl Io {
                     wrong.push(dva);
                 }
             }
+        }
+        if let Some(header) = &gang.header {
+            sum.repaired += gang.without.iter().filter(|dva| self.rewrite(bp, dva, header)).count() as u64;
         }
         match good {
             Some(data) => {
@@ -83,21 +100,39 @@ impl Io {
         sum
     }
 
-    /// The header and every part behind a gang's place.
-    fn examine_gang(&self, bp: &Blkptr, dva: &Dva, depth: u32) -> Examined {
-        let lost = Examined { bad: 1, repaired: 0, lost: true };
+    /// What the bad copies behind one place mean: damage, or what a device is known to have missed.
+    pub(super) fn judge(&self, bp: &Blkptr, read: &Read) -> Examined {
+        let birth = bp.physical_birth();
+        let known = |b: &&BadCopy| self.missed.get(&b.guid).is_some_and(|txgs| txgs.contains(birth.0, 1));
+        // What was written just now is not awaited any more.
+        let awaited = if read.repaired == 0 { read.bad.iter().filter(known).count() as u64 } else { 0 };
+        let bad = read.bad.len() as u64 - awaited;
+        Examined { bad, repaired: read.repaired as u64, awaited, lost: false }
+    }
+
+    /// The header and every part behind a gang's place. Copies of a header lead to the same parts, which are looked at once.
+    fn examine_gang(&self, bp: &Blkptr, dva: &Dva, depth: u32, gang: &mut Gang, sum: &mut Examined) {
         if depth == 0 {
-            return lost;
+            sum.bad += 1;
+            return;
         }
-        let Ok((parts, header)) = self.scrub_gang_header(bp, dva) else { return lost };
-        let mut sum = header;
-        for part in parts {
+        let Ok((header, seen)) = self.scrub_gang_header(bp, dva) else {
+            sum.bad += 1;
+            gang.without.push(*dva);
+            return;
+        };
+        sum.add(seen);
+        if gang.header.as_ref() == Some(&header) {
+            return;
+        }
+        for part in parts_of(&header) {
             if part.check().is_err() {
-                return lost;
+                sum.bad += 1;
+                return;
             }
             sum.add(self.examine_block(&part, depth - 1));
         }
-        sum
+        gang.header = Some(header);
     }
 
     /// Rewrites copies that a read passed over, with what it found in another one. Only of a pool open for writing: there every

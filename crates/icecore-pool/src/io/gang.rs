@@ -32,7 +32,7 @@ fn of_header(bp: &Blkptr) -> Born {
 }
 
 /// The pointers in a header.
-fn parts_of(header: &[u8]) -> Vec<Blkptr> {
+pub(super) fn parts_of(header: &[u8]) -> Vec<Blkptr> {
     let parts = header.chunks_exact(size_of::<Blkptr>()).take(PARTS);
     parts.filter_map(|b| Blkptr::read_from_bytes(b).ok()).filter(|p| !p.is_hole()).collect()
 }
@@ -94,13 +94,13 @@ impl Io {
         Ok(parts_of(&header))
     }
 
-    /// As [`Self::gang_parts`], with every copy of the header looked at and mended.
-    pub(super) fn scrub_gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<(Vec<Blkptr>, Examined), ()> {
+    /// The header at `dva`, with every side of it looked at and mended.
+    pub(super) fn scrub_gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<(Vec<u8>, Examined), ()> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
         let read =
             self.settled().scrub(dva, HEADER as u64, Some(of_header(bp)), &mut accept).map_err(|_| ())?;
-        let seen = Examined { bad: read.bad.len() as u64, repaired: read.repaired as u64, lost: false };
-        Ok((parts_of(&read.data), seen))
+        let seen = self.judge(bp, &read);
+        Ok((read.data, seen))
     }
 
     /// All places a block occupies, headers included: what freeing it gives back.

@@ -64,6 +64,8 @@ pub struct Io {
     pub(crate) unflushed_writes: bool,
     /// Leaves that failed since the last look, and that the pool goes on without.
     pub(crate) lost: BTreeSet<Guid>,
+    /// What sides of mirrors are known to lack, as txgs, of a pool that is not opened for writing: there they are read, too.
+    pub(crate) missed: BTreeMap<Guid, RangeTree>,
     gang_above: u64,
     suspended: Option<String>,
     keys: BTreeMap<u64, Loaded>,
@@ -88,6 +90,7 @@ impl Io {
             min_shift: 9,
             unflushed_writes: false,
             lost: BTreeSet::new(),
+            missed: BTreeMap::new(),
             gang_above: u64::MAX,
             suspended: None,
             keys: BTreeMap::new(),
@@ -132,6 +135,15 @@ impl Io {
     #[must_use]
     pub fn space(&self) -> Space {
         self.alloc.space()
+    }
+
+    /// Devices that are there and missed txgs, of a pool that is not opened for writing: the first and the last txg each missed.
+    pub fn behind(&self) -> impl Iterator<Item = (Guid, Txg, Txg)> + '_ {
+        let here = |guid: &Guid| self.vdevs.leaves().iter().any(|l| l.guid == *guid && l.device().is_some());
+        self.missed.iter().filter(move |(guid, _)| here(guid)).filter_map(|(guid, txgs)| {
+            let (first, last) = (txgs.iter().next()?, txgs.iter().last()?);
+            Some((*guid, Txg(first.0), Txg(last.0.saturating_add(last.1).saturating_sub(1))))
+        })
     }
 
     /// For tests: blocks of datasets stored in more than `bytes` are ganged although there is a place for

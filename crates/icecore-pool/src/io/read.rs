@@ -16,23 +16,15 @@ const BATCH_MIN: usize = 2;
 
 impl Io {
     fn read_block(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Block {
-        bp.check()?;
-        if bp.is_hole() {
-            return Err(Corrupt::new("blkptr", format!("a hole is read at {at}")).into());
-        }
         if bp.is_embedded() {
+            bp.check()?;
             return codec::open_embedded(bp, at, want).map(Into::into);
         }
         let key = Key::of(bp, at, want);
-        if let Some(key) = &key
-            && let Ok(mut cache) = self.cache.lock()
-            && let Some(block) = cache.get(key)
-        {
+        if let Some(block) = self.cached(key.as_ref()) {
             return Ok(block);
         }
-        let (stored, _) = self.read_stored(bp, at, &mut Vec::new())?;
-        let keys = self.keys.get(&at.objset).map(|l| &l.keys);
-        let block: Arc<[u8]> = codec::open(bp, at, stored, want, keys)?.into();
+        let block: Arc<[u8]> = self.read_open(bp, at, want, Vec::new())?.into();
         if let Some(key) = key
             && let Ok(mut cache) = self.cache.lock()
         {
@@ -41,13 +33,38 @@ impl Io {
         Ok(block)
     }
 
-    /// The answer to one question of a batch; what is wanted as stored goes straight into its buffer.
+    fn cached(&self, key: Option<&Key>) -> Option<Arc<[u8]>> {
+        self.cache.lock().ok()?.get(key?)
+    }
+
+    /// A block that is not embedded, from a device, in the form wanted; `room` may be used for it.
+    fn read_open(&self, bp: &Blkptr, at: &Bookmark, want: Want, room: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+        bp.check()?;
+        if bp.is_hole() {
+            return Err(Corrupt::new("blkptr", format!("a hole is read at {at}")).into());
+        }
+        let (stored, _) = self.read_stored(bp, at, &mut Vec::new())?;
+        let keys = self.keys.get(&at.objset).map(|l| &l.keys);
+        codec::open(bp, at, stored, want, keys, room)
+    }
+
+    /// The answer to one question of a batch. It goes straight into its buffer, and is not kept: a batch passes by.
     fn fetch_one(&self, fetch: &mut Fetch) {
-        let (bp, at) = (&fetch.bp, &fetch.at);
-        if fetch.want != Want::Stored || bp.is_hole() || bp.is_embedded() {
-            return fetch.answer(self.read_block(bp, at, fetch.want));
+        let (bp, at, want) = (&fetch.bp, &fetch.at, fetch.want);
+        if bp.is_embedded() || bp.is_hole() {
+            return fetch.answer(self.read_block(bp, at, want));
+        }
+        if let Some(block) = self.cached(Key::of(bp, at, want).as_ref()) {
+            return fetch.answer(Ok(block));
         }
         let mut buffer = std::mem::take(&mut fetch.bytes);
+        if want != Want::Stored {
+            match self.read_open(bp, at, want, buffer) {
+                Ok(bytes) => (fetch.bytes, fetch.result) = (bytes, Ok(())),
+                Err(e) => fetch.result = Err(e),
+            }
+            return;
+        }
         let checked = bp.check().map_err(ReadError::from);
         match checked.and_then(|_| self.read_stored(bp, at, &mut buffer)) {
             Ok((bytes, sum)) => (fetch.bytes, fetch.sum, fetch.result) = (bytes, sum, Ok(())),

@@ -152,6 +152,30 @@ impl Metaslab {
     }
 }
 
+/// How much a free range counts as a fragment, by the power of two it has reached from 512 bytes on; larger ones do not
+/// (`zfs_frag_table`, metaslab.c).
+const FRAGMENT_PERCENT: [u64; 20] =
+    [100, 99, 97, 93, 88, 83, 77, 71, 64, 57, 50, 43, 36, 29, 23, 17, 12, 7, 3, 1];
+
+impl Metaslab {
+    /// How fragmented its free space is by its space map's histogram, whose units are `1 << shift` bytes; `None` where the
+    /// map has none (`metaslab_set_fragmentation`).
+    fn fragmentation(&self, shift: u32) -> Option<u64> {
+        if self.object != 0 && !self.phys.has_histogram() {
+            return None;
+        }
+        let (mut weighed, mut total) = (0_u128, 0_u128);
+        for (count, power) in self.phys.histogram().into_iter().zip(shift..) {
+            let space = u128::from(count) << power;
+            let step = power.saturating_sub(9) as usize;
+            let percent = FRAGMENT_PERCENT.get(step).copied().unwrap_or(0);
+            weighed += space * u128::from(percent);
+            total += space;
+        }
+        Some(weighed.checked_div(total).unwrap_or(0) as u64)
+    }
+}
+
 /// What a top-level vdev is for (`vdev_metaslab_group_create`, vdev.c).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -223,6 +247,12 @@ impl Top {
             deferred: sum(Metaslab::deferred),
             dspace: (size >> 9).saturating_mul(self.deflate),
         }
+    }
+    /// The mean over its metaslabs, if more than half of them tell (`metaslab_group_fragmentation`).
+    fn fragmentation(&self) -> Option<u64> {
+        let told: Vec<u64> = self.slabs.iter().filter_map(|s| s.fragmentation(self.ashift)).collect();
+        let count = told.len();
+        (count > self.slabs.len() / 2).then(|| told.iter().sum::<u64>() / count as u64)
     }
     fn slab_of(&mut self, offset: u64, asize: u64) -> Option<&mut Metaslab> {
         let slab = self.slabs.get_mut(usize::try_from(offset >> self.ms_shift).ok()?)?;
@@ -316,6 +346,18 @@ impl Allocator {
             }
         }
         self.space = sum;
+    }
+    /// How fragmented the free space of the vdevs for everything is, in percent, weighed by their sizes; `None` where one
+    /// of them does not tell (`metaslab_class_fragmentation`).
+    #[must_use]
+    pub fn fragmentation(&self) -> Option<u64> {
+        let (mut weighed, mut size) = (0_u128, 0_u128);
+        for top in self.tops.iter().flatten().filter(|t| t.class == Class::Normal) {
+            let own = u128::from(top.space().size);
+            weighed += u128::from(top.fragmentation()?) * own;
+            size += own;
+        }
+        Some(weighed.checked_div(size)? as u64)
     }
     fn slabs(&self) -> impl Iterator<Item = &Metaslab> {
         self.tops.iter().flatten().flat_map(|t| &t.slabs)

@@ -7,7 +7,7 @@ use super::OpenSpec;
 use crate::error::{PoolError, Result};
 use icecore_env::Device;
 use icecore_format::{Guid, Txg};
-use icecore_vdev::label::{self, best_uberblock};
+use icecore_vdev::label;
 use icecore_vdev::{FoundUberblock, Labels, PoolConfig, PoolState, VdevConfig, VdevKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -120,19 +120,21 @@ impl Candidate {
         let max = max.unwrap_or(Txg(u64::MAX));
         let of = |(leaf, device): (&Guid, &Arc<dyn Device>)| {
             let ashift = self.labels.get(leaf)?.best(Txg(u64::MAX))?.vdev_tree.as_ref()?.ashift;
-            let found = label::read_uberblocks(&**device, ashift.filter(|a| *a != 0));
-            best_uberblock(&found, max).cloned()
+            label::newest_uberblock(&**device, ashift.filter(|a| *a != 0), max)
         };
         let mut best: Vec<FoundUberblock> = self.devices.iter().filter_map(of).collect();
         best.sort_by(|a, b| b.uberblock.cmp_age(&a.uberblock));
         best
     }
 
-    /// The newest txg that any uberblock or label tells of.
-    pub(super) fn newest_txg(&self) -> Txg {
-        let uberblock = self.uberblocks(None).first().map_or(Txg(0), |u| u.uberblock.txg());
+    /// The newest txg that any uberblock or label tells of, where `found` is the newest uberblock up to `max`.
+    pub(super) fn newest_txg(&self, found: &FoundUberblock, max: Option<Txg>) -> Txg {
+        let newest = match max {
+            None => found.uberblock.txg(),
+            Some(_) => self.uberblocks(None).first().map_or(Txg(0), |u| u.uberblock.txg()),
+        };
         let labels = self.devices.keys().filter_map(|leaf| self.label_txg(*leaf, Txg(u64::MAX)));
-        labels.fold(uberblock, Txg::max)
+        labels.fold(newest, Txg::max)
     }
 
     /// The newest uberblock and the vdev tree its labels describe: of each top-level vdev the newest label

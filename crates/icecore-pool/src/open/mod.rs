@@ -24,7 +24,8 @@ use crate::io::Io;
 use crate::metaslab::load::{Geometry, open_top};
 use crate::metaslab::{Allocator, Class, Top};
 use crate::pool::{EnvChance, Host, Objects, Pool};
-use icecore_dmu::{Objset, ReadError, Want, zap};
+use crate::range_tree::RangeTree;
+use icecore_dmu::{Objset, Want, zap};
 use icecore_dsl::{Dsl, PoolInfo};
 use icecore_env::{Device, Env};
 use icecore_format::nvlist::NvList;
@@ -78,7 +79,8 @@ pub(crate) struct Opened {
     pub uberblock: UberblockPhys,
     pub directory: BTreeMap<String, u64>,
     pub features: BTreeMap<String, u64>,
-    pub stale: BTreeSet<Guid>,
+    /// Devices that missed txgs, and which.
+    pub stale: BTreeMap<Guid, RangeTree>,
     /// Every device of the pool that was found.
     pub devices: BTreeMap<Guid, Arc<dyn Device>>,
     /// Txg of the newest uberblock or label on any device.
@@ -127,6 +129,8 @@ impl Pool {
             opened.io.writable = true;
             // Past every uberblock on disk: after going back, the ones undone must not win again.
             opened.io.txg = Txg(opened.newest.0.max(opened.uberblock.txg().0) + 1);
+        } else {
+            opened.io.missed = std::mem::take(&mut opened.stale);
         }
         let info = PoolInfo {
             name: opened.config.name.clone().unwrap_or_default(),
@@ -154,6 +158,7 @@ impl Pool {
             announce: spec.mode == Mode::Write,
             objects,
             host: spec.host,
+            load_guid: std::sync::OnceLock::new(),
             missing,
             devices: opened.devices,
             passes: 0,
@@ -197,8 +202,9 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     let mappings =
         lenient.or("removed vdevs", indirect::load(&mos, &io, tree), indirect::Mappings::default())?;
     let stale = stale_leaves(&mos, &io, tree, &candidate);
-    let stale = lenient.or("what devices missed", stale, BTreeSet::new())?;
-    let vdevs = VdevSet::open_with_stale(tree, &candidate.devices, &stale)?.at(&uberblock);
+    let stale = lenient.or("what devices missed", stale, BTreeMap::new())?;
+    let behind = stale.keys().copied().collect();
+    let vdevs = VdevSet::open_with_stale(tree, &candidate.devices, &behind)?.at(&uberblock);
     mappings.install(&vdevs)?;
     let mut io = Io::new(env, vdevs, uberblock.txg(), uberblock.rootbp);
     io.salt = lenient.or("the salt of checksums", read_salt(&mos, &io), PoolSalt([0; 32]))?;
@@ -208,7 +214,7 @@ pub(crate) fn open_mos(env: Env, spec: &OpenSpec) -> Result<Opened> {
     };
     io.hole_birth = features.get("com.delphix:hole_birth").is_some_and(|n| *n > 0);
     let label_features = candidate.label_features();
-    let newest = candidate.newest_txg();
+    let newest = candidate.newest_txg(&found, spec.max_txg);
     let devices = candidate.devices.clone();
     let passed = lenient.passed;
     Ok(Opened {
@@ -319,21 +325,23 @@ fn stale_leaves(
     io: &Io,
     tree: &VdevConfig,
     candidate: &Candidate,
-) -> Result<BTreeSet<Guid>, ReadError> {
-    let mut stale = BTreeSet::new();
+) -> Result<BTreeMap<Guid, RangeTree>> {
+    let mut stale = BTreeMap::new();
     for top in &tree.children {
         let newest = top.leaves().iter().filter_map(|l| candidate.label_txg(l.guid, io.txg)).max();
         for leaf in top.leaves() {
-            let behind = candidate.label_txg(leaf.guid, io.txg).is_some_and(|t| Some(t) < newest);
-            let missed = match leaf.dtl {
-                Some(object) if object != 0 => {
-                    let phys = crate::space_map::Phys::parse(&mos.bonus(io, ObjectId(object))?)?;
-                    phys.alloc() != 0
-                }
-                _ => false,
+            let written = candidate.label_txg(leaf.guid, io.txg);
+            let mut missed = match leaf.dtl.filter(|object| *object != 0) {
+                Some(object) => crate::dtl::read(mos, io, ObjectId(object))?.0,
+                None => RangeTree::new(),
             };
-            if behind || missed {
-                stale.insert(leaf.guid);
+            if missed.is_empty()
+                && let Some(written) = written.filter(|w| Some(*w) < newest)
+            {
+                missed.cover(written.0.saturating_add(1), io.txg.0.saturating_sub(written.0));
+            }
+            if !missed.is_empty() {
+                stale.insert(leaf.guid, missed);
             }
         }
     }
@@ -377,7 +385,7 @@ impl Opened {
         if self.stale.is_empty() {
             return Ok(());
         }
-        let of = |l: &Leaf| Some((l.guid, l.device().filter(|_| !self.stale.contains(&l.guid))?.clone()));
+        let of = |l: &Leaf| Some((l.guid, l.device().filter(|_| !self.stale.contains_key(&l.guid))?.clone()));
         let devices = self.io.vdevs.leaves().iter().filter_map(of).collect();
         let root = self.io.vdevs.config().clone();
         self.io.vdevs = Arc::new(VdevSet::open(&root, &devices)?);

@@ -72,7 +72,7 @@ fn vdevs_against(pool: &Opened, why: &mut Vec<String>) -> Result<()> {
             VdevKind::Mirror if top.children.iter().all(|c| c.kind.is_leaf()) => {}
             other => why.push(format!("vdev {id} is of kind {other}, which we do not write yet")),
         }
-        let sound = |l: &&Leaf| l.device().is_some() && !pool.stale.contains(&l.guid);
+        let sound = |l: &&Leaf| l.device().is_some() && !pool.stale.contains_key(&l.guid);
         let sound = pool.io.vdevs.leaves().iter().filter(|l| top.find(l.guid).is_some()).filter(sound);
         if top.kind != VdevKind::Hole && sound.count() == 0 {
             why.push(format!("no device of vdev {id} is whole: a resilver is needed"));

@@ -38,8 +38,8 @@ const FILL: usize = 128 << 10;
 const FILL_BYTES: u64 = 16 << 30;
 /// Ranges remembered as freed; with more of them the fill is given up and walked anew.
 const FREED_MAX: usize = 1 << 18;
-/// Up to which txg the pool was scrubbed (`DMU_POOL_LAST_SCRUBBED_TXG`).
-const LAST_SCRUBBED: &str = "com.klarasystems:last_scrubbed_txg";
+/// Up to which txg the pool was scrubbed (`DMU_POOL_LAST_SCRUBBED_TXG`, dmu.h).
+pub(crate) const LAST_SCRUBBED: &str = "last_scrubbed_txg";
 
 /// The scan of a pool open for writing, if there is one under way.
 #[derive(Default)]

@@ -1,20 +1,25 @@
 //! Bits flipped in any allocated block of any layout, in copies, parity, labels: found, and where there is redundancy repaired to
 //! the last bit of the device.
 
-use crate::support::{env, host};
+use crate::support::{blocks, create, disks, env, host, judge};
 use crate::walk::zoo;
+use icecore_dmu::NewObject;
 use icecore_env::Device;
-use icecore_format::{Blkptr, Bookmark, Guid};
+use icecore_format::{Blkptr, Bookmark, Guid, ObjectType};
 use icecore_pool::scrub::scrub;
-use icecore_pool::walk::every_block;
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_sim::{Rng, SimDisk};
+use icecore_vdev::Leaf;
+use icecore_vdev::create::NewKind;
 use icecore_vdev::label::Labels;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use zerocopy::FromBytes;
 
 /// Where the space of a vdev begins on its devices.
 const DATA_START: u64 = 4 << 20;
+/// Bytes of a gang's header.
+const HEADER: u64 = 512;
 
 type Disks = BTreeMap<Guid, Arc<SimDisk>>;
 
@@ -36,45 +41,67 @@ fn open(disks: &Disks) -> Pool {
     Pool::open(env(1), spec).unwrap()
 }
 
-/// A place on a leaf that holds bytes of a block, how many copies the block has, and whether one side alone can make it whole.
+/// A place on a leaf that holds bytes of a block.
 struct Spot {
     guid: Guid,
     at: u64,
     len: u64,
     block: usize,
+    /// Copies of these bytes in other places.
+    others: usize,
 }
 
-fn spots(pool: &Pool) -> (Vec<(Blkptr, Bookmark)>, Vec<Spot>) {
-    let mut blocks = Vec::new();
-    let unseen = every_block(pool, &mut |bp, at| {
-        blocks.push((*bp, *at));
-        true
-    });
-    assert!(unseen.is_empty(), "{unseen:?}");
+/// All places of all blocks; of gangs the headers and every part, as they are read here from the disks.
+fn spots(pool: &Pool, disks: &Disks) -> (Vec<(Blkptr, Bookmark)>, Vec<Spot>) {
+    let blocks = blocks(pool);
     let mut all = Vec::new();
     for (block, (bp, _)) in blocks.iter().enumerate() {
-        let (places, header) = (pool.io().vdevs(), bp.is_gang());
-        for dva in bp.dvas() {
-            let len = if header { 512 } else { bp.psize() };
-            let on = places.leaf_places(dva, bp.physical_birth(), len).unwrap();
-            all.extend(on.into_iter().map(|(guid, at, len)| Spot { guid, at, len, block }));
-        }
+        add_spots(pool, disks, block, bp, &mut all);
     }
+    // What is out of service, or missed something, is another matter.
+    let out: BTreeSet<Guid> = (pool.io().behind().map(|(guid, ..)| guid))
+        .chain(pool.io().vdevs().leaves().iter().filter(|l| l.device().is_none()).map(|l| l.guid))
+        .collect();
+    all.retain(|spot| !out.contains(&spot.guid));
     (blocks, all)
 }
 
-/// Rounds of flips, one in each block at most: `all` says whether every one can be repaired.
+fn add_spots(pool: &Pool, disks: &Disks, block: usize, bp: &Blkptr, all: &mut Vec<Spot>) {
+    let len = if bp.is_gang() { HEADER } else { bp.psize() };
+    let mut parts = Vec::new();
+    for dva in bp.dvas() {
+        let on = pool.io().vdevs().leaf_places(dva, bp.physical_birth(), len).unwrap();
+        if let Some(disk) = on.first().and_then(|(guid, ..)| disks.get(guid)).filter(|_| bp.is_gang()) {
+            let mut header = [0; HEADER as usize];
+            disk.peek(DATA_START + on[0].1, &mut header);
+            parts = header.chunks_exact(128).take(3).map(|b| Blkptr::read_from_bytes(b).unwrap()).collect();
+        }
+        let others = bp.dvas().len() - 1;
+        all.extend(on.into_iter().map(|(guid, at, len)| Spot { guid, at, len, block, others }));
+    }
+    assert_eq!(bp.is_gang(), !parts.is_empty());
+    for part in parts.iter().filter(|part| !part.is_hole()) {
+        add_spots(pool, disks, block, part, all);
+    }
+}
+
+/// Rounds of flips in a pool of the zoo.
 fn rounds(name: &str, files: &[&str], flips: usize, redundant: bool) -> usize {
-    let Some(original) = load(files) else { return 0 };
-    let pool = open(&original);
-    let (blocks, spots) = spots(&pool);
+    load(files).map_or(0, |disks| flip_and_scrub(name, &disks, flips, redundant))
+}
+
+/// Rounds of flips, one in each block at most: `redundant` says whether every one can be repaired.
+fn flip_and_scrub(name: &str, original: &Disks, flips: usize, redundant: bool) -> usize {
+    let pool = open(original);
+    let pool_name = pool.name().to_string();
+    let (blocks, spots) = spots(&pool, original);
     drop(pool);
     assert!(spots.len() > 100, "{name}: {} places", spots.len());
     let mut rng = Rng::new(flips as u64);
     let (mut done, mut repaired) = (0, 0);
     while done < flips {
         let disks: Disks = original.iter().map(|(g, d)| (*g, Arc::new(d.fork()))).collect();
-        let mut hit: BTreeMap<usize, (Guid, u64)> = BTreeMap::new();
+        let mut hit: BTreeMap<usize, (Guid, u64, usize)> = BTreeMap::new();
         // Every third place or so, each block once.
         for spot in &spots {
             if rng.below(3) != 0 || hit.contains_key(&spot.block) {
@@ -86,15 +113,15 @@ fn rounds(name: &str, files: &[&str], flips: usize, redundant: bool) -> usize {
             let blind = if bp.uses_crypt() { 4 } else { 0 };
             let place = DATA_START + spot.at + rng.below(spot.len - blind);
             disk.flip(place, rng.below(8) as u8);
-            hit.insert(spot.block, (spot.guid, place));
+            hit.insert(spot.block, (spot.guid, place, spot.others));
         }
         done += hit.len();
         let mut pool = open(&disks);
         let found = scrub(&mut pool, &mut |_| true).unwrap();
         drop(pool);
         let named: BTreeMap<Bookmark, _> = found.damage.iter().map(|d| (d.at, d.seen)).collect();
-        for (block, (guid, place)) in &hit {
-            let (bp, at) = &blocks[*block];
+        for (block, (guid, place, others)) in &hit {
+            let at = &blocks[*block].1;
             let (mut now, mut then) = ([0], [0]);
             disks[guid].peek(*place, &mut now);
             original[guid].peek(*place, &mut then);
@@ -103,7 +130,7 @@ fn rounds(name: &str, files: &[&str], flips: usize, redundant: bool) -> usize {
                 now == then || named.contains_key(at),
                 "{name}: {at} was flipped at {place:#x} and not seen"
             );
-            let more = redundant || bp.dvas().len() > 1;
+            let more = redundant || *others > 0;
             assert_eq!(now == then, more, "{name}: {at} at {place:#x} of {guid}, {:?}", named.get(at));
             assert_eq!(named.get(at).is_some_and(|seen| seen.lost), !more, "{name}: {at}");
             repaired += usize::from(more);
@@ -120,6 +147,10 @@ fn rounds(name: &str, files: &[&str], flips: usize, redundant: bool) -> usize {
                     original[guid].fingerprint(),
                     "{name}: {guid} is not what it was"
                 );
+            }
+            if done >= flips {
+                let disks: Vec<Arc<SimDisk>> = disks.values().cloned().collect();
+                judge(&pool_name, &disks);
             }
         }
     }
@@ -138,6 +169,7 @@ fn any_bit_of_any_layout() {
         true,
     );
     assert!(done >= 1500);
+    done += rounds("mir3", &["m3-0", "m3-1", "m3-2"], 1000, true);
     done += rounds("mir2", &["m-0", "m-1"], 1000, true);
     done += rounds("rz1", &["rz1-0", "rz1-1", "rz1-2"], 1000, true);
     done += rounds("rz2", &["rz2-0", "rz2-1", "rz2-2", "rz2-3"], 1000, true);
@@ -148,6 +180,47 @@ fn any_bit_of_any_layout() {
     done += rounds("removed, single", &["rm-0", "rm-1"], 500, false);
     done += rounds("stripe", &["st-0", "st-1"], 500, false);
     eprintln!("{done} flips in all");
+}
+
+/// A pool made here whose files lie in gangs, and in gangs of gangs.
+fn ganged(sides: usize, copies: &str) -> Disks {
+    let sides = disks(sides, 96 << 20);
+    let kind = if sides.len() > 1 { NewKind::Mirror } else { NewKind::Single };
+    let mut pool = create(env(1), "gangs", &sides, kind, 12);
+    let (io, dsl) = pool.parts();
+    let head = dsl.create_filesystem(io, "gangs/fs", &[("copies", copies)]).unwrap().obj;
+    pool.commit().unwrap();
+    for (above, len) in [(60 << 10, 3 << 20), (8 << 10, 1 << 20)] {
+        let mut data = vec![0; len];
+        Rng::new(above).fill(&mut data);
+        pool.io_mut().force_ganging(above);
+        let (io, dsl) = pool.parts();
+        let os = dsl.open_dataset(io, head).unwrap();
+        let new = NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 128 << 10);
+        let file = os.allocate(io, &new).unwrap();
+        os.write(io, file, 0, &data).unwrap();
+        pool.commit().unwrap();
+    }
+    let by_guid = |leaf: &Leaf| (leaf.guid, leaf.config.path.clone().unwrap_or_default());
+    let guids: Vec<(Guid, String)> = pool.io().vdevs().leaves().iter().map(by_guid).collect();
+    drop(pool);
+    let side = |path: &str| (0..sides.len()).find(|i| path.ends_with(&format!("-{i}.img"))).unwrap();
+    guids.into_iter().map(|(guid, path)| (guid, Arc::clone(&sides[side(&path)]))).collect()
+}
+
+/// Headers of gangs and their parts: each side of a mirror mends the others; on a single disk a header that is there twice is
+/// mended, and of a lost part the block is named.
+#[test]
+fn gangs_of_any_layout() {
+    let all = [(3, "1", true), (2, "2", true), (1, "1", false), (1, "2", false)];
+    for (sides, copies, redundant) in all {
+        let disks = ganged(sides, copies);
+        let pool = open(&disks);
+        let ganged = blocks(&pool).iter().filter(|(bp, _)| bp.is_gang()).count();
+        assert!(ganged >= 30, "{ganged}");
+        drop(pool);
+        flip_and_scrub(&format!("gangs of {sides} sides, {copies} copies"), &disks, 600, redundant);
+    }
 }
 
 /// Labels and uberblocks are in four copies on each device.

@@ -1,12 +1,11 @@
 //! Scrubs in turns, of a pool that goes on being changed, exported and opened again.
 
-use crate::support::{create, disks, env, host, judge, open};
+use crate::support::{blocks, create, disks, env, host, judge, open};
 use icecore_check::fixture::fixture;
 use icecore_env::Device;
 use icecore_format::{Blkptr, Bookmark};
 use icecore_pool::scan::Turn;
 use icecore_pool::scan::phys::{CANCELED, FINISHED, SCANNING};
-use icecore_pool::walk::every_block;
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_sim::{Rng, SimDisk};
 use icecore_vdev::create::NewKind;
@@ -20,16 +19,6 @@ fn open_main(disk: &Arc<SimDisk>) -> Pool {
     let devices = vec![disk.clone() as Arc<dyn Device>];
     let spec = OpenSpec { devices, pool: None, mode: Mode::Write, force: true, host: host(), max_txg: None };
     Pool::open(env(1), spec).unwrap()
-}
-
-fn blocks(pool: &Pool) -> Vec<(Blkptr, Bookmark)> {
-    let mut all = Vec::new();
-    let unseen = every_block(pool, &mut |bp, at| {
-        all.push((*bp, *at));
-        true
-    });
-    assert!(unseen.is_empty(), "{unseen:?}");
-    all
 }
 
 /// One turn, cut as short as can be. False at the end of the scrub.

@@ -1,14 +1,13 @@
 //! Scrubs against damage whose place is known: what is flipped is found, no more and no less, and mended where a good
 //! copy is left.
 
-use crate::support::{create, disks, env, host, judge, open};
+use crate::support::{blocks, create, disks, env, host, judge, open};
 use icecore_check::fixture::fixture;
 use icecore_dmu::{BlockWriter, Form, NewBlock};
 use icecore_env::Device;
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, ObjectType};
 use icecore_pool::leaks::{Place, balance};
 use icecore_pool::scrub::{Scrubbed, scrub};
-use icecore_pool::walk::every_block;
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_sim::{Rng, SimDisk};
 use icecore_vdev::create::NewKind;
@@ -17,16 +16,6 @@ use std::sync::Arc;
 
 /// Where the space of a vdev begins on its devices: behind two labels and the boot block (`VDEV_LABEL_START_SIZE`).
 const DATA_START: u64 = 4 << 20;
-
-fn blocks(pool: &Pool) -> Vec<(Blkptr, Bookmark)> {
-    let mut all = Vec::new();
-    let unseen = every_block(pool, &mut |bp, at| {
-        all.push((*bp, *at));
-        true
-    });
-    assert!(unseen.is_empty(), "{unseen:?}");
-    all
-}
 
 fn run(pool: &mut Pool) -> Scrubbed {
     scrub(pool, &mut |_| true).unwrap()

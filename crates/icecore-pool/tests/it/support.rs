@@ -1,6 +1,8 @@
 //! Pools on simulated disks, and `zdb` as a judge.
 
 use icecore_env::{Clock, Device, Env};
+use icecore_format::{Blkptr, Bookmark};
+use icecore_pool::walk::every_block;
 use icecore_pool::{CreateSpec, Host, Mode, OpenSpec, Pool, Result};
 use icecore_sim::{InlineWorkers, SimClock, SimDisk, SimEntropy};
 use icecore_vdev::create::{NewKind, NewLeaf, NewTop, build};
@@ -54,6 +56,17 @@ pub fn create_with(
 pub fn open(env: Env, disks: &[Arc<SimDisk>], mode: Mode) -> Result<Pool> {
     let devices = disks.iter().map(|d| d.clone() as Arc<dyn Device>).collect();
     Pool::open(env, OpenSpec { devices, pool: None, mode, force: false, host: host(), max_txg: None })
+}
+
+/// Every block of a pool, all of which can be reached.
+pub fn blocks(pool: &Pool) -> Vec<(Blkptr, Bookmark)> {
+    let mut all = Vec::new();
+    let unseen = every_block(pool, &mut |bp, at| {
+        all.push((*bp, *at));
+        true
+    });
+    assert!(unseen.is_empty(), "{unseen:?}");
+    all
 }
 
 /// Lets `zdb` verify everything, if asked for. With `ICECORE_KEEP` the images stay there, for real OpenZFS.

@@ -7,7 +7,7 @@
 //!    this place can have, so that a valid block found elsewhere does not pass (misdirected writes).
 //! 2. The trailer's magic number says the byte order; a block without it never passes.
 
-use super::{VerifyError, carries_mac, compare, fletcher, fold, sha256};
+use super::{VerifyError, carries_mac, compare, fletcher, fold, sha256_of};
 use icecore_format::{Blkptr, Checksum};
 
 /// `ZEC_MAGIC`: what the trailer begins with.
@@ -25,7 +25,7 @@ const ZIL_GRAIN: u64 = 4096;
 /// offset of `buf` on the device. The trailer's present contents do not count.
 #[must_use]
 pub fn label_checksum(buf: &[u8], offset: u64) -> Option<[u64; 4]> {
-    Some(tail_checksum(buf.to_vec(), [offset, 0, 0, 0], true)?.0)
+    Some(tail_checksum(buf, [offset, 0, 0, 0], true)?.0)
 }
 
 /// Checks a label part, of either byte order.
@@ -51,7 +51,7 @@ pub fn gang_verify(bp: &Blkptr, header: &[u8]) -> Result<(), VerifyError> {
 /// Writes magic and checksum into the gang header that `bp` will lead to.
 #[must_use]
 pub fn gang_seal(bp: &Blkptr, header: &mut [u8]) -> bool {
-    let Some((words, at)) = tail_checksum(header.to_vec(), gang_verifier(bp), true) else {
+    let Some((words, at)) = tail_checksum(header, gang_verifier(bp), true) else {
         return false;
     };
     let words = if carries_mac(bp) { fold(Checksum::GANG_HEADER, words, [0; 2]) } else { words };
@@ -72,22 +72,23 @@ fn tail_verify(buf: &[u8], verifier: [u64; 4]) -> Result<(), VerifyError> {
 fn tail_words(buf: &[u8], verifier: [u64; 4]) -> Result<([u64; 4], [u64; 4]), VerifyError> {
     let at = buf.len().checked_sub(TRAILER).ok_or(VerifyError::NoTrailer)?;
     let (little_endian, expected) = read_trailer(buf, at).ok_or(VerifyError::NoTrailer)?;
-    let (actual, _) = tail_checksum(buf.to_vec(), verifier, little_endian).ok_or(VerifyError::NoTrailer)?;
+    let (actual, _) = tail_checksum(buf, verifier, little_endian).ok_or(VerifyError::NoTrailer)?;
     Ok((actual, expected))
 }
 
 fn tail_seal(buf: &mut [u8], verifier: [u64; 4]) -> bool {
-    let Some((words, at)) = tail_checksum(buf.to_vec(), verifier, true) else {
+    let Some((words, at)) = tail_checksum(buf, verifier, true) else {
         return false;
     };
     write_trailer(buf, at, words, true).is_some()
 }
 
 /// SHA-256 of the block with magic and verifier in its trailer; the words and the trailer's offset.
-fn tail_checksum(mut buf: Vec<u8>, verifier: [u64; 4], little_endian: bool) -> Option<([u64; 4], usize)> {
+fn tail_checksum(buf: &[u8], verifier: [u64; 4], little_endian: bool) -> Option<([u64; 4], usize)> {
     let at = buf.len().checked_sub(TRAILER)?;
-    write_trailer(&mut buf, at, verifier, little_endian)?;
-    Some((sha256(&buf), at))
+    let mut trailer = [0; TRAILER];
+    write_trailer(&mut trailer, 0, verifier, little_endian)?;
+    Some((sha256_of([buf.get(..at)?, &trailer]), at))
 }
 
 /// Checks an intent log block against the pointer that leads to it: the pointer's checksum words are the

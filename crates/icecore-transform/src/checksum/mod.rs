@@ -102,6 +102,12 @@ pub fn sha256(data: &[u8]) -> [u64; 4] {
     words_le(&Sha256::digest(data).into()).map(u64::swap_bytes)
 }
 
+/// The same over two parts, one behind the other.
+fn sha256_of(parts: [&[u8]; 2]) -> [u64; 4] {
+    let sum = parts.iter().fold(Sha256::new(), |sum, part| sum.chain_update(part));
+    words_le(&sum.finalize().into()).map(u64::swap_bytes)
+}
+
 /// Whether the algorithm is strong enough for dedup (`ZCHECKSUM_FLAG_DEDUP`), and so may simply be cut in
 /// half to make room for a MAC.
 #[must_use]

@@ -170,3 +170,31 @@ fn senseless_configurations_are_corrupt() {
     check(&|t| _ = t.replace("asize", u64::MAX));
     check(&|t| _ = t.replace("type", "raidz"));
 }
+
+#[test]
+fn the_newest_uberblock_is_the_best_of_all_whatever_is_damaged() {
+    let disk = main_labels();
+    let all = label::read_uberblocks(&disk, Some(12));
+    let newest = label::best_uberblock(&all, ALL).unwrap().txg();
+    let check = |disk: &SimDisk| {
+        let all = label::read_uberblocks(disk, Some(12));
+        for max in [ALL, newest, Txg(newest.0 - 1), Txg(newest.0 - 2), Txg(0)] {
+            for ashift in [Some(12), None] {
+                let best = label::best_uberblock(&all, max).copied();
+                assert_eq!(label::newest_uberblock(disk, ashift, max), best, "up to {max}");
+            }
+        }
+        label::newest_uberblock(disk, Some(12), ALL)
+    };
+    assert_eq!(check(&disk).unwrap().txg(), newest);
+    // Whichever is the newest rots, one after another.
+    for _ in 0..12 {
+        let best = check(&disk).unwrap();
+        let at = label_offset(MAIN_SIZE, best.label as u64).unwrap();
+        disk.flip(at + icecore_format::uberblock::slot_offset(12, best.slot as u64) + 60, 1);
+        assert_ne!(check(&disk), Some(best));
+    }
+    assert!(check(&disk).unwrap().txg() < newest);
+    disk.plan(|f| f.unreadable.push(0..512 << 10));
+    check(&disk);
+}

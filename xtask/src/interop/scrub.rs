@@ -1,0 +1,99 @@
+//! The act "scrub": a scrub that one system pauses half-way and the other finishes, in both directions.
+//!
+//! A pool of noise in which single bits of some files have rotted. Whoever finishes must tell of every one of them, those that
+//! the other had met too, and of nothing else (`interop/scrub-pause.sh`, `interop/scrub-finish.sh`).
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use icecore_check::files;
+
+use super::Stage;
+use crate::bench::noise;
+use crate::shell::{Outcome, output};
+
+const IMAGE: &str = "scrubbed.img";
+const FILES: usize = 48;
+const FILE_BYTES: usize = 4 << 20;
+/// One of so many files has rotted.
+const ROTTEN: usize = 8;
+/// A scrub may be over before it can be paused.
+const TRIES: usize = 60;
+
+impl Stage {
+    pub(super) fn scrub(&self) -> Outcome {
+        let image = self.dir.join(IMAGE);
+        File::create(&image).and_then(|f| f.set_len(512 << 20)).map_err(|e| format!("{IMAGE}: {e}"))?;
+        self.icecore(&["zpool", "create", "-m", "none", "scrubbed", &self.path(IMAGE)])?;
+        self.icecore(&["zfs", "create", "scrubbed/fs"])?;
+        self.icecore(&["zpool", "export", "scrubbed"])?;
+        files::fill(&image, "scrubbed/fs", FILES, |i| noise(i, FILE_BYTES))?;
+        self.let_files_rot()?;
+        self.guest("scrub-pause.sh", &["rotten"], &[IMAGE])?;
+        self.finish_theirs()?;
+        self.pause_ours()?;
+        self.guest("scrub-finish.sh", &["rotten"], &[IMAGE]).map(drop)
+    }
+
+    /// Flips a bit in the middle of some files, whose noise is stored as it is, and notes their names.
+    fn let_files_rot(&self) -> Outcome {
+        let failed = |e: std::io::Error| format!("{IMAGE}: {e}");
+        let whole = fs::read(self.dir.join(IMAGE)).map_err(failed)?;
+        let file = File::options().write(true).open(self.dir.join(IMAGE)).map_err(failed)?;
+        let mut names = String::new();
+        for i in (0..FILES).step_by(ROTTEN) {
+            let record = noise(i, FILE_BYTES);
+            let head = record.get(FILE_BYTES / 2..).and_then(|r| r.get(..512)).ok_or("a short file")?;
+            let sectors = (0..whole.len()).step_by(512);
+            let place = sectors.into_iter().find(|at| whole.get(*at..).is_some_and(|b| b.starts_with(head)));
+            let place = place.ok_or_else(|| format!("file-{i} is not in the image"))?;
+            let byte = whole.get(place + 77).ok_or("past the end")? ^ 4;
+            file.write_all_at(&[byte], place as u64 + 77).map_err(failed)?;
+            names += &format!("file-{i}\n");
+        }
+        fs::write(self.dir.join("rotten"), names).map_err(failed)
+    }
+
+    /// What OpenZFS paused is known as that, goes on, and tells of all that has rotted.
+    fn finish_theirs(&self) -> Outcome {
+        self.icecore(&["zpool", "import", "-N", "-d", &self.path(IMAGE), "scrubbed"])?;
+        let status = self.status()?;
+        if !status.contains("scan: scrub paused since ") {
+            return Err(format!("the scrub that OpenZFS paused is not known:\n{status}"));
+        }
+        self.icecore(&["zpool", "scrub", "-w", "scrubbed"])?;
+        self.told_of_all(&self.status()?)
+    }
+
+    fn pause_ours(&self) -> Outcome {
+        for _ in 0..TRIES {
+            self.icecore(&["zpool", "scrub", "scrubbed"])?;
+            self.icecore(&["zpool", "scrub", "-p", "scrubbed"])?;
+            let status = self.status()?;
+            let done =
+                status.split("% done").next().and_then(|s| s.rsplit([' ', '\t', '\n']).next()?.parse().ok());
+            if status.contains("scan: scrub paused since ") && done.is_some_and(|d: f64| d > 5.0 && d < 95.0)
+            {
+                return self.icecore(&["zpool", "export", "scrubbed"]);
+            }
+            self.icecore(&["zpool", "scrub", "-w", "scrubbed"])?;
+        }
+        Err(format!("no scrub of {TRIES} was caught half-way"))
+    }
+
+    fn told_of_all(&self, status: &str) -> Outcome {
+        let names = fs::read_to_string(self.dir.join("rotten")).map_err(|e| e.to_string())?;
+        let count = names.lines().count();
+        let told = |name: &str| status.lines().any(|l| l.trim() == format!("scrubbed/fs:/{name}"));
+        let ended = status.contains(&format!(" with {count} errors on "));
+        if ended && names.lines().all(told) && status.matches("scrubbed/fs:").count() == count {
+            Ok(())
+        } else {
+            Err(format!("{count} files have rotted, and this is told:\n{status}"))
+        }
+    }
+
+    fn status(&self) -> Outcome<String> {
+        output(self.command().args(["zpool", "status", "-v", "scrubbed"]))
+    }
+}
