@@ -9,6 +9,7 @@
 
 mod day;
 mod mounted;
+mod walked;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -57,9 +58,15 @@ pub fn run(length: Length) -> Outcome {
         stage.guest("read-again.sh", &["expected"], &["backup.img"])?;
         stage.day()?;
         stage.mounted()?;
+        stage.walked()?;
     }
     eprintln!("interop: all acts passed");
     Ok(())
+}
+
+/// Lets OpenZFS judge the moments that a walk kept in a folder.
+pub fn walked(kept: &Path) -> Outcome {
+    Stage::new()?.moments(kept)
 }
 
 /// The folder of one run: images, streams, icecore's state.

@@ -8,9 +8,10 @@
 //!    cache to age).
 //! 3. Names are compared after each step; contents of heads and snapshots now and then, and all of them at the end. The
 //!    model knows contents by hash from what was put in, never by asking the engine.
-//! 4. The same seed takes the same steps.
+//! 4. The same seed takes the same steps, whatever is kept of them.
 
 mod desk;
+mod kept;
 mod keys;
 mod look;
 mod mirror;
@@ -18,10 +19,12 @@ mod model;
 mod mounted;
 mod ops;
 mod streams;
+mod volumes;
 
 use crate::zdb;
 use desk::Desk;
 use icecore_sim::Rng;
+pub use kept::Keep;
 use model::Model;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,6 +43,8 @@ pub struct Plan {
     pub steps: u32,
     /// Every so many steps contents are compared.
     pub look_every: u32,
+    /// Moments that are kept.
+    pub keep: Option<Keep>,
     /// Print each step on standard error.
     pub verbose: bool,
 }
@@ -53,6 +58,8 @@ pub struct Report {
     pub looked: u32,
     /// Pools that `zdb` found clean.
     pub judged: u32,
+    /// Moments kept.
+    pub kept: u32,
 }
 
 impl Report {
@@ -64,7 +71,11 @@ impl Report {
         for (kind, (done, refused)) in &self.kinds {
             let _ = writeln!(text, "{kind:<18} {done:>6} {refused:>8}");
         }
-        let _ = writeln!(text, "{} trees compared, {} pools judged clean by zdb", self.looked, self.judged);
+        let _ = writeln!(
+            text,
+            "{} trees compared, {} pools judged clean by zdb, {} moments kept",
+            self.looked, self.judged, self.kept
+        );
         text
     }
 }
@@ -111,6 +122,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
         }
         let look = step % plan.look_every.max(1) == 0;
         walk.check(look).map_err(|why| walk.told(plan, step, &why))?;
+        if let Some(keep) = plan.keep.as_ref().filter(|k| step.is_multiple_of(k.every)) {
+            walk.keep(step, &keep.folder).map_err(|why| walk.told(plan, step, &why))?;
+        }
     }
     walk.finish().map_err(|why| walk.told(plan, plan.steps, &why))?;
     Ok(walk.report)

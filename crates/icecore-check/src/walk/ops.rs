@@ -2,6 +2,7 @@
 
 use super::look::tree_of;
 use super::model::{Ds, Entry, Tree, pool_of, within};
+use super::volumes::{MIBS, tree_of_image};
 use super::{Outcome, POOLS, Step, Walk};
 use crate::manifest::sha256_of;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ const KINDS: &[(&str, u64, Work)] = &[
     ("mounted", 6, Walk::mounted),
     ("create", 8, Walk::create),
     ("volume", 2, Walk::volume),
+    ("image", 5, Walk::image),
+    ("resize", 2, Walk::resize),
     ("snapshot", 14, Walk::snapshot),
     ("clone", 6, Walk::clone_snapshot),
     ("promote", 4, Walk::promote),
@@ -276,8 +279,10 @@ impl Walk {
         for o in &options {
             line.extend(["-o", o]);
         }
-        let size = format!("{}M", 1 + self.rng.below(16));
+        let mibs = 1 + self.rng.below(MIBS);
+        let size = format!("{mibs}M");
         if volume {
+            ds.tree = tree_of_image(&vec![0; (mibs as usize) << 20]);
             line.extend(if self.rng.one_in(2) { &["-s", "-V"][..] } else { &["-V"] });
             line.push(&size);
         }
@@ -546,7 +551,7 @@ impl Walk {
     /// A command during which the service is killed: what was acknowledged is there, and else all of it or nothing.
     fn kill(&mut self) -> Outcome<Step> {
         let before = self.model.clone();
-        let (name, words): (String, Vec<String>) = match self.rng.below(4) {
+        let (name, words): (String, Vec<String>) = match self.rng.below(5) {
             0 => {
                 let Some(name) = self.some(|_, _| true) else { return Ok(Step::Skipped) };
                 let snap = self.fresh("s");
@@ -574,6 +579,12 @@ impl Walk {
                 let new = format!("{name}/{}", self.fresh("f"));
                 self.model.ds(&new);
                 (name, vec!["zfs".into(), "create".into(), new])
+            }
+            3 => {
+                let Some((name, line, Some(tree))) = self.new_image()? else { return Ok(Step::Skipped) };
+                self.model.ds(&name).tree = tree;
+                self.model.ds(&name).pristine = false;
+                (name, line)
             }
             _ => {
                 let Some(name) = self.some_files()? else { return Ok(Step::Skipped) };
