@@ -33,8 +33,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        ICECORE_BIN=PROGRAM is tried instead of a release build)
   posix [SECONDS]      pjdfstest, fsx, git, cargo and SQLite on a mount (as root)
   load [SECONDS]       eight processes at once on one pool, through its mount and by commands (as root)
-  walk [--keep|--vm] [STEPS [SEED]]   a random walk over all commands against a model, judged by zdb after each step;
-                       --vm: every 100th pool by OpenZFS in the virtual machine, too; --keep: such are kept for it
+  walk [--keep|--vm] [--power|--lies] [STEPS [SEED]]
+                       a random walk over all commands against a model, judged by zdb after each step;
+                       --vm: every 100th pool by OpenZFS in the virtual machine, too; --keep: such are kept for it;
+                       --power: every other step is a power cut, with lost, torn and reordered writes;
+                       --lies: and flushes keep nothing, so that it has to fail
+                       (ICECORE_BIN=PROGRAM is tried instead of one made with the feature power-cuts)
   fuzz [SECONDS [TARGET...]]   each fuzz target for 600 or so many seconds, with AddressSanitizer (needs cargo-fuzz)
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
         ["peers", rest @ ..] => peers::run(rest),
         ["posix", rest @ ..] => posix::run(rest),
         ["load", rest @ ..] => load::run(rest),
-        ["walk", rest @ ..] if rest.len() < 4 => walk::walk(rest),
+        ["walk", rest @ ..] if rest.len() < 5 => walk::walk(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {

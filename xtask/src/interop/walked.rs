@@ -7,18 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::Stage;
 use crate::shell::Outcome;
-use crate::walk;
+use crate::walk::{self, Length};
 
 /// The walk of a full run.
-const STEPS: u32 = 200;
-const SEED: u64 = 1;
+const LENGTH: Length = Length { steps: 200, seed: 1, power: false, lies: false };
 /// Moments of one boot: each is a disk.
 const AT_ONCE: usize = 16;
 
 impl Stage {
     pub(super) fn walked(&self) -> Outcome {
         let kept = self.dir.join("kept");
-        walk::go(&self.icecore, STEPS, SEED, Some(kept.clone()))?;
+        walk::go(&self.icecore, LENGTH, Some(kept.clone()))?;
         self.moments(&kept)
     }
 

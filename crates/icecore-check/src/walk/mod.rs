@@ -10,6 +10,7 @@
 //!    model knows contents by hash from what was put in, never by asking the engine.
 //! 4. The same seed takes the same steps, whatever is kept of them.
 
+mod deaths;
 mod desk;
 mod kept;
 mod keys;
@@ -18,6 +19,7 @@ mod mirror;
 mod model;
 mod mounted;
 mod ops;
+mod power;
 mod streams;
 mod volumes;
 
@@ -45,6 +47,10 @@ pub struct Plan {
     pub look_every: u32,
     /// Moments that are kept.
     pub keep: Option<Keep>,
+    /// Every other step is a power cut: `program` was made with the feature `power-cuts`.
+    pub power: bool,
+    /// The drives' flushes keep nothing: a walk with power cuts has to fail.
+    pub lies: bool,
     /// Print each step on standard error.
     pub verbose: bool,
 }
@@ -60,6 +66,8 @@ pub struct Report {
     pub judged: u32,
     /// Moments kept.
     pub kept: u32,
+    /// Sectors that were written and lost with power.
+    pub lost: u64,
 }
 
 impl Report {
@@ -73,8 +81,8 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "{} trees compared, {} pools judged clean by zdb, {} moments kept",
-            self.looked, self.judged, self.kept
+            "{} trees compared, {} pools judged clean by zdb, {} moments kept, {} sectors lost with power",
+            self.looked, self.judged, self.kept, self.lost
         );
         text
     }
@@ -107,6 +115,7 @@ pub(crate) struct Walk {
     pub touched: Vec<&'static str>,
     pub sides: mirror::Sides,
     counter: u32,
+    power: bool,
 }
 
 /// Takes the walk.
@@ -133,6 +142,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
 impl Walk {
     fn begin(plan: &Plan) -> Outcome<Self> {
         let desk = Desk::new(&plan.program, &plan.folder)?;
+        if plan.lies {
+            std::fs::write(desk.power().join("lies"), "").map_err(|e| e.to_string())?;
+        }
         for pool in POOLS.into_iter().chain([COLD]) {
             let drive = desk.drive(&format!("{pool}/a.img"))?;
             desk.ok(&["zpool", "create", "-o", "ashift=12", "-O", "mountpoint=none", pool, &drive])?;
@@ -145,6 +157,7 @@ impl Walk {
             touched: vec![POOLS[0], POOLS[1], COLD],
             sides: mirror::Sides::default(),
             counter: 0,
+            power: plan.power,
         })
     }
 
