@@ -1,5 +1,6 @@
 //! Changes during which the service dies: by a signal, or because power goes.
 
+use super::volumes::Image;
 use super::{Outcome, POOLS, Step, Walk};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Walk {
     }
 
     fn change_image(&mut self) -> Outcome<Option<Change>> {
-        let Some((name, line, Some(tree))) = self.new_image()? else { return Ok(None) };
+        let Some(Image { name, line, tree: Some(tree) }) = self.new_image()? else { return Ok(None) };
         self.model.ds(&name).tree = tree;
         self.model.ds(&name).pristine = false;
         Ok(Some(Change { words: line, input: None, heads: vec![name] }))
@@ -209,9 +210,10 @@ impl Walk {
         let stream = self.desk.path("files/stream");
         let mut line = vec!["zfs", "send"];
         line.extend(raw.then_some("-w"));
-        line.extend(["-I", &first, &last]);
+        // One snapshot: of several the first may be there.
+        line.extend(["-i", &first, &last]);
         self.desk.to_file(&line, &stream)?;
-        self.increased(&from, base + 1, end, &to);
+        self.increased(&from, end, end, &to);
         let change = Change::of(&["zfs", "receive", "-u", "-F", &to], &[&to]);
         Ok(Some(Change { input: Some(stream), ..change }))
     }

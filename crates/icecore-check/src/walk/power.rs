@@ -29,7 +29,7 @@ fn versions(log: &[u8]) -> Outcome<Versions> {
         let Some((old, more)) = more.split_at_checked(len) else { break };
         let Some((new, more)) = more.split_at_checked(len) else { break };
         rest = more;
-        if offset as usize % SECTOR != 0 || len % SECTOR != 0 {
+        if !offset.is_multiple_of(SECTOR as u64) || !len.is_multiple_of(SECTOR) {
             return Err(format!("{len} bytes were written at {offset}: no whole sectors"));
         }
         for (i, (old, new)) in old.chunks(SECTOR).zip(new.chunks(SECTOR)).enumerate() {

@@ -15,6 +15,16 @@ pub(super) fn tree_of_image(bytes: &[u8]) -> Tree {
     Tree::from([(IMAGE.into(), Entry::File(bytes.len() as u64, sha256_of(bytes)))])
 }
 
+/// A piece written into a volume.
+pub(super) struct Image {
+    /// The volume.
+    pub name: String,
+    /// The command.
+    pub line: Vec<String>,
+    /// What the volume is then; none if the piece does not fit.
+    pub tree: Option<Tree>,
+}
+
 impl Walk {
     /// A volume with its contents in reach, and these.
     fn some_volume(&mut self) -> Outcome<Option<(String, Vec<u8>)>> {
@@ -36,8 +46,8 @@ impl Walk {
         fs::read(&out).map_err(|e| e.to_string())
     }
 
-    /// A volume, the line that writes a piece into it, and what it is then; none of the last if it does not fit.
-    pub(super) fn new_image(&mut self) -> Outcome<Option<(String, Vec<String>, Option<Tree>)>> {
+    /// A piece for a volume.
+    pub(super) fn new_image(&mut self) -> Outcome<Option<Image>> {
         let Some((name, mut bytes)) = self.some_volume()? else { return Ok(None) };
         let file = self.desk.path("files/new");
         self.contents(&file)?;
@@ -54,12 +64,12 @@ impl Walk {
         }
         let there = bytes.get_mut(at as usize..at as usize + piece.len());
         let tree = there.map(|there| there.copy_from_slice(&piece)).map(|()| tree_of_image(&bytes));
-        Ok(Some((name, line, tree)))
+        Ok(Some(Image { name, line, tree }))
     }
 
     /// Writes a piece into a volume, or is told that it does not fit.
     pub(super) fn image(&mut self) -> Outcome<Step> {
-        let Some((name, line, tree)) = self.new_image()? else { return Ok(Step::Skipped) };
+        let Some(Image { name, line, tree }) = self.new_image()? else { return Ok(Step::Skipped) };
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
         let Some(tree) = tree else { return self.must_not(&line, "it does not fit") };
         self.desk.ok(&line)?;
