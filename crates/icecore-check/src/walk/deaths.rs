@@ -38,6 +38,8 @@ const CHANGES: &[Work] = &[
     Walk::change_receive,
     Walk::change_increment,
     Walk::change_increment,
+    Walk::change_mirror,
+    Walk::change_mirror,
 ];
 
 impl Walk {
@@ -58,26 +60,29 @@ impl Walk {
         &mut self,
         how: impl FnOnce(&mut Self, &[&str], Option<&std::path::Path>) -> Outcome<bool>,
     ) -> Outcome<Step> {
-        let before = self.model.clone();
+        let before = (self.model.clone(), self.sides.clone());
         let at = self.rng.below(CHANGES.len() as u64) as usize;
         let Some(change) = CHANGES[at](self)? else { return Ok(Step::Skipped) };
         let words: Vec<&str> = change.words.iter().map(String::as_str).collect();
         let acknowledged = how(self, &words, change.input.as_deref())?;
         POOLS.iter().for_each(|pool| self.touch(pool));
-        match self.compare_change(&change) {
-            Ok(()) => Ok(Step::Done),
-            Err(why) if acknowledged => Err(format!("acknowledged, and not there: {why}")),
+        let outcome = match self.compare_change(&change) {
+            Ok(()) => Step::Done,
+            Err(why) if acknowledged => return Err(format!("acknowledged, and not there: {why}")),
             Err(after) => {
-                self.model = before;
+                (self.model, self.sides) = before;
                 self.compare_change(&change)
                     .map_err(|why| format!("neither before nor after: {why}\nnor {after}"))?;
-                Ok(Step::Refused)
+                Step::Refused
             }
-        }
+        };
+        self.tidy_sides()?;
+        Ok(outcome)
     }
 
     fn compare_change(&mut self, change: &Change) -> Outcome {
         self.compare_names()?;
+        self.compare_sides()?;
         change.heads.iter().try_for_each(|head| self.compare_head(head))
     }
 
@@ -216,5 +221,14 @@ impl Walk {
         self.increased(&from, end, end, &to);
         let change = Change::of(&["zfs", "receive", "-u", "-F", &to], &[&to]);
         Ok(Some(Change { input: Some(stream), ..change }))
+    }
+
+    fn change_mirror(&mut self) -> Outcome<Option<Change>> {
+        let before = self.sides.clone();
+        let line = self.change_of_sides()?;
+        if line.is_none() {
+            self.sides = before;
+        }
+        Ok(line.map(|words| Change { words, input: None, heads: vec![POOLS[0].into()] }))
     }
 }

@@ -44,7 +44,7 @@ const KINDS: &[(&str, u64, Work)] = &[
     ("send-increment", 10, Walk::send_increment),
     ("garbage", 1, Walk::garbage),
     ("sync", 2, Walk::sync),
-    ("sides", 4, Walk::sides),
+    ("sides", 4, Walk::change_sides),
     ("last-side", 1, Walk::last_side),
     ("scrub", 1, Walk::scrub),
     ("export-import", 2, Walk::export_import),
