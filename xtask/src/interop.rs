@@ -10,6 +10,7 @@
 mod day;
 mod mounted;
 mod scrub;
+mod walked;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -62,9 +63,15 @@ pub fn run(length: Length) -> Outcome {
         stage.day()?;
         stage.mounted()?;
         stage.scrub()?;
+        stage.walked()?;
     }
     eprintln!("interop: all acts passed");
     Ok(())
+}
+
+/// Lets OpenZFS judge the moments that a walk kept in a folder.
+pub fn walked(kept: &Path) -> Outcome {
+    Stage::new()?.moments(kept)
 }
 
 /// The folder of one run: images, streams, icecore's state.

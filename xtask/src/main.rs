@@ -23,9 +23,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS]          all tests; ARGS go to cargo test
   tidy                 the repository's own rules
   ci                   all that must hold: format, clippy, tidy, test, interop --short
-  interop [--short|--day|--mounted|--scrub]   prove both directions against real OpenZFS in a virtual machine;
-                       --day: files only, --mounted: those that came through mounts only, --scrub: scrubs that
-                       the other system finishes
+  interop [--short|--day|--mounted|--scrub|--walked DIR]   prove both directions against real OpenZFS in a virtual
+                       machine; --day: files only, --mounted: those that came through mounts only, --scrub: scrubs
+                       that the other system finishes, --walked: pools that a walk kept in DIR only
                        (ICECORE_BIN=PROGRAM is tried instead of a release build)
   zoo [IMAGES [EXPECTED]]   what we see in the pools OpenZFS made, against what it saw: a table
   peers [--keep] [syncoid|sanoid|zfs_autobackup|bzfs|zts [GROUP...]]
@@ -33,7 +33,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                        ICECORE_BIN=PROGRAM is tried instead of a release build)
   posix [SECONDS]      pjdfstest, fsx, git, cargo and SQLite on a mount (as root)
   load [SECONDS]       eight processes at once on one pool, through its mount and by commands (as root)
-  walk [STEPS [SEED]]  a random walk over all commands against a model, judged by zdb after each step
+  walk [--keep|--vm] [--power|--lies] [STEPS [SEED]]
+                       a random walk over all commands against a model, judged by zdb after each step;
+                       --vm: every 100th pool by OpenZFS in the virtual machine, too; --keep: such are kept for it;
+                       --power: every other step is a power cut, with lost, torn and reordered writes;
+                       --lies: and flushes keep nothing, so that it has to fail
+                       (ICECORE_BIN=PROGRAM is tried instead of one made with the feature power-cuts)
   fuzz [SECONDS [TARGET...]]   each fuzz target for 600 or so many seconds, with AddressSanitizer (needs cargo-fuzz)
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         ["interop", "--day"] => interop::run(interop::Length::Day),
         ["interop", "--mounted"] => interop::run(interop::Length::Mounted),
         ["interop", "--scrub"] => interop::run(interop::Length::Scrub),
+        ["interop", "--walked", dir] => interop::walked(Path::new(dir)),
         ["zoo", folders @ ..] if folders.len() < 3 => zoo::run(folders),
         ["bench", "spine"] => bench::spine(),
         ["bench", "read"] => bench::read(),
@@ -68,7 +74,7 @@ fn main() -> ExitCode {
         ["peers", rest @ ..] => peers::run(rest),
         ["posix", rest @ ..] => posix::run(rest),
         ["load", rest @ ..] => load::run(rest),
-        ["walk", rest @ ..] if rest.len() < 3 => walk::walk(rest),
+        ["walk", rest @ ..] if rest.len() < 5 => walk::walk(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["judge", dir, pool] => judge(Path::new(dir), pool),
         _ => {

@@ -7,6 +7,7 @@ mod cp;
 mod dest;
 mod du;
 mod find;
+mod image;
 mod ls;
 pub mod out;
 mod place;

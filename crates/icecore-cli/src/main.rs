@@ -45,7 +45,7 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore ls|cat|cp|find|du POOL/FS[@SNAP][:PATH]
                           files in a pool, without mounting it
   icecore mkdir|rm|cp|import-tree ... POOL/FS:PATH
-                          files into a dataset of a pool
+                          files into a dataset of a pool; cp FILE POOL/VOLUME: an image into a volume
   icecore mount [-fr] POOL[/FS[@SNAP]] DIR
                           files in a pool, mounted for reading; -r with the file systems below,
                           -f served by this process. Ends with: icecore unmount DIR

@@ -16,9 +16,9 @@ use icecore_format::dnode::SLOT;
 use icecore_format::{ObjectId, ObjectType};
 
 /// The object of the contents (`ZVOL_OBJ`).
-const CONTENTS: ObjectId = ObjectId(1);
+pub const CONTENTS: ObjectId = ObjectId(1);
 /// The ZAP with the size (`ZVOL_ZAP_OBJ`).
-const PROPS: ObjectId = ObjectId(2);
+pub const PROPS: ObjectId = ObjectId(2);
 /// Bytes of a block where nothing else is asked for (`ZVOL_DEFAULT_BLOCKSIZE`).
 pub const DEFAULT_BLOCK: u64 = 16384;
 /// Bytes of an indirect block (`DN_MAX_INDBLKSHIFT`).

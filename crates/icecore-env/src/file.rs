@@ -66,6 +66,10 @@ impl FileDevice {
         if !block {
             lock(&file, access, &name)?;
         }
+        #[cfg(feature = "power-cuts")]
+        if access == Access::Exclusive {
+            crate::power::opened(&file).map_err(|e| fail(&e))?;
+        }
         let size = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
         let (sector, physical_sector) = if block { sectors_of(&file) } else { (512, 512) };
         let flush_failed = AtomicBool::new(false);
@@ -118,7 +122,10 @@ impl Device for FileDevice {
             return Err(DeviceError::new(What::ReadOnly, self.name(), "").at(offset, data.len()));
         }
         check_range(&self.name(), self.size, offset, data.len())?;
-        self.file.write_all_at(data, offset).map_err(|e| self.fail(&e, What::Write, offset, data.len()))
+        let failed = |e: io::Error| self.fail(&e, What::Write, offset, data.len());
+        #[cfg(feature = "power-cuts")]
+        let _turn = crate::power::write(&self.file, offset, data).map_err(failed)?;
+        self.file.write_all_at(data, offset).map_err(failed)
     }
     fn flush(&self) -> Result<(), DeviceError> {
         if self.flush_failed.load(Ordering::Acquire) {
@@ -127,10 +134,16 @@ impl Device for FileDevice {
         if self.read_only() {
             return Ok(());
         }
-        self.file.sync_data().map_err(|e| {
+        let failed = |e: io::Error| {
             self.flush_failed.store(true, Ordering::Release);
             self.fail(&e, What::Flush, 0, 0)
-        })
+        };
+        #[cfg(feature = "power-cuts")]
+        let turn = crate::power::flush();
+        self.file.sync_data().map_err(failed)?;
+        #[cfg(feature = "power-cuts")]
+        turn.map_or(Ok(()), |turn| turn.flushed(&self.file)).map_err(failed)?;
+        Ok(())
     }
     fn name(&self) -> String {
         self.path.display().to_string()

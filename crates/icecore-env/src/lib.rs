@@ -14,6 +14,8 @@
 pub mod device;
 pub mod file;
 pub mod os;
+#[cfg(feature = "power-cuts")]
+mod power;
 pub mod scan;
 pub mod sub;
 pub mod task;

@@ -144,7 +144,8 @@ impl Leaf {
     }
 
     pub(crate) fn bad(&self, offset: u64, why: Bad) -> BadCopy {
-        if matches!(why, Bad::Checksum) {
+        // That a side which missed txgs has other contents is no fault of its device.
+        if matches!(why, Bad::Checksum) && !self.stale {
             self.counts.checksum.fetch_add(1, Ordering::Relaxed);
         }
         BadCopy { guid: self.guid, device: self.name(), offset, why }

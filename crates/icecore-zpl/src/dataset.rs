@@ -4,14 +4,10 @@ use crate::content::Content;
 use crate::error::{Result, ZplError};
 use crate::filesystem::Filesystem;
 use icecore_dmu::{BlockStore, Objset, Want, zap};
+use icecore_dsl::volume::{CONTENTS, PROPS};
 use icecore_dsl::{DatasetRef, Dsl, DslError};
+use icecore_format::Dnode;
 use icecore_format::objset::ObjsetType;
-use icecore_format::{Dnode, ObjectId};
-
-/// The object of a volume's bytes (`ZVOL_OBJ`).
-const VOLUME_DATA: ObjectId = ObjectId(1);
-/// The ZAP of its size (`ZVOL_ZAP_OBJ`).
-const VOLUME_PROPS: ObjectId = ObjectId(2);
 
 /// What a dataset holds.
 pub enum Dataset {
@@ -37,9 +33,9 @@ impl Volume {
                 os.phys().kind()
             )));
         }
-        let size = zap::lookup_u64(&os, io, VOLUME_PROPS, "size")?;
-        let size = size.ok_or_else(|| ZplError::corrupt("volume", VOLUME_PROPS, "no size"))?;
-        let dn = os.dnode(io, VOLUME_DATA)?;
+        let size = zap::lookup_u64(&os, io, PROPS, "size")?;
+        let size = size.ok_or_else(|| ZplError::corrupt("volume", PROPS, "no size"))?;
+        let dn = os.dnode(io, CONTENTS)?;
         Ok(Self { os, dn, size })
     }
     /// Property `volsize`, in bytes.
@@ -55,7 +51,7 @@ impl Volume {
     /// Its bytes, from the first.
     #[must_use]
     pub fn content(&self) -> Content {
-        Content::new(VOLUME_DATA, self.dn.clone(), self.size)
+        Content::new(CONTENTS, self.dn.clone(), self.size)
     }
 }
 

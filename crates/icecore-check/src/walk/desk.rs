@@ -40,7 +40,7 @@ impl Done {
 
 impl Desk {
     pub fn new(program: &Path, folder: &Path) -> Outcome<Self> {
-        for sub in ["keys", "files", "out"] {
+        for sub in ["keys", "files", "out", "power"] {
             fs::create_dir_all(folder.join(sub)).map_err(|e| e.to_string())?;
         }
         let (program, folder) = (program.to_path_buf(), folder.to_path_buf());
@@ -67,6 +67,7 @@ impl Desk {
             .env("ICECORE_STATE_DIR", self.path("state"))
             .env("ICECORE_MOUNT", "off")
             .env("ICECORE_AUTOMOUNT", "off")
+            .env("ICECORE_POWER_DIR", self.power())
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -147,15 +148,36 @@ impl Desk {
         Ok(())
     }
 
-    /// Starts a command, kills the service `after` milliseconds later, and waits: whether it was acknowledged.
-    pub fn killed(&self, words: &[&str], after: u64) -> Outcome<bool> {
+    /// Starts a command and waits for it, with what happens to the service meanwhile: whether it was acknowledged.
+    pub fn doomed(
+        &self,
+        words: &[&str],
+        input: Option<&Path>,
+        fate: impl FnOnce() -> Outcome,
+    ) -> Outcome<bool> {
         let line = words.join(" ");
-        self.remember(format!("{line}   (service killed after {after} ms)"));
+        self.remember(format!("{line}   (the service dies)"));
         let failed = |e: std::io::Error| format!("{line}: {e}");
-        let child = self.command(words).spawn().map_err(failed)?;
-        std::thread::sleep(std::time::Duration::from_millis(after));
-        self.kill_service()?;
+        let stdin = input.map(File::open).transpose().map_err(failed)?;
+        let child =
+            self.command(words).stdin(stdin.map_or_else(Stdio::null, Stdio::from)).spawn().map_err(failed)?;
+        fate()?;
         Ok(ended(child.wait_with_output().map_err(failed)?).ok())
+    }
+
+    /// What a command prints, into a file.
+    pub fn to_file(&self, words: &[&str], file: &Path) -> Outcome {
+        let line = words.join(" ");
+        self.remember(format!("{line} > {}", file.display()));
+        let failed = |e: std::io::Error| format!("{line}: {e}");
+        let out = File::create(file).map_err(failed)?;
+        let done = ended(self.command(words).stdout(out).output().map_err(failed)?);
+        if done.ok() { Ok(()) } else { Err(format!("{line}\nfailed:\n{}", done.err)) }
+    }
+
+    /// The folder in which a program made for it writes down what power may take (`icecore_env`, feature `power-cuts`).
+    pub fn power(&self) -> PathBuf {
+        self.path("power")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Comparing what is there with what has to be.
 
 use super::model::{Entry, Tree};
+use super::volumes::tree_of_image;
 use super::{Outcome, POOLS, Walk};
 use crate::manifest::sha256_of;
 use std::collections::BTreeSet;
@@ -64,15 +65,13 @@ impl Walk {
                     return Err(format!("{property} of {name} is {is:?}, not {must:?}"));
                 }
             }
-            if !ds.volume {
-                let origin = match ds.origin.and_then(|id| self.model.find(id)) {
-                    Some((of, snap)) => format!("{of}@{}", snap.name),
-                    None => "-".into(),
-                };
-                let is = self.desk.ok(&["zfs", "get", "-H", "-o", "value", "origin", name])?;
-                if is.trim_end() != origin {
-                    return Err(format!("the origin of {name} is {is:?}, not {origin}"));
-                }
+            let origin = match ds.origin.and_then(|id| self.model.find(id)) {
+                Some((of, snap)) => format!("{of}@{}", snap.name),
+                None => "-".into(),
+            };
+            let is = self.desk.ok(&["zfs", "get", "-H", "-o", "value", "origin", name])?;
+            if is.trim_end() != origin {
+                return Err(format!("the origin of {name} is {is:?}, not {origin}"));
             }
         }
         Ok(())
@@ -100,16 +99,16 @@ impl Walk {
 
     /// Contents of one head.
     pub fn compare_head(&mut self, name: &str) -> Outcome {
-        match self.model.sets.get(name).filter(|d| !d.volume).map(|d| d.tree.clone()) {
+        match self.model.sets.get(name).map(|d| d.tree.clone()) {
             Some(tree) => self.compare(name, &tree),
             None => Ok(()),
         }
     }
 
-    /// Heads and snapshots of all file systems.
+    /// Heads and snapshots of all file systems and volumes.
     fn trees(&self) -> Vec<(String, Tree)> {
         let mut out = Vec::new();
-        for (name, ds) in self.model.sets.iter().filter(|(_, d)| !d.volume) {
+        for (name, ds) in &self.model.sets {
             out.push((name.clone(), ds.tree.clone()));
             out.extend(ds.snaps.iter().map(|s| (format!("{name}@{}", s.name), (*s.tree).clone())));
         }
@@ -125,8 +124,12 @@ impl Walk {
         if out.exists() {
             fs::remove_dir_all(&out).map_err(|e| e.to_string())?;
         }
-        self.desk.ok(&["cp", "-r", name, &out.display().to_string()])?;
-        let is = tree_of(&out)?;
+        let is = if self.model.sets[&dataset].volume {
+            tree_of_image(&self.image_of(name)?)
+        } else {
+            self.desk.ok(&["cp", "-r", name, &out.display().to_string()])?;
+            tree_of(&out)?
+        };
         self.report.looked += 1;
         if is == *must {
             return Ok(());

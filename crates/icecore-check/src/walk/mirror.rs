@@ -27,40 +27,84 @@ impl Walk {
         Ok((name, path))
     }
 
-    /// One change to the sides: attach, detach, replace, offline, online.
-    pub fn sides(&mut self) -> Outcome<Step> {
-        let pool = POOLS[0];
-        self.touch(pool);
+    /// One change to the sides, attach, detach, replace, offline or online: the command, for what they are from now on.
+    pub(super) fn change_of_sides(&mut self) -> Outcome<Option<Vec<String>>> {
+        let line = |verb: &str, sides: &[String]| {
+            let words = ["zpool", verb, POOLS[0]].map(str::to_string);
+            Ok(Some(words.into_iter().chain(sides.iter().cloned()).collect()))
+        };
         if let Some(away) = self.sides.away.take() {
-            self.desk.ok(&["zpool", "online", pool, &self.side(&away)])?;
-            return Ok(Step::Done);
+            return line("online", &[self.side(&away)]);
         }
         let last = self.sides.names.last().cloned().unwrap_or_default();
         match self.rng.below(4) {
             0 | 1 if self.sides.names.len() < 3 => {
                 let (name, path) = self.new_side()?;
-                self.desk.ok(&["zpool", "attach", pool, &self.side(&last), &path])?;
                 self.sides.names.push(name);
+                line("attach", &[self.side(&last), path])
             }
             0 | 1 => {
                 let at = self.rng.below(self.sides.names.len() as u64) as usize;
                 let gone = self.sides.names.remove(at);
-                self.desk.ok(&["zpool", "detach", pool, &self.side(&gone)])?;
-                std::fs::remove_file(self.desk.path(&gone)).map_err(|e| e.to_string())?;
+                line("detach", &[self.side(&gone)])
             }
             2 => {
                 let at = self.rng.below(self.sides.names.len() as u64) as usize;
                 let (name, path) = self.new_side()?;
                 let old = std::mem::replace(&mut self.sides.names[at], name);
-                self.desk.ok(&["zpool", "replace", pool, &self.side(&old), &path])?;
-                std::fs::remove_file(self.desk.path(&old)).map_err(|e| e.to_string())?;
+                line("replace", &[self.side(&old), path])
             }
             _ if self.sides.names.len() > 1 => {
-                self.desk.ok(&["zpool", "offline", pool, &self.side(&last)])?;
-                self.sides.away = Some(last);
+                self.sides.away = Some(last.clone());
+                line("offline", &[self.side(&last)])
             }
-            _ => return Ok(Step::Skipped),
+            _ => Ok(None),
         }
+    }
+
+    /// Files that are no sides go.
+    pub(super) fn tidy_sides(&self) -> Outcome {
+        let failed = |e: std::io::Error| format!("the sides: {e}");
+        for entry in std::fs::read_dir(self.desk.path(POOLS[0])).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = format!("{}/{}", POOLS[0], entry.file_name().to_string_lossy());
+            if !self.sides.names.contains(&name) {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sides are those, in use or offline.
+    pub(super) fn compare_sides(&self) -> Outcome {
+        let said = self.desk.ok(&["zpool", "status", "-P", POOLS[0]])?;
+        let mut is: Vec<(String, String)> = said
+            .lines()
+            .filter_map(|l| l.trim().split_once(".img"))
+            .map(|(path, rest)| (format!("{path}.img"), rest.trim().to_string()))
+            .filter(|(path, _)| path.starts_with('/'))
+            .collect();
+        let state = |name: &String| if self.sides.away.as_ref() == Some(name) { "OFFLINE" } else { "ONLINE" };
+        let mut must: Vec<(String, String)> = self
+            .sides
+            .names
+            .iter()
+            .map(|n| (self.side(n), format!("{}       0     0     0", state(n))))
+            .collect();
+        is.iter_mut()
+            .chain(&mut must)
+            .for_each(|(_, rest)| *rest = rest.split_whitespace().collect::<Vec<_>>().join(" "));
+        is.sort();
+        must.sort();
+        if is == must { Ok(()) } else { Err(format!("the sides are {is:?}, not {must:?}:\n{said}")) }
+    }
+
+    pub fn change_sides(&mut self) -> Outcome<Step> {
+        let Some(line) = self.change_of_sides()? else { return Ok(Step::Skipped) };
+        self.touch(POOLS[0]);
+        self.desk.ok(&line.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.tidy_sides()?;
+        self.compare_sides()?;
         Ok(Step::Done)
     }
 

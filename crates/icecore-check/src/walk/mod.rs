@@ -8,20 +8,25 @@
 //!    cache to age).
 //! 3. Names are compared after each step; contents of heads and snapshots now and then, and all of them at the end. The
 //!    model knows contents by hash from what was put in, never by asking the engine.
-//! 4. The same seed takes the same steps.
+//! 4. The same seed takes the same steps, whatever is kept of them.
 
+mod deaths;
 mod desk;
+mod kept;
 mod keys;
 mod look;
 mod mirror;
 mod model;
 mod mounted;
 mod ops;
+mod power;
 mod streams;
+mod volumes;
 
 use crate::zdb;
 use desk::Desk;
 use icecore_sim::Rng;
+pub use kept::Keep;
 use model::Model;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,6 +45,12 @@ pub struct Plan {
     pub steps: u32,
     /// Every so many steps contents are compared.
     pub look_every: u32,
+    /// Moments that are kept.
+    pub keep: Option<Keep>,
+    /// Every other step is a power cut: `program` was made with the feature `power-cuts`.
+    pub power: bool,
+    /// The drives' flushes keep nothing: a walk with power cuts has to fail.
+    pub lies: bool,
     /// Print each step on standard error.
     pub verbose: bool,
 }
@@ -53,6 +64,10 @@ pub struct Report {
     pub looked: u32,
     /// Pools that `zdb` found clean.
     pub judged: u32,
+    /// Moments kept.
+    pub kept: u32,
+    /// Sectors that were written and lost with power.
+    pub lost: u64,
 }
 
 impl Report {
@@ -64,7 +79,11 @@ impl Report {
         for (kind, (done, refused)) in &self.kinds {
             let _ = writeln!(text, "{kind:<18} {done:>6} {refused:>8}");
         }
-        let _ = writeln!(text, "{} trees compared, {} pools judged clean by zdb", self.looked, self.judged);
+        let _ = writeln!(
+            text,
+            "{} trees compared, {} pools judged clean by zdb, {} moments kept, {} sectors lost with power",
+            self.looked, self.judged, self.kept, self.lost
+        );
         text
     }
 }
@@ -96,6 +115,7 @@ pub(crate) struct Walk {
     pub touched: Vec<&'static str>,
     pub sides: mirror::Sides,
     counter: u32,
+    power: bool,
 }
 
 /// Takes the walk.
@@ -111,6 +131,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
         }
         let look = step % plan.look_every.max(1) == 0;
         walk.check(look).map_err(|why| walk.told(plan, step, &why))?;
+        if let Some(keep) = plan.keep.as_ref().filter(|k| step.is_multiple_of(k.every)) {
+            walk.keep(step, &keep.folder).map_err(|why| walk.told(plan, step, &why))?;
+        }
     }
     walk.finish().map_err(|why| walk.told(plan, plan.steps, &why))?;
     Ok(walk.report)
@@ -119,6 +142,9 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
 impl Walk {
     fn begin(plan: &Plan) -> Outcome<Self> {
         let desk = Desk::new(&plan.program, &plan.folder)?;
+        if plan.lies {
+            std::fs::write(desk.power().join("lies"), "").map_err(|e| e.to_string())?;
+        }
         for pool in POOLS.into_iter().chain([COLD]) {
             let drive = desk.drive(&format!("{pool}/a.img"))?;
             desk.ok(&["zpool", "create", "-o", "ashift=12", "-O", "mountpoint=none", pool, &drive])?;
@@ -131,6 +157,7 @@ impl Walk {
             touched: vec![POOLS[0], POOLS[1], COLD],
             sides: mirror::Sides::default(),
             counter: 0,
+            power: plan.power,
         })
     }
 

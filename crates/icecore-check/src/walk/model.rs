@@ -12,7 +12,11 @@ pub(crate) enum Entry {
     Link(String),
 }
 
+/// Of a volume: one file, [`IMAGE`].
 pub(crate) type Tree = BTreeMap<String, Entry>;
+
+/// What the model calls the contents of a volume.
+pub(crate) const IMAGE: &str = "image";
 
 /// What opens an encrypted dataset.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,8 @@
 
 use super::look::tree_of;
 use super::model::{Ds, Entry, Tree, pool_of, within};
-use super::{Outcome, POOLS, Step, Walk};
+use super::volumes::{MIBS, tree_of_image};
+use super::{Outcome, Step, Walk};
 use crate::manifest::sha256_of;
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,9 @@ const KINDS: &[(&str, u64, Work)] = &[
     ("import-tree", 5, Walk::import),
     ("mounted", 6, Walk::mounted),
     ("create", 8, Walk::create),
-    ("volume", 2, Walk::volume),
+    ("volume", 4, Walk::volume),
+    ("image", 8, Walk::image),
+    ("resize", 2, Walk::resize),
     ("snapshot", 14, Walk::snapshot),
     ("clone", 6, Walk::clone_snapshot),
     ("promote", 4, Walk::promote),
@@ -41,7 +44,7 @@ const KINDS: &[(&str, u64, Work)] = &[
     ("send-increment", 10, Walk::send_increment),
     ("garbage", 1, Walk::garbage),
     ("sync", 2, Walk::sync),
-    ("sides", 4, Walk::sides),
+    ("sides", 4, Walk::change_sides),
     ("last-side", 1, Walk::last_side),
     ("scrub", 1, Walk::scrub),
     ("export-import", 2, Walk::export_import),
@@ -53,6 +56,9 @@ const SETS: usize = 30;
 const SNAPS: usize = 120;
 
 pub(super) fn choose(walk: &mut Walk) -> (&'static str, Work) {
+    if walk.power && walk.rng.one_in(2) {
+        return ("power-cut", Walk::power_cut);
+    }
     let snaps: usize = walk.model.sets.values().map(|d| d.snaps.len()).sum();
     if snaps > SNAPS && walk.rng.one_in(2) {
         return ("destroy-snapshot", Walk::destroy_snapshot);
@@ -111,7 +117,7 @@ impl Walk {
         self.some(|n, d| !d.volume && n.matches('/').count() < 4 && pool.is_none_or(|p| pool_of(n) == p))
     }
 
-    fn snap_name(&self, name: &str, at: usize) -> String {
+    pub fn snap_name(&self, name: &str, at: usize) -> String {
         format!("{name}@{}", self.model.sets[name].snaps[at].name)
     }
 
@@ -276,8 +282,10 @@ impl Walk {
         for o in &options {
             line.extend(["-o", o]);
         }
-        let size = format!("{}M", 1 + self.rng.below(16));
+        let mibs = 1 + self.rng.below(MIBS);
+        let size = format!("{mibs}M");
         if volume {
+            ds.tree = tree_of_image(&vec![0; (mibs as usize) << 20]);
             line.extend(if self.rng.one_in(2) { &["-s", "-V"][..] } else { &["-V"] });
             line.push(&size);
         }
@@ -328,6 +336,13 @@ impl Walk {
             let alike = origin.key.is_some() == self.model.sets[&parent].key.is_some();
             return if alike { Err(done.err) } else { Ok(Step::Refused) };
         }
+        self.cloned(&of, at, &name);
+        self.touch(&name);
+        Ok(Step::Done)
+    }
+
+    pub fn cloned(&mut self, of: &str, at: usize, name: &str) {
+        let origin = &self.model.sets[of];
         let snap = &origin.snaps[at];
         let ds = Ds {
             volume: origin.volume,
@@ -337,9 +352,7 @@ impl Walk {
             estranged: origin.estranged,
             ..Ds::default()
         };
-        self.model.sets.insert(name.clone(), ds);
-        self.touch(&name);
-        Ok(Step::Done)
+        self.model.sets.insert(name.to_string(), ds);
     }
 
     fn promote(&mut self) -> Outcome<Step> {
@@ -352,7 +365,13 @@ impl Walk {
             let encrypted = self.model.sets[&name].key.is_some();
             return if encrypted { Ok(Step::Refused) } else { Err(done.err) };
         }
-        let id = self.model.sets[&name].origin.unwrap_or_default();
+        self.promoted(&name)?;
+        self.touch(&name);
+        Ok(Step::Done)
+    }
+
+    pub fn promoted(&mut self, name: &str) -> Outcome {
+        let id = self.model.sets[name].origin.unwrap_or_default();
         let of = self.model.find(id).map(|(n, _)| n.to_string()).ok_or("a clone of nothing")?;
         let old = self.model.ds(&of);
         let at = old.snaps.iter().position(|s| s.id == id).map_or(0, |i| i + 1);
@@ -363,12 +382,11 @@ impl Walk {
         let above = old.origin.replace(id);
         old.received = false;
         let raw = old.raw;
-        let new = self.model.ds(&name);
+        let new = self.model.ds(name);
         moved.append(&mut new.snaps);
         (new.snaps, new.origin, new.raw) = (moved, above, raw);
         new.bookmarks.extend::<BTreeMap<_, _>>(marks);
-        self.touch(&name);
-        Ok(Step::Done)
+        Ok(())
     }
 
     fn rename(&mut self) -> Outcome<Step> {
@@ -383,13 +401,17 @@ impl Walk {
             let keys = self.model.sets[&old].key.is_some() || self.model.sets[&parent].key.is_some();
             return if keys { Ok(Step::Refused) } else { Err(done.err) };
         }
-        for name in self.model.subtree(&old) {
+        self.renamed(&old, &new);
+        self.touch(&new);
+        Ok(Step::Done)
+    }
+
+    pub fn renamed(&mut self, old: &str, new: &str) {
+        for name in self.model.subtree(old) {
             if let Some(ds) = self.model.sets.remove(&name) {
                 self.model.sets.insert(format!("{new}{}", &name[old.len()..]), ds);
             }
         }
-        self.touch(&new);
-        Ok(Step::Done)
     }
 
     fn rename_snapshot(&mut self) -> Outcome<Step> {
@@ -443,9 +465,7 @@ impl Walk {
     fn rollback(&mut self) -> Outcome<Step> {
         let Some((name, at)) = self.some_snapshot() else { return Ok(Step::Skipped) };
         let full = self.snap_name(&name, at);
-        let ds = &self.model.sets[&name];
-        let (snap, later) = (&ds.snaps[at], &ds.snaps[at + 1..]);
-        let (id, tree) = (snap.id, Arc::clone(&snap.tree));
+        let later = &self.model.sets[&name].snaps[at + 1..];
         if !later.is_empty() && self.rng.one_in(3) {
             return self.must_not(&["zfs", "rollback", &full], "there are newer snapshots");
         }
@@ -454,12 +474,17 @@ impl Walk {
                 .must_not(&["zfs", "rollback", "-r", &full], "newer snapshots are held or have clones");
         }
         self.desk.ok(&["zfs", "rollback", "-r", &full])?;
-        let ds = self.model.ds(&name);
-        ds.snaps.truncate(at + 1);
-        ds.bookmarks.retain(|_, of| *of <= id);
-        ds.tree = Tree::clone(&tree);
+        self.rolled_back(&name, at);
         self.touch(&name);
         Ok(Step::Done)
+    }
+
+    pub fn rolled_back(&mut self, name: &str, at: usize) {
+        let ds = self.model.ds(name);
+        ds.snaps.truncate(at + 1);
+        let (id, tree) = (ds.snaps[at].id, Arc::clone(&ds.snaps[at].tree));
+        ds.bookmarks.retain(|_, of| *of <= id);
+        ds.tree = Tree::clone(&tree);
     }
 
     fn bookmark(&mut self) -> Outcome<Step> {
@@ -537,68 +562,6 @@ impl Walk {
             _ => {
                 let Some((of, at)) = self.some_snapshot() else { return Ok(Step::Skipped) };
                 self.must_not(&["zfs", "snapshot", &self.snap_name(&of, at)], "it exists")
-            }
-        }
-    }
-
-    // The service dies.
-
-    /// A command during which the service is killed: what was acknowledged is there, and else all of it or nothing.
-    fn kill(&mut self) -> Outcome<Step> {
-        let before = self.model.clone();
-        let (name, words): (String, Vec<String>) = match self.rng.below(4) {
-            0 => {
-                let Some(name) = self.some(|_, _| true) else { return Ok(Step::Skipped) };
-                let snap = self.fresh("s");
-                for n in self.model.subtree(&name) {
-                    self.model.snapshot(&n, &snap);
-                }
-                let line = ["zfs", "snapshot", "-r"].map(str::to_string);
-                (name.clone(), line.into_iter().chain([format!("{name}@{snap}")]).collect())
-            }
-            1 => {
-                let Some((name, at)) = self.some_snapshot() else { return Ok(Step::Skipped) };
-                let snap = &self.model.sets[&name].snaps[at];
-                if snap.held || !self.model.clones(snap.id).is_empty() {
-                    return Ok(Step::Skipped);
-                }
-                let line = vec!["zfs".into(), "destroy".into(), self.snap_name(&name, at)];
-                self.model.ds(&name).snaps.remove(at);
-                (name, line)
-            }
-            2 => {
-                let Some(name) = self.some_parent(None) else { return Ok(Step::Skipped) };
-                if self.model.sets[&name].key.is_some() {
-                    return Ok(Step::Skipped);
-                }
-                let new = format!("{name}/{}", self.fresh("f"));
-                self.model.ds(&new);
-                (name, vec!["zfs".into(), "create".into(), new])
-            }
-            _ => {
-                let Some(name) = self.some_files()? else { return Ok(Step::Skipped) };
-                let (path, entry, file) = self.new_file(&name)?;
-                let line = vec!["cp".into(), file, format!("{name}:/{path}")];
-                self.model.ds(&name).tree.insert(path, entry);
-                self.model.ds(&name).pristine = false;
-                (name, line)
-            }
-        };
-        let line: Vec<&str> = words.iter().map(String::as_str).collect();
-        let after = self.rng.below(25);
-        let acknowledged = self.desk.killed(&line, after)?;
-        for pool in POOLS {
-            self.touch(pool);
-        }
-        let done = self.compare_names().and_then(|()| self.compare_head(&name));
-        match done {
-            Ok(()) => Ok(Step::Done),
-            Err(why) if acknowledged => Err(format!("acknowledged, and not there: {why}")),
-            Err(_) => {
-                self.model = before;
-                self.compare_names()?;
-                self.compare_head(&name)?;
-                Ok(Step::Refused)
             }
         }
     }

@@ -38,8 +38,15 @@ impl Walk {
         if !l.ok() || !r.ok() {
             return Err(format!("send and receive failed:\n{}{}", l.err, r.err));
         }
-        let snaps = self.copies(&of, at, at);
-        let source = &self.model.sets[&of];
+        self.received(&of, at, &name, stays);
+        self.touch(&name);
+        Ok(Step::Done)
+    }
+
+    /// A full copy of a snapshot came in, which `stays` encrypted or is not.
+    pub(super) fn received(&mut self, of: &str, at: usize, name: &str, stays: bool) {
+        let snaps = self.copies(of, at, at);
+        let source = &self.model.sets[of];
         let ds = Ds {
             volume: source.volume,
             tree: (*source.snaps[at].tree).clone(),
@@ -51,13 +58,11 @@ impl Walk {
             estranged: source.estranged && stays,
             ..Ds::default()
         };
-        self.model.sets.insert(name.clone(), ds);
-        self.touch(&name);
-        Ok(Step::Done)
+        self.model.sets.insert(name.to_string(), ds);
     }
 
     /// Copies that an increment fits on: source, destination, place of the base in the source.
-    fn pairs(&self) -> Vec<(String, String, usize)> {
+    pub(super) fn pairs(&self) -> Vec<(String, String, usize)> {
         let mut out = Vec::new();
         for (to, dst) in self.model.sets.iter().filter(|(_, d)| d.received) {
             let Some(last) = dst.snaps.last() else { continue };
@@ -121,14 +126,19 @@ impl Walk {
                 Err(format!("send and receive failed:\n{}{}", l.err, r.err))
             };
         }
-        let snaps = self.copies(&from, if all { base + 1 } else { end }, end);
-        let ds = self.model.ds(&to);
+        self.increased(&from, if all { base + 1 } else { end }, end, &to);
+        Ok(Step::Done)
+    }
+
+    /// Snapshots `first` to `last` of `from` came in.
+    pub(super) fn increased(&mut self, from: &str, first: usize, last: usize, to: &str) {
+        let snaps = self.copies(from, first, last);
+        let ds = self.model.ds(to);
         if let Some(last) = snaps.last() {
             ds.tree = (*last.tree).clone();
         }
         ds.snaps.extend(snaps);
         ds.pristine = true;
-        Ok(Step::Done)
     }
 
     pub(super) fn garbage(&mut self) -> Outcome<Step> {

@@ -1,11 +1,11 @@
-//! `icecore cp`: files out of a dataset into a folder of this machine (the other way: `put`).
+//! `icecore cp`: files out of a dataset into a folder of this machine (the other way: `put`, and `image` for volumes).
 //!
 //! Holes stay holes, symbolic and hard links stay links. With `-p` also owner, all of the mode, times and extended
 //! attributes, as far as the system lets us: what it refuses is said once a kind, at the end.
 
 use super::dest::{self, Done};
 use super::place::{Place, Pools, complain};
-use crate::args::{Typed, flag};
+use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use icecore_pool::Io;
 use icecore_zpl::{Content, Extent, FileKind, Filesystem, Follow, Step, Walk, Znode};
@@ -14,29 +14,43 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-pub const USAGE: &str =
-    "cp [-rp] POOL/FS[@SNAP][:PATH]|POOL/VOLUME[@SNAP] ... DEST | cp [-r] FILE ... POOL/FS:PATH";
+pub const USAGE: &str = "cp [-rp] POOL/FS[@SNAP][:PATH]|POOL/VOLUME[@SNAP] ... DEST\n\ticecore cp [-r] FILE ... POOL/FS:PATH\n\ticecore cp [--offset BYTES] FILE POOL/VOLUME";
 
 /// Bytes of small files that are read at once.
 const AHEAD_BYTES: u64 = 16 << 20;
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [flag('r', "recursive"), flag('R', ""), flag('p', "preserve"), flag('a', "archive")];
+    let known = [
+        flag('r', "recursive"),
+        flag('R', ""),
+        flag('p', "preserve"),
+        flag('a', "archive"),
+        value('o', "offset"),
+    ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let Some((dest, sources)) = typed.operands.split_last().filter(|(_, s)| !s.is_empty()) else {
         return Err(Fail::usage("a source and a destination are needed", USAGE));
     };
     let recursive = typed.has('r') || typed.has('R') || typed.has('a');
     let preserve = typed.has('p') || typed.has('a');
+    if let Some(volume) = image_target(sources, dest) {
+        let [source] = sources else {
+            return Err(Fail::usage("a volume takes one file", USAGE));
+        };
+        let offset = typed.value('o').map_or(Ok(0), icecore_dsl::prop::size);
+        let offset = offset.map_err(|e| Fail::usage(format!("bad offset: {e}"), USAGE))?;
+        return super::image::cp(Path::new(source), volume, offset);
+    }
+    if typed.has('o') {
+        return Err(Fail::usage("--offset is for a file that is copied into a volume", USAGE));
+    }
     if let Some((dataset, path)) = super::put::split(dest) {
         return super::put::cp(sources, dataset, path, recursive);
     }
     for source in sources {
-        crate::mounts::refuse(
-            std::path::Path::new(dest),
-            crate::session::pool_of(source).split(':').next().unwrap_or(""),
-        )?;
+        crate::mounts::refuse(Path::new(dest), pool_in(source))?;
     }
     let target = Target::find(dest, sources.len())?;
     raise_file_limit();
@@ -61,6 +75,17 @@ pub fn run(args: &[String]) -> Outcome {
         }
     }
     if failed { Err(Fail::said(1)) } else { Ok(()) }
+}
+
+/// The volume that `dest` names, if files of this machine are to be written into one.
+fn image_target<'a>(sources: &[String], dest: &'a str) -> Option<&'a str> {
+    let known = |typed: &str| crate::state::find(pool_in(typed)).ok().flatten().is_some();
+    (!sources.iter().any(|s| known(s)) && super::image::is_target(dest)).then_some(dest)
+}
+
+/// The pool's name in `POOL/FS[@SNAP][:PATH]`.
+fn pool_in(typed: &str) -> &str {
+    crate::session::pool_of(typed).split(':').next().unwrap_or("")
 }
 
 /// Where copies go: names in an open directory.

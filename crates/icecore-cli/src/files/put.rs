@@ -9,7 +9,7 @@ use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How, unlock};
 use crate::session::{self, For, Open};
-use icecore_dsl::Kind;
+use icecore_dsl::{DatasetRef, Kind};
 use icecore_format::ObjectId;
 use icecore_zpl::write::{New, Stat, What, Writer};
 use icecore_zpl::{FileKind, Time};
@@ -21,7 +21,7 @@ pub const RM_USAGE: &str = "rm [-rf] POOL/FS:PATH ...";
 pub const IMPORT_USAGE: &str = "import-tree DIR POOL/FS[:PATH]";
 
 /// Bytes and changes between two commits.
-const COMMIT_BYTES: u64 = 256 << 20;
+pub(super) const COMMIT_BYTES: u64 = 256 << 20;
 const COMMIT_CHANGES: u64 = 20_000;
 
 /// A file system open for writing.
@@ -49,25 +49,41 @@ fn name_in(path: &str) -> Vec<&str> {
     path.split('/').filter(|p| !p.is_empty() && *p != ".").collect()
 }
 
+fn cannot_open(dataset: &str, why: &dyn std::fmt::Display) -> Fail {
+    Fail::new(format!("cannot open '{dataset}': {why}"))
+}
+
+/// Opens a head of this kind for changes to its contents: with its key, and its intent log replayed.
+pub(super) fn open_head(dataset: &str, kind: Kind) -> Outcome<(Open, DatasetRef)> {
+    let cannot = |why: &dyn std::fmt::Display| cannot_open(dataset, why);
+    if dataset.contains(['@', '#']) {
+        return Err(cannot(&"snapshots cannot be changed"));
+    }
+    let mut pool = session::open(dataset, For::Write)?;
+    let head = pool.dsl.lookup_head(pool.io(), dataset).map_err(|e| cannot(&e))?;
+    match pool.dsl.kind(pool.io(), head)? {
+        is if is == kind => {}
+        Kind::Volume => return Err(cannot(&"a volume has no files")),
+        _ => return Err(cannot(&"a file system has files: its name, a colon and a path name one")),
+    }
+    if pool.dsl.dataset(pool.io(), head.obj)?.is_inconsistent() {
+        return Err(cannot(&"it was received only in part"));
+    }
+    if pool.dsl.prop_number(pool.io(), head, "readonly")? != 0 {
+        let what = if kind == Kind::Volume { "volume" } else { "file system" };
+        return Err(cannot(&format!("the {what} is read-only (property readonly)")));
+    }
+    unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, ..How::default() })
+        .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
+    crate::replay::now(&mut pool).map_err(|e| cannot(&e))?;
+    Ok((pool, head))
+}
+
 impl Target {
     pub fn open(dataset: &str) -> Outcome<Self> {
-        let cannot = |why: &dyn std::fmt::Display| Fail::new(format!("cannot open '{dataset}': {why}"));
-        if dataset.contains(['@', '#']) {
-            return Err(cannot(&"snapshots cannot be changed"));
-        }
-        let mut pool = session::open(dataset, For::Write)?;
-        let head = pool.dsl.lookup_head(pool.io(), dataset).map_err(|e| cannot(&e))?;
-        if pool.dsl.kind(pool.io(), head)? != Kind::Filesystem {
-            return Err(cannot(&"a volume has no files"));
-        }
-        if pool.dsl.prop_number(pool.io(), head, "readonly")? != 0 {
-            return Err(cannot(&"the file system is read-only (property readonly)"));
-        }
-        unlock(&mut pool, dataset, How { location: None, ask: Ask::Input, ..How::default() })
-            .map_err(|f| Fail { message: cannot(&f.message).message, ..f })?;
-        crate::replay::now(&mut pool).map_err(|e| cannot(&e))?;
+        let (mut pool, head) = open_head(dataset, Kind::Filesystem)?;
         let (io, dsl) = pool.parts();
-        let writer = Writer::of_head(dsl, io, head).map_err(|e| cannot(&e))?;
+        let writer = Writer::of_head(dsl, io, head).map_err(|e| cannot_open(dataset, &e))?;
         let mut target = Self { pool, dataset: head.obj, writer, bytes: 0, changes: 0 };
         target.drain()?;
         Ok(target)

@@ -5,6 +5,7 @@
 mod datasets;
 mod diff;
 mod encrypted_root;
+mod images;
 mod inspect;
 mod keys;
 mod mirrors;

@@ -52,6 +52,13 @@ fn side(disk: &Arc<SimDisk>, path: &str) -> NewLeaf {
     NewLeaf { device: disk.clone(), path: path.into(), whole_disk: None }
 }
 
+/// What a side was brought is not what its device did wrong.
+fn no_errors_counted(pool: &Pool) {
+    for l in pool.io().vdevs().leaves() {
+        assert_eq!(l.counts().numbers(), [0; 3], "{}", l.name());
+    }
+}
+
 fn go(_: icecore_pool::scrub::Progress) -> bool {
     true
 }
@@ -98,6 +105,7 @@ fn a_side_that_was_away_gets_what_it_missed_and_no_more() {
     let done = pool.online(away, &mut go).unwrap();
     assert!(done.damaged >= 15 && done.blocks < 150, "{} of {} blocks", done.damaged, done.blocks);
     assert!(pool.missing().is_empty());
+    no_errors_counted(&pool);
     fill(&mut pool, 300..305, 4);
     let scan = pool.scan_status().unwrap().unwrap().phys;
     assert_eq!((scan.func, scan.state, scan.errors), (2, 2, 0));
@@ -118,6 +126,7 @@ fn sides_are_attached_replaced_and_detached() {
     let first = leaf(&pool, "/sim/mir-0.img");
     pool.attach(first, side(&all[1], "/sim/mir-1.img"), &mut go).unwrap();
     assert_eq!(shape(&pool), ["mirror", "/sim/mir-0.img", "/sim/mir-1.img"]);
+    no_errors_counted(&pool);
     fill(&mut pool, 50..60, 2);
     pool.export().unwrap();
     judge("mir", &all[..2]);

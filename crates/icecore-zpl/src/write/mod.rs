@@ -19,6 +19,7 @@ mod posix_acl;
 mod quota;
 mod remove;
 mod replay;
+mod volume;
 mod xattr;
 
 use crate::error::{Result, ZplError};
@@ -33,6 +34,7 @@ pub use node::{Change, New, What};
 pub use options::{Options, XattrForm};
 pub use posix_acl::{ACCESS as POSIX_ACL_ACCESS, DEFAULT as POSIX_ACL_DEFAULT};
 pub use replay::Replay;
+pub use volume::VolumeWriter;
 pub use xattr::XattrFlags;
 
 /// Longest name (`ZAP_MAXNAMELEN` and the systems' own limit).

@@ -11,19 +11,19 @@
 //!    foreign domains.
 
 use super::node::{FLAG_PROJECT, FLAG_XATTR, Node, What};
+use super::volume::VolumeWriter;
 use super::{Change, New, Writer};
 use crate::error::{Result, ZplError};
 use crate::sa::Attr;
 use crate::znode::{FileKind, Time};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockStore, BlockWriter, NewObject, Objset, ReadError, Want};
+use icecore_dsl::volume::CONTENTS;
 use icecore_format::objset::ObjsetType;
 use icecore_format::units::MAX_BLOCK;
 use icecore_format::zil::record::{Attrs, Body, LogRecord, Make};
 use icecore_format::{Blkptr, Bookmark, NvList, NvValue, ObjectId, ObjectType};
 
-/// The object of a volume's bytes (`ZVOL_OBJ`).
-const VOLUME_DATA: ObjectId = ObjectId(1);
 /// Longest value of a packed attribute, and most of them all (`DXATTR_MAX_ENTRY_SIZE`, `DXATTR_MAX_SA_SIZE`).
 const XATTR_MAX: usize = 32 << 10;
 const XATTRS_MAX: usize = 64 << 10;
@@ -56,9 +56,14 @@ const PROJECT: u32 = 0x4_0000;
 
 /// Applies the records of one head's log.
 pub struct Replay {
-    /// None for a volume.
-    files: Option<Writer>,
+    to: To,
     now: Time,
+}
+
+/// What the log is of.
+enum To {
+    Files(Box<Writer>),
+    Volume(VolumeWriter),
 }
 
 fn unsupported<T>(what: &str) -> Result<T> {
@@ -79,16 +84,16 @@ impl Replay {
     /// # Errors
     /// As [`Writer::open`].
     pub fn open(io: &dyn BlockStore, os: &Objset, record: u64, now: Time) -> Result<Self> {
-        let files = match os.phys().kind() {
-            ObjsetType::Zvol => None,
+        let to = match os.phys().kind() {
+            ObjsetType::Zvol => To::Volume(VolumeWriter::open(io, os)?),
             _ => {
                 let mut files = Writer::open(io, os, record)?;
                 // What was promised is kept, whatever its owner has by now.
                 files.quotas.clear();
-                Some(files)
+                To::Files(Box::new(files))
             }
         };
-        Ok(Self { files, now })
+        Ok(Self { to, now })
     }
 
     /// Applies a record.
@@ -99,9 +104,9 @@ impl Replay {
         if record.case_folded {
             return unsupported("names compared without case");
         }
-        match &mut self.files {
-            Some(w) => w.replay(os, io, &record.body, self.now),
-            None => volume(os, io, &record.body),
+        match &mut self.to {
+            To::Files(w) => w.replay(os, io, &record.body, self.now),
+            To::Volume(w) => w.replay(os, io, &record.body),
         }
     }
 }
@@ -170,58 +175,27 @@ fn bookmark(os: &Objset, id: ObjectId) -> Bookmark {
     Bookmark { objset: os.id(), object: id, level: 0, blkid: 0 }
 }
 
-fn volume(os: &mut Objset, io: &mut dyn BlockWriter, body: &Body<'_>) -> Result<()> {
-    let at = bookmark(os, VOLUME_DATA);
-    match body {
-        Body::Write { offset, length, pointer, data, .. } => {
-            let (offset, data) = data_of(io, at, (*offset, *length), pointer, data)?;
-            within(os, io, offset, data.len() as u64)?;
-            os.write(io, VOLUME_DATA, offset, &data)?;
-        }
-        Body::Truncate { offset, length, .. } => free_bytes(os, io, VOLUME_DATA, *offset, *length)?,
-        Body::Clone { offset, length, block, pointers, .. } => {
-            for (offset, len, bp) in cloned((*offset, *length), *block, pointers)? {
-                within(os, io, offset, len as u64)?;
-                let bytes = cloned_bytes(io, at, &bp, len)?;
-                os.write(io, VOLUME_DATA, offset, &bytes)?;
+impl VolumeWriter {
+    fn replay(&self, os: &mut Objset, io: &mut dyn BlockWriter, body: &Body<'_>) -> Result<()> {
+        let at = bookmark(os, CONTENTS);
+        match body {
+            Body::Write { offset, length, pointer, data, .. } => {
+                let (offset, data) = data_of(io, at, (*offset, *length), pointer, data)?;
+                self.write(os, io, offset, &data)
             }
+            Body::Truncate { offset, length, .. } => self.zero(os, io, *offset, *length),
+            Body::Clone { offset, length, block, pointers, .. } => {
+                for (offset, len, bp) in cloned((*offset, *length), *block, pointers)? {
+                    let bytes = cloned_bytes(io, at, &bp, len)?;
+                    self.write(os, io, offset, &bytes)?;
+                }
+                Ok(())
+            }
+            // The data is there, and the size of a volume stays.
+            Body::Grow { .. } => Ok(()),
+            _ => unsupported("files in a volume"),
         }
-        // The data is there, and the size of a volume stays.
-        Body::Grow { .. } => {}
-        _ => return unsupported("files in a volume"),
     }
-    Ok(())
-}
-
-/// Refuses what lies past the end of a volume.
-fn within(os: &Objset, io: &dyn BlockStore, offset: u64, len: u64) -> Result<()> {
-    let size = zap::lookup_u64(os, io, ObjectId(2), "size")?.unwrap_or(0);
-    let block = os.dnode(io, VOLUME_DATA)?.block_size();
-    let end = offset.checked_add(len).filter(|end| *end <= size.next_multiple_of(block.max(512)));
-    end.map(drop).ok_or_else(|| ZplError::TooLarge(format!("{len} bytes at {offset} of a volume of {size}")))
-}
-
-/// Makes bytes zeros, whole blocks holes (`dmu_free_long_range`).
-fn free_bytes(os: &mut Objset, io: &mut dyn BlockWriter, id: ObjectId, offset: u64, len: u64) -> Result<()> {
-    let dn = os.dnode(io, id)?;
-    let block = dn.block_size();
-    let all = dn.maxblkid().saturating_add(1).saturating_mul(block);
-    let end = offset.saturating_add(len).min(all);
-    let (first, last) = (offset.div_ceil(block), end / block);
-    let mut zero = |from: u64, to: u64| -> Result<()> {
-        if from < to && os.block(io, id, &dn, from / block)?.is_some() {
-            os.write(io, id, from, &vec![0; usize::try_from(to - from).unwrap_or(0)])?;
-        }
-        Ok(())
-    };
-    zero(offset, end.min(first.saturating_mul(block)))?;
-    if last >= first {
-        zero((last * block).max(offset), end)?;
-    }
-    if first < last {
-        os.free_range(io, id, first, last - first)?;
-    }
-    Ok(())
 }
 
 impl Writer {
