@@ -208,6 +208,10 @@ impl Dsl {
         if longest - from.len() + to.len() >= name::NAME_LEN_MAX {
             return Err(DslError::Name("a descendant's name would be too long".into()));
         }
+        let above = self.lookup_head(io, to_parent)?;
+        if self.kind(io, above)? != crate::Kind::Filesystem {
+            return Err(DslError::Invalid("parent is not a filesystem".into()));
+        }
         if self.lookup_dir(io, to).is_ok() {
             return Err(DslError::Exists(to.into()));
         }
