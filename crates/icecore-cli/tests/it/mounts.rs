@@ -726,6 +726,14 @@ fn keys_and_mounts() {
     d.feed("zfs mount -l tank/enc", PASSPHRASE);
     d.ok("zfs mount -a");
     assert_eq!(fs::read_to_string(&file).unwrap(), "secret");
+    // Another identity of the pool is nothing to those who use it.
+    let mut open = OpenOptions::new().append(true).open(&file).unwrap();
+    d.ok("zpool reguid -g 77 tank");
+    open.write_all(b", and more").unwrap();
+    open.sync_all().unwrap();
+    drop(open);
+    assert_eq!((d.get("keystatus", "tank/enc").as_str(), m.mounted().len()), ("available", 3));
+    d.ok("zfs snapshot tank/enc@under-another-guid");
     // A service that died has no keys: it says so, and all the rest is there.
     m.kill();
     let said = d.run("zfs list");
@@ -737,7 +745,7 @@ fn keys_and_mounts() {
     assert_eq!(m.mounted(), ["tank"]);
     d.feed("zfs load-key tank/enc", PASSPHRASE);
     d.ok("zfs mount -a");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "secret");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "secret, and more");
     d.ok("zfs unmount -u tank/enc");
     assert_eq!(d.get("keystatus", "tank/enc"), "unavailable");
     m.judge();
