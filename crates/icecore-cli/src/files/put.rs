@@ -56,7 +56,8 @@ impl Target {
             return Err(cannot(&"snapshots cannot be changed"));
         }
         let mut pool = session::open(dataset, For::Write)?;
-        let head = pool.dsl.lookup_head(pool.io(), dataset).map_err(|e| cannot(&e))?;
+        let head = pool.dsl.lookup_head(pool.io(), dataset);
+        let head = head.map_err(|e| crate::zfs::cannot("open", dataset, &e))?;
         if pool.dsl.kind(pool.io(), head)? != Kind::Filesystem {
             return Err(cannot(&"a volume has no files"));
         }

@@ -1,8 +1,8 @@
 //! `zfs get`.
 
 use super::list::{json_dataset, known_property, print_json};
-use super::select::{Query, Types, depth, each};
-use crate::args::{Typed, flag, value};
+use super::select::{Query, Types, depth, each, property_list};
+use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Table};
 use icecore_dsl::prop::{PropRow, Source};
@@ -22,6 +22,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('J', "json-int"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    json_numbers(&typed, USAGE)?;
     let Some((asked, names)) = typed.operands.split_first() else {
         return Err(Fail::usage("missing property argument", USAGE));
     };
@@ -41,12 +42,12 @@ pub fn run(args: &[String]) -> Outcome {
     let wanted: Option<Vec<String>> = if asked == "all" {
         None
     } else {
-        Some(asked.split(',').map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
+        Some(property_list(asked, USAGE)?.map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
     };
     let exact = typed.has('p') || typed.has('J');
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     let mut json = Vec::new();
-    let outcome = each(names, &Query { types, recursive, depth }, |pool, s| {
+    let outcome = each(names, &Query { types, recursive, depth, named: Types::ALL }, |pool, s| {
         let mut rows = rows(pool, &s.name, wanted.as_deref())?;
         rows.iter_mut().for_each(|row| as_mounted(pool, &s.name, row));
         let mut properties = serde_json::Map::new();

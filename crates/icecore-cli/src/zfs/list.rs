@@ -1,7 +1,7 @@
 //! `zfs list`.
 
-use super::select::{Query, Selected, Types, depth, each};
-use crate::args::{Typed, flag, value};
+use super::select::{Query, Selected, Types, depth, each, property_list};
+use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Table};
 use icecore_dsl::prop::{PropRow, table as props};
@@ -38,11 +38,13 @@ pub fn run(args: &[String]) -> Outcome {
         flag('j', "json"),
         flag('J', "json-int"),
     ];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let typed = Typed::parse_plain(args, &known, USAGE)?;
+    json_numbers(&typed, USAGE)?;
     let columns = columns(&typed)?;
     let types = typed.value('t').map(|t| Types::parse(t, USAGE)).transpose()?;
     let depth = depth(&typed, USAGE)?;
-    let query = Query { types, recursive: typed.has('r') || depth.is_some(), depth };
+    let query =
+        Query { types, recursive: typed.has('r') || depth.is_some(), depth, named: Types::NO_BOOKMARKS };
     let sort: Vec<(bool, String)> = typed
         .ordered()
         .iter()
@@ -121,7 +123,7 @@ fn print_table(columns: &[String], rows: Vec<Vec<String>>, scripted: bool, compl
 fn columns(typed: &Typed) -> Outcome<Vec<String>> {
     let asked = typed.value('o').unwrap_or("name,used,available,referenced,mountpoint");
     let mut out = Vec::new();
-    for p in asked.split(',') {
+    for p in property_list(asked, USAGE)? {
         if p == "space" {
             out.extend(
                 [
