@@ -224,6 +224,8 @@ impl Dsl {
                 "cannot move encrypted child outside of its encryption root".into(),
             ));
         }
+        // What it inherits may be something else now.
+        self.stale_policies = true;
         if old_parent != new_parent {
             self.move_counts(io, dir, old_parent, new_parent)?;
             self.move_space(io, dir, old_parent, new_parent)?;

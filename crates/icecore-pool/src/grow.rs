@@ -5,10 +5,12 @@
 use crate::create::{fresh, metaslab_array};
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
-use icecore_format::Txg;
+use icecore_env::Device;
+use icecore_format::{Guid, Txg};
 use icecore_vdev::create::{self, NewTop};
 use icecore_vdev::{VdevConfig, label};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl Pool {
     /// Adds top-level vdevs and commits (`zpool add`). The devices lose what labels they had.
@@ -20,14 +22,12 @@ impl Pool {
         let mut tree = self.tree()?;
         let first = tree.children.len();
         let (mut new, devices) = create::further(&tree, tops, self.io.txg, &*self.io.env.entropy)?;
-        for device in devices.values() {
-            label::clear(&**device).map_err(|e| PoolError::Devices(e.to_string()))?;
-        }
         for top in &mut new {
             self.objects_of(top)?;
         }
         tree.children.extend(new);
         self.config.vdev_children = Some(tree.children.len() as u64);
+        self.first_labels(&tree, &devices)?;
         self.devices.extend(devices);
         let arrays: Vec<u64> = tree.children[first..].iter().filter_map(|t| t.metaslab_array).collect();
         self.rewire(tree, &BTreeSet::new())?;
@@ -38,6 +38,21 @@ impl Pool {
         }
         self.io.alloc.recount();
         self.commit()
+    }
+
+    /// Labels that say whose the devices are to be, of no txg yet: a device that cannot be written to, and flushed, does not
+    /// become part of the pool (`vdev_label_init`, vdev_label.c).
+    fn first_labels(&self, tree: &VdevConfig, devices: &BTreeMap<Guid, Arc<dyn Device>>) -> Result<()> {
+        let mut config = self.config.clone();
+        config.vdev_tree = Some(tree.clone());
+        config.txg = Some(0);
+        for (leaf, device) in devices {
+            let label = config.label_for(*leaf, &self.label_features);
+            let label = label.ok_or_else(|| PoolError::Invalid(format!("device {leaf} is in no vdev")))?;
+            label::init(&**device, &label.to_nvlist())?;
+            device.flush().map_err(icecore_vdev::VdevError::Device)?;
+        }
+        Ok(())
     }
 
     /// What the MOS has of each vdev from its first txg on.

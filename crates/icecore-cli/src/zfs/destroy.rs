@@ -201,6 +201,11 @@ fn doomed(pool: &Pool, name: &str, typed: &Typed) -> Outcome<Vec<String>> {
             elsewhere.join("\n")
         )));
     }
+    if let Some(head) = found.cycle {
+        return Err(Fail::new(format!(
+            "cannot determine dependent datasets: recursive dependency at '{head}'"
+        )));
+    }
     let mut doomed: Vec<String> =
         found.names.into_iter().filter(|n| !partial_of(n).is_some_and(|p| p == name || inside(p))).collect();
     // The root of a pool stays, empty.
@@ -229,10 +234,17 @@ fn announce(doomed: &[String], typed: &Typed) {
 struct Found {
     names: Vec<String>,
     seen: BTreeSet<String>,
+    /// Heads on the way down to where the search is.
+    above: Vec<String>,
+    /// A head that depends on itself: a clone that has its origin below it, or the other way round.
+    cycle: Option<String>,
 }
 
 impl Found {
     fn below(&mut self, dsl: &Dsl, io: &Io, name: &str, first: bool) -> Outcome {
+        if self.above.iter().any(|head| head == name) {
+            self.cycle.get_or_insert(name.to_string());
+        }
         if !self.seen.insert(name.to_string()) {
             return Ok(());
         }
@@ -243,12 +255,14 @@ impl Found {
                 self.below(dsl, io, &clone, false)?;
             }
         } else if !name.ends_with(RECV_CLONE) {
+            self.above.push(name.to_string());
             for child in dsl.children(io, name).map_err(failed)? {
                 self.below(dsl, io, &child, false)?;
             }
             for (snap, _) in dsl.snapshots(io, name).map_err(failed)? {
                 self.below(dsl, io, &format!("{name}@{snap}"), false)?;
             }
+            self.above.pop();
         }
         if !first {
             self.names.push(name.to_string());

@@ -355,3 +355,24 @@ fn the_base_of_a_partial_receive() {
     desk.export_and_judge("back");
     assert!(back.exists());
 }
+
+/// A clone with its origin below it is refused as a whole, as OpenZFS does.
+#[test]
+fn a_clone_that_contains_its_origin_is_not_destroyed() {
+    let desk = Desk::with_pool("tank");
+    for line in ["create tank/o", "snapshot tank/o@s", "clone tank/o@s tank/c", "rename tank/o tank/c/o"] {
+        desk.ok(&format!("zfs {line}"));
+    }
+    let before = desk.seen("tank");
+    for (name, at) in [("tank/c", "tank/c"), ("tank/c/o", "tank/c/o")] {
+        let words = format!("cannot determine dependent datasets: recursive dependency at '{at}'");
+        desk.refused(&format!("zfs destroy -R {name}"), 1, &[&words]);
+        desk.refused(&format!("zfs destroy -Rn {name}"), 1, &[&words]);
+    }
+    assert_eq!(desk.seen("tank"), before);
+    // Promoted, the way is free.
+    desk.ok("zfs promote tank/c");
+    desk.ok("zfs destroy -r tank/c");
+    assert_eq!(desk.names("-r -t all tank"), ["tank"]);
+    desk.export_and_judge("tank");
+}

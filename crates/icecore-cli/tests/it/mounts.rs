@@ -921,3 +921,33 @@ fn clones_of_encrypted_file_systems_are_mounted_and_keys_go_with_the_last() {
     assert_eq!(d.get("keystatus", "tank/enc/own"), "unavailable");
     m.judge();
 }
+
+/// What a property says of blocks holds at once for what is mounted, also where it is inherited.
+#[test]
+fn properties_of_blocks_hold_while_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/fs");
+    let d = &m.desk;
+    let write = |name: &str| {
+        let mut file = File::create(dir.join(name)).unwrap();
+        file.write_all(&vec![0; 4 << 20]).unwrap();
+        file.sync_all().unwrap();
+    };
+    let used = || d.get("referenced", "tank/fs").parse::<u64>().unwrap();
+    write("hole");
+    assert!(used() < 1 << 20, "{}", used());
+    d.ok("zfs set compression=off tank");
+    write("zeros");
+    assert!(used() > 4 << 20, "{}", used());
+    d.ok("zfs set copies=2 tank/fs");
+    write("twice");
+    assert!(used() > 12 << 20, "{}", used());
+    d.ok("zfs inherit copies tank/fs");
+    d.ok("zfs inherit compression tank");
+    let before = used();
+    write("hole-again");
+    assert!(used() < before + (1 << 20), "{} after {before}", used());
+    m.judge();
+}

@@ -219,7 +219,7 @@ fn features_can_be_chosen() {
     );
     desk.refused(&make("feature@lz4_compress=disabled"), 1, &["cannot be disabled"]);
     desk.refused(&make("feature@bookmark_v2=disabled"), 1, &["disable both"]);
-    desk.refused(&make("feature@tea=enabled"), 1, &["there is no feature 'tea'"]);
+    desk.refused(&make("feature@tea=enabled"), 1, &["feature 'tea' unsupported by kernel"]);
     desk.refused(&make("feature@livelist=maybe"), 1, &["'enabled' or 'disabled'"]);
     desk.ok(&make("feature@log_spacemap=disabled -o feature@livelist=enabled"));
     let features = desk.ok("zpool get -H -o property,value all some");

@@ -32,7 +32,7 @@ fn reads(pool: &Pool, b: u64) {
     let (io, dsl): (&dyn BlockStore, _) = (pool.io(), &pool.dsl);
     let r = dsl.lookup_dataset(io, "grow").unwrap();
     let os = dsl.objset(io, r.obj, Want::Logical).unwrap();
-    assert!(os.read(io, ObjectId(20), b * BLOCK, BLOCK).unwrap() == block(b), "block {b}");
+    assert!(os.read(io, ObjectId(20), b * BLOCK, BLOCK as usize).unwrap() == block(b), "block {b}");
 }
 
 fn top(kind: NewKind, disks: &[Arc<SimDisk>]) -> NewTop {
@@ -90,7 +90,7 @@ fn a_new_vdev_that_fails_leaves_a_pool() {
         drop(pool);
         assert!(added.is_ok() || cut < 1000, "{:?}", added.err());
         // As before, or with it; what was in it is there.
-        let both = [old.clone(), Arc::new(new.fork())];
+        let both = [old.clone(), Arc::new(new.crash_losing_all())];
         let alone = open(env(66), &both[..1], Mode::ReadOnly);
         without += u32::from(alone.is_ok());
         assert!(alone.is_err() || added.is_err(), "cut {cut}: it was added, and is not missed");
