@@ -38,6 +38,22 @@ impl Typed {
     /// Splits `args` by the options the command knows. Options may stand after operands, as with GNU getopt, unless
     /// `POSIXLY_CORRECT` is set.
     pub fn parse(args: &[String], known: &[Opt], usage: &str) -> Result<Self, Fail> {
+        Self::parse_with(args, known, usage, |c| format!("missing argument for '{c}' option"))
+    }
+
+    /// The same for commands whose option string has no `:` in front: an option without its value is one they do not know.
+    pub fn parse_plain(args: &[String], known: &[Opt], usage: &str) -> Result<Self, Fail> {
+        Self::parse_with(args, known, usage, |c| format!("invalid option '{c}'"))
+    }
+
+    /// The same, with the words for an option without its value.
+    pub fn parse_with(
+        args: &[String],
+        known: &[Opt],
+        usage: &str,
+        lacks: impl Fn(char) -> String,
+    ) -> Result<Self, Fail> {
+        let missing = |c| Fail::usage(lacks(c), usage);
         let mut typed = Self::default();
         let mut rest = args.iter();
         let posix = crate::caller::var("POSIXLY_CORRECT").is_some();
@@ -54,7 +70,7 @@ impl Typed {
                 };
                 let v = match (opt.value, inline) {
                     (true, Some(v)) => v,
-                    (true, None) => rest.next().cloned().ok_or_else(|| missing(opt.short, usage))?,
+                    (true, None) => rest.next().cloned().ok_or_else(|| missing(opt.short))?,
                     (false, Some(_)) => {
                         return Err(Fail::usage(format!("invalid option '{}'", opt.short), usage));
                     }
@@ -62,7 +78,7 @@ impl Typed {
                 };
                 typed.options.push((opt.short, v));
             } else if arg.len() > 1 && arg.starts_with('-') {
-                typed.bundle(&arg[1..], known, usage, &mut rest)?;
+                typed.bundle(&arg[1..], known, (usage, &missing), &mut rest)?;
             } else {
                 typed.operands.push(arg.clone());
                 if posix {
@@ -78,7 +94,7 @@ impl Typed {
         &mut self,
         letters: &str,
         known: &[Opt],
-        usage: &str,
+        (usage, missing): (&str, &dyn Fn(char) -> Fail),
         rest: &mut std::slice::Iter<'_, String>,
     ) -> Result<(), Fail> {
         for (at, c) in letters.char_indices() {
@@ -91,7 +107,7 @@ impl Typed {
             }
             let inline = &letters[at + c.len_utf8()..];
             let v = if inline.is_empty() {
-                rest.next().cloned().ok_or_else(|| missing(c, usage))?
+                rest.next().cloned().ok_or_else(|| missing(c))?
             } else {
                 inline.to_string()
             };
@@ -122,8 +138,12 @@ impl Typed {
     }
 }
 
-fn missing(c: char, usage: &str) -> Fail {
-    Fail::usage(format!("missing argument for '{c}' option"), usage)
+/// `--json-int` means something of JSON only.
+pub fn json_numbers(typed: &Typed, usage: &str) -> Result<(), Fail> {
+    match typed.has('J') && !typed.has('j') {
+        true => Err(Fail::usage("'--json-int' only works with '-j' option", usage)),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

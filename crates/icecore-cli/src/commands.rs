@@ -6,16 +6,20 @@ use std::fmt::Write;
 /// The names a subcommand answers to, what runs it, and its usage (without the command's own name).
 pub type Command = (&'static [&'static str], fn(&[String]) -> Outcome, &'static str);
 
+/// Subcommands that OpenZFS has and are not here, and what to do instead.
+pub type Absent = (&'static [&'static str], &'static str);
+
 /// Runs `COMMAND ARGS` by its table of subcommands.
-pub fn run(command: &str, table: &[Command], args: &[String]) -> Outcome {
+pub fn run(command: &str, table: &[Command], absent: &[Absent], args: &[String]) -> Outcome {
     let Some((name, rest)) = args.split_first() else {
         return Err(Fail { status: USAGE, message: format!("missing command\n{}", usage(command, table)) });
     };
     // zfs_main.c and zpool_main.c: `-V` and `--version` are the subcommand of that name.
-    let name = match name.as_str() {
-        "-V" | "--version" => "version",
+    let (name, rest) = match name.as_str() {
+        // What follows is not looked at.
+        "-V" | "--version" => ("version", &[][..]),
         "help" | "-?" | "-h" | "--help" => return help(command, table, rest),
-        other => other,
+        other => (other, rest),
     };
     match table.iter().find(|(names, ..)| names.contains(&name)) {
         Some((_, _, usage)) if matches!(rest, [only] if only == "--help" || only == "-?") => {
@@ -23,11 +27,17 @@ pub fn run(command: &str, table: &[Command], args: &[String]) -> Outcome {
             Ok(())
         }
         Some((_, run, _)) => run(rest),
-        None => Err(Fail {
-            status: USAGE,
-            message: format!("unrecognized command '{name}'\n{}", usage(command, table)),
-        }),
+        None => Err(unknown(command, table, absent, name)),
     }
+}
+
+/// The status tells tools that there is no such command, also where people are told more.
+fn unknown(command: &str, table: &[Command], absent: &[Absent], name: &str) -> Fail {
+    let message = match absent.iter().find(|(names, _)| names.contains(&name)) {
+        Some((_, why)) => format!("'{command} {name}' is not supported: {why}"),
+        None => format!("unrecognized command '{name}'\n{}", usage(command, table)),
+    };
+    Fail { status: USAGE, message }
 }
 
 fn help(command: &str, table: &[Command], rest: &[String]) -> Outcome {

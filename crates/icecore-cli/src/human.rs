@@ -59,6 +59,13 @@ fn local(seconds: u64, form: &str) -> String {
     }
 }
 
+/// What an error of the operating system means, as `strerror` has it: without Rust's number.
+#[must_use]
+pub fn os_error(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or(&text).trim_end().to_string()
+}
+
 /// Seconds as `zpool status` shows a time span: `01:02:03`, from a day on `2 days 01:02:03`.
 #[must_use]
 pub fn duration(secs: u64) -> String {

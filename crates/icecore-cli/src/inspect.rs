@@ -40,7 +40,7 @@ const JSON: &[Opt] = &[flag('J', "json")];
 
 /// Runs `icecore inspect ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("icecore inspect", COMMANDS, args)
+    crate::commands::run("icecore inspect", COMMANDS, &[], args)
 }
 
 fn operands(args: &[String], known: &[Opt], usage: &str) -> Outcome<Typed> {

@@ -13,7 +13,7 @@
 use crate::caller;
 use crate::fail::{Fail, Outcome};
 use crate::session::Open;
-use icecore_dsl::crypt::{KEYFORMAT_HEX, KEYFORMAT_PASSPHRASE, KEYFORMAT_RAW};
+use icecore_dsl::crypt::{KEYFORMAT_HEX, KEYFORMAT_NONE, KEYFORMAT_PASSPHRASE, KEYFORMAT_RAW};
 use icecore_dsl::keystore::{
     ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, PASSPHRASE_LEN_MAX, PASSPHRASE_LEN_MIN, wrapping_key,
 };
@@ -70,7 +70,7 @@ impl Location {
             (_, Some(path)) if !path.is_empty() => Ok(Self::File(path.into())),
             (t, _) if t.starts_with("http://") || t.starts_with("https://") => Ok(Self::Url(t.into())),
             (t, _) => Err(Fail::new(format!(
-                "Invalid keylocation '{t}': it is 'prompt', 'file:///PATH' or 'https://ADDRESS', never the key itself"
+                "Invalid keylocation\n('{t}' is not 'prompt', 'file:///PATH' or 'https://ADDRESS': it never is the key itself)"
             ))),
         }
     }
@@ -94,7 +94,7 @@ pub struct How<'a> {
     pub ask: Ask,
     /// What else can be done where there is no key, as a clause of its own.
     pub otherwise: &'a str,
-    /// What OpenZFS says where there is none.
+    /// What OpenZFS says where there is none; empty where the reason comes first.
     pub missing: &'a str,
 }
 
@@ -152,13 +152,15 @@ fn read(question: &Question<'_>, location: &Location, ask: Ask) -> Outcome<Mater
     let material = match location {
         Location::File(path) => {
             let file = File::open(path).map_err(|e| {
-                Fail::new(format!("Failed to open key material file '{}': {e}", path.display()))
+                let why = crate::human::os_error(&e);
+                Fail::new(format!("Failed to open key material file: {why}\n({})", path.display()))
             })?;
             take(&mut &file, question.keyformat)?
         }
         Location::Url(url) => fetched(url, question.keyformat)?,
         Location::Prompt => match terminal(ask) {
-            None => take(&mut caller::stdin()?, question.keyformat)?,
+            None => take(&mut caller::stdin()?, question.keyformat)
+                .map_err(|f| Fail::new(format!("encryption failure\n({})", f.message)))?,
             Some(tty) => return typed(question, &mut tty?),
         },
     };
@@ -402,10 +404,13 @@ pub fn right_key(pool: &mut Open, root: &str, how: How<'_>) -> Outcome<Material>
     loop {
         let read = pool.away(|| read(&question, &location, how.ask))?;
         let material = read.map_err(|f| Fail {
-            message: format!(
-                "{}\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
-                how.missing, f.message, how.otherwise
-            ),
+            message: match how.missing {
+                "" => format!("{}\n(keylocation={text} of '{root}')", f.message),
+                missing => format!(
+                    "{missing}\nthe key of '{root}' (keylocation={text}) could not be read: {}{}",
+                    f.message, how.otherwise
+                ),
+            },
             ..f
         })?;
         match pool.dsl.check_key(pool.io(), root, &material) {
@@ -466,11 +471,14 @@ impl CryptoProps {
                     "raw" => KEYFORMAT_RAW,
                     "hex" => KEYFORMAT_HEX,
                     "passphrase" => KEYFORMAT_PASSPHRASE,
+                    "none" => KEYFORMAT_NONE,
                     _ => return Err(bad()),
                 });
             }
             "keylocation" => {
-                if matches!(Location::parse(value)?, Location::File(p) if !p.is_absolute()) {
+                let place = Location::parse(value)
+                    .map_err(|f| Fail { message: f.message.replacen("Invalid", "invalid", 1), ..f })?;
+                if matches!(place, Location::File(p) if !p.is_absolute()) {
                     return Err(Fail::new("invalid keylocation"));
                 }
                 self.keylocation = Some(value.into());
@@ -498,7 +506,7 @@ impl CryptoProps {
             Some(_) if !feature => Err(Fail::new("Encryption feature not enabled.")),
             None if own && !feature => Err(Fail::new("Encryption feature not enabled.")),
             None if own => Err(Fail::new("Encryption must be turned on to set encryption properties.")),
-            Some(_) if self.keyformat.is_none() => {
+            Some(_) if self.keyformat.is_none_or(|format| format == KEYFORMAT_NONE) => {
                 Err(Fail::new("Keyformat required for new encryption root."))
             }
             suite => Ok(suite),
@@ -507,8 +515,10 @@ impl CryptoProps {
 
     /// Reads a new key of these properties (`populate_create_encryption_params_nvlists`).
     pub fn new_key(&self, dataset: Option<&str>, suite: Suite) -> Outcome<NewKey> {
-        let keyformat =
-            self.keyformat.ok_or_else(|| Fail::new("Keyformat required for new encryption root."))?;
+        let keyformat = self
+            .keyformat
+            .filter(|format| *format != KEYFORMAT_NONE)
+            .ok_or_else(|| Fail::new("Keyformat required for new encryption root."))?;
         let passphrase = keyformat == KEYFORMAT_PASSPHRASE;
         if self.iters.is_some() && !passphrase {
             return Err(Fail::new("Cannot specify pbkdf2iters with a non-passphrase keyformat."));

@@ -139,6 +139,9 @@ fn usage(text: &str) -> Outcome {
 fn version(args: &[String]) -> Outcome {
     let known = [args::flag('j', "json"), args::flag('h', "help")];
     let typed = args::Typed::parse(args, &known, "version [-j]")?;
+    if !typed.operands.is_empty() {
+        return Err(Fail::usage("too many arguments", "version [-j]"));
+    }
     if typed.has('j') {
         let command = caller::command_line()
             .map_or("zfs", |(l, _)| if l.starts_with("zpool") { "zpool" } else { "zfs" });

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ static NEWS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// A file system that is mounted.
 pub struct Mount {
     pool: String,
-    pool_guid: u64,
+    /// Its pool's identity, also when that changes.
+    pool_guid: Arc<AtomicU64>,
     /// The dataset object.
     object: u64,
     guid: u64,
@@ -115,6 +117,9 @@ pub fn of_pool(name: &str) -> Vec<Arc<Mount>> {
 }
 
 impl Mount {
+    fn is_of(&self, pool: u64) -> bool {
+        self.pool_guid.load(Ordering::SeqCst) == pool
+    }
     /// Where.
     pub fn dir(&self) -> &Path {
         self.mounted.dir()
@@ -223,7 +228,7 @@ impl Home {
         })?;
         let mount = Arc::new(Mount {
             pool: owned.name().to_string(),
-            pool_guid: owned.guid(),
+            pool_guid: owned.guid_of_now(),
             object: self.object,
             guid: self.guid,
             flags: how.flags,
@@ -263,11 +268,7 @@ fn reason(e: &io::Error) -> String {
         Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) if !Path::new("/dev/fuse").exists() => {
             "FUSE is not available here: there is no /dev/fuse".into()
         }
-        Some(_) => {
-            let text = e.to_string();
-            text.split(" (os error").next().unwrap_or(&text).to_string()
-        }
-        None => e.to_string().trim_end().to_string(),
+        _ => crate::human::os_error(e),
     }
 }
 
@@ -554,14 +555,14 @@ pub fn changed(pool: &str, before: &BTreeMap<u64, Blkptr>, now: &BTreeMap<u64, B
 
 /// The devices of a pool failed: its mounts let it go, and answer errors.
 pub fn detach(guid: u64) {
-    for mount in lock(&MOUNTS).iter().filter(|m| m.pool_guid == guid) {
+    for mount in lock(&MOUNTS).iter().filter(|m| m.is_of(guid)) {
         mount.mounted.detach();
     }
 }
 
 /// A pool was opened anew: its mounts go on with it.
 pub fn attach(guid: u64, shared: &Arc<Shared>) {
-    for mount in all().iter().filter(|m| m.pool_guid == guid && !m.mounted.is_of(shared)) {
+    for mount in all().iter().filter(|m| m.is_of(guid) && !m.mounted.is_of(shared)) {
         mount.mounted.attach(Arc::clone(shared));
     }
 }

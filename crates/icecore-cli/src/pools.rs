@@ -21,7 +21,7 @@ use icecore_format::{Guid, Txg};
 use icecore_pool::shared::{ReadGuard, WriteGuard};
 use icecore_pool::{Pool, PoolError, Shared};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,10 @@ enum Slot {
 
 /// A pool that this process owns.
 pub struct Owned {
+    /// As it was when it was opened.
     record: Imported,
+    /// Its identity, which may change; mounts know it too.
+    guid: Arc<AtomicU64>,
     shared: Arc<Shared>,
     /// Sends and receives under way.
     streams: AtomicUsize,
@@ -87,7 +90,9 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
     let slot = slot(&record.name);
     let mut slot = lock(&slot);
     match &*slot {
-        Slot::Open(owned) if owned.record.guid == record.guid => return Ok(Arc::clone(owned)),
+        Slot::Open(owned) if [owned.guid(), owned.record.guid].contains(&record.guid) => {
+            return Ok(Arc::clone(owned));
+        }
         Slot::Failed(why) => return Err(suspended(&record.name, why)),
         _ => {}
     }
@@ -149,10 +154,19 @@ pub fn destroy(record: &Imported, force: bool) -> Outcome {
     leave(record, Pool::mark_destroyed, force)
 }
 
-/// Gives a pool another identity and lets it go, for everything here knows it by the old one.
+/// Gives a pool another identity, while its file systems stay mounted and its keys loaded.
 pub fn reguid(record: &Imported, guid: Guid) -> Outcome {
-    get(record).map_err(|n| n.fail)?.read()?.may_set_guid()?;
-    leave(record, |pool| pool.set_guid(guid).and_then(|()| pool.commit()), false)
+    let owned = get(record).map_err(|n| n.fail)?;
+    let mut pool = owned.write()?;
+    // A stream opens its pool by the identity it began with.
+    if owned.streams.load(Ordering::SeqCst) > 0 {
+        return Err(Fail::new("pool is busy"));
+    }
+    pool.note_command(crate::caller::command_line());
+    pool.set_guid(guid)?;
+    pool.commit().inspect_err(|e| owned.fail(&e.to_string()))?;
+    owned.guid.store(guid.0, Ordering::SeqCst);
+    Ok(())
 }
 
 fn leave(
@@ -191,7 +205,7 @@ fn leave(
 pub fn forget(name: &str) {
     let slot = lock(&POOLS).remove(name);
     if let Some(Slot::Open(owned)) = slot.as_deref().map(|slot| std::mem::take(&mut *lock(slot))) {
-        mounts::detach(owned.record.guid);
+        mounts::detach(owned.guid());
     }
 }
 
@@ -225,8 +239,10 @@ pub fn all() -> Vec<(String, Option<String>)> {
 impl Owned {
     fn new(record: &Imported, pool: Pool) -> Arc<Self> {
         let shared = Shared::new(pool);
-        let own = record.clone();
+        let guid = Arc::new(AtomicU64::new(record.guid));
+        let (own, of_now) = (record.clone(), Arc::clone(&guid));
         shared.set_abandon(move |pool| {
+            let own = Imported { guid: of_now.load(Ordering::SeqCst), ..own.clone() };
             let spec = session::open_spec(&own, pool.devices(), For::Write);
             if let Err(e) = pool.reopen(spec) {
                 pool.suspend(&e.to_string());
@@ -234,6 +250,7 @@ impl Owned {
         });
         Arc::new(Self {
             record: record.clone(),
+            guid,
             shared,
             streams: AtomicUsize::new(0),
             over: Mutex::new(None),
@@ -247,7 +264,15 @@ impl Owned {
     }
     /// Its identity.
     pub fn guid(&self) -> u64 {
-        self.record.guid
+        self.guid.load(Ordering::SeqCst)
+    }
+    /// The same for those who must follow when it changes.
+    pub fn guid_of_now(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.guid)
+    }
+    /// Its record, with the identity it has now.
+    fn now(&self) -> Imported {
+        Imported { guid: self.guid(), ..self.record.clone() }
     }
     /// The thread of its scrub.
     pub fn scan(&self) -> &crate::scan::Run {
@@ -316,7 +341,7 @@ impl Owned {
     }
     /// Takes the pool back to its last commit.
     pub fn reopen(&self, pool: &mut Pool) -> Result<(), PoolError> {
-        let spec = session::open_spec(&self.record, pool.devices(), For::Write);
+        let spec = session::open_spec(&self.now(), pool.devices(), For::Write);
         pool.reopen(spec).inspect_err(|e| {
             pool.suspend(&e.to_string());
             self.fail(&e.to_string());
@@ -326,7 +351,7 @@ impl Owned {
         let first = lock(&self.over).replace(Over::Failed(why.to_string())).is_none();
         if first {
             *lock(&slot(&self.record.name)) = Slot::Failed(why.to_string());
-            mounts::detach(self.record.guid);
+            mounts::detach(self.guid());
         }
     }
     /// Something long begins: the pool is not exported before it ends.

@@ -63,7 +63,7 @@ const COMMANDS: &[Command] =
 
 /// Runs `icecore service ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("icecore service", COMMANDS, args)
+    crate::commands::run("icecore service", COMMANDS, &[], args)
 }
 
 fn place() -> Outcome<Place> {
@@ -174,7 +174,14 @@ fn told(answer: Answer) -> Outcome {
     }
 }
 
-fn status(_: &[String]) -> Outcome {
+/// Neither takes anything.
+fn nothing(args: &[String], usage: &str) -> Outcome {
+    let typed = crate::args::Typed::parse(args, &[], usage)?;
+    if typed.operands.is_empty() { Ok(()) } else { Err(Fail::usage("too many arguments", usage)) }
+}
+
+fn status(args: &[String]) -> Outcome {
+    nothing(args, STATUS_USAGE)?;
     let place = place()?;
     match client::ask_running(&place, &Request::Status).map_err(Fail::new)? {
         Some(Ended::Answered(Answer::Done { status: 0, message })) => {
@@ -189,7 +196,8 @@ fn status(_: &[String]) -> Outcome {
     }
 }
 
-fn stop(_: &[String]) -> Outcome {
+fn stop(args: &[String]) -> Outcome {
+    nothing(args, STOP_USAGE)?;
     let place = place()?;
     match client::ask_running(&place, &Request::Stop).map_err(Fail::new)? {
         Some(Ended::Answered(answer)) => told(answer)?,

@@ -73,8 +73,9 @@ fn cannot_open(e: &DeviceError) -> Fail {
 
 /// Opens the imported pool that `name` (a pool, dataset, snapshot or bookmark) lies in.
 pub fn open(name: &str, what_for: For) -> Outcome<Open> {
-    let pool = pool_of(name);
-    let Some(record) = state::find(pool)? else { return Err(no_pool(name)) };
+    let fail = |why: String| Fail::new(format!("cannot open '{name}': {why}"));
+    icecore_dsl::name::check(name).map_err(|e| fail(e.to_string()))?;
+    let Some(record) = state::find(pool_of(name))? else { return Err(no_pool(name)) };
     open_record(&record, what_for)
         .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })
 }

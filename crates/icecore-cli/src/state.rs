@@ -88,9 +88,17 @@ pub fn find(name: &str) -> Outcome<Option<Imported>> {
     Ok(all()?.into_iter().find(|p| p.name == name))
 }
 
-/// The same, where there has to be one.
+/// The same, where there has to be one (`zpool_open`, libzfs_pool.c).
 pub fn named(name: &str) -> Outcome<Imported> {
-    find(name)?.ok_or_else(|| Fail::new(format!("cannot open '{name}': no such pool")))
+    let fail = |why: &str| Fail::new(format!("cannot open '{name}': {why}"));
+    icecore_dsl::name::check_pool(name).map_err(|e| fail(&e.to_string()))?;
+    find(name)?.ok_or_else(|| fail("no such pool"))
+}
+
+/// What keeps pools of these names from being looked at, line by line.
+pub fn missing<'a>(records: &[Imported], names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let unknown = names.into_iter().filter(|n| !records.iter().any(|r| r.name == **n));
+    unknown.filter_map(|n| named(n).err()).map(|f| f.message).collect()
 }
 
 /// Makes sure that a pool of this name can be remembered, before anything is written to its devices.

@@ -29,7 +29,7 @@ const COMMANDS: &[Command] = &[
 
 /// Runs `icecore stream ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("icecore stream", COMMANDS, args)
+    crate::commands::run("icecore stream", COMMANDS, &[], args)
 }
 
 fn open(name: &str) -> Outcome<Box<dyn Read>> {

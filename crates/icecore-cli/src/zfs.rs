@@ -21,9 +21,11 @@ mod snapshot;
 mod upgrade;
 mod userspace;
 
-use crate::commands::Command;
+use crate::commands::{Absent, Command};
 use crate::fail::{Fail, Outcome};
+use crate::session::{self, For, Open};
 use icecore_dsl::{DslError, KeyError};
+use icecore_pool::Pool;
 
 pub use key::load_below as load_keys;
 pub use receive::{Stream as Kind, explain_stream as explain_receive, token_of};
@@ -62,9 +64,24 @@ const COMMANDS: &[Command] = &[
     (&["version"], crate::version, "version [-j]"),
 ];
 
+/// What OpenZFS has besides.
+const ABSENT: &[Absent] = &[
+    (
+        &["allow", "unallow"],
+        "rights are not delegated; who may open a pool's devices may do everything with it",
+    ),
+    (&["share", "unshare"], "no server is told of file systems; use exports(5) or smb.conf(5)"),
+    (&["program"], "no programs are run within a transaction; give the commands one by one"),
+    (&["redact"], "snapshots are sent whole"),
+    (&["project"], "projects are inherited, not set; 'zfs projectspace' shows them"),
+    (&["wait"], "nothing is deleted in the background, so there is nothing to wait for"),
+    (&["jail", "unjail", "zone", "unzone"], "there are no zones"),
+    (&["rewrite"], "files are not rewritten in place; send and receive them"),
+];
+
 /// Runs `zfs ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("zfs", COMMANDS, args)
+    crate::commands::run("zfs", COMMANDS, ABSENT, args)
 }
 
 /// The reason in OpenZFS's words (`zfs_standard_error`, libzfs_util.c).
@@ -80,23 +97,75 @@ pub fn reason(e: &DslError) -> String {
     }
 }
 
-/// The name of a snapshot or bookmark where a file system or volume is wanted (`zfs_validate_name`,
-/// libzfs_dataset.c).
-pub fn not_a_dataset(name: &str) -> Fail {
-    let (what, mark) = if name.contains('@') { ("snapshot", '@') } else { ("bookmark", '#') };
-    Fail::new(format!("cannot open '{name}': {what} delimiter '{mark}' is not expected here"))
+/// What a name may point to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Named {
+    /// A file system or volume.
+    Dataset,
+    /// A snapshot.
+    Snapshot,
+    /// Either.
+    NoBookmark,
+    /// Anything.
+    Any,
 }
 
-/// The name of something else where a snapshot is wanted (`zfs_validate_name`, libzfs_dataset.c).
-pub fn not_a_snapshot(name: &str) -> Fail {
-    Fail::new(format!("cannot open '{name}': missing '@' delimiter in snapshot name"))
+/// Whether `name` is one of what is wanted; if not, why not (`zfs_validate_name`, libzfs_dataset.c).
+pub fn valid(name: &str, wanted: Named) -> Result<(), String> {
+    delimiters(name, wanted)?;
+    icecore_dsl::name::check(name).map_err(|e| e.to_string())
 }
 
-/// Why a user may not give something this name, though OpenZFS itself may (`zfs_validate_name` when modifying,
-/// libzfs_dataset.c): names with `%` are its own.
-pub fn may_name(name: &str) -> Result<(), String> {
-    icecore_dsl::name::check(name).map_err(|e| e.to_string())?;
-    if name.contains('%') { Err("invalid character % in name".into()) } else { Ok(()) }
+/// [`valid`] of what is to get this name: names with `%` are OpenZFS's own.
+pub fn may_name(name: &str, wanted: Named) -> Result<(), String> {
+    delimiters(name, wanted)?;
+    if name.contains('%') {
+        return Err("invalid character % in name".into());
+    }
+    valid(name, wanted)
+}
+
+fn delimiters(name: &str, wanted: Named) -> Result<(), String> {
+    let why = match wanted {
+        Named::Dataset if name.contains('@') => "snapshot delimiter '@' is not expected here",
+        Named::Snapshot if !name.contains('@') => "missing '@' delimiter in snapshot name",
+        Named::Dataset | Named::Snapshot | Named::NoBookmark if name.contains('#') => {
+            "bookmark delimiter '#' is not expected here"
+        }
+        _ => return Ok(()),
+    };
+    Err(why.into())
+}
+
+/// Opens the pool of `name`, which has to be one of what is wanted.
+pub fn open(name: &str, wanted: Named, what_for: For) -> Outcome<Open> {
+    valid(name, wanted).map_err(|why| Fail::new(format!("cannot open '{name}': {why}")))?;
+    session::open(name, what_for)
+}
+
+/// What is above the new dataset `name`, in a pool that is there (`check_parents`, libzfs_dataset.c).
+pub fn parent_of(name: &str) -> Outcome<&str> {
+    let (parent, _) = name.rsplit_once('/').ok_or_else(|| Fail::new("missing dataset name"))?;
+    match crate::state::find(session::pool_of(name))? {
+        Some(_) => Ok(parent),
+        None => Err(Fail::new(format!("no such pool '{}'", session::pool_of(name)))),
+    }
+}
+
+/// Whether something can be made below `parent` (`check_parents`, libzfs_dataset.c).
+pub fn check_parent(pool: &Pool, parent: &str) -> Outcome {
+    let Ok(above) = pool.dsl.lookup_head(pool.io(), parent) else {
+        return Err(Fail::new("parent does not exist"));
+    };
+    match pool.dsl.kind(pool.io(), above)? {
+        icecore_dsl::Kind::Filesystem => Ok(()),
+        _ => Err(Fail::new("parent is not a filesystem")),
+    }
+}
+
+/// What is there, but is not of the kind that is wanted.
+pub fn wrong_kind(name: &str) -> Fail {
+    Fail::new(format!("cannot open '{name}': operation not applicable to datasets of this type"))
 }
 
 /// `cannot VERB 'NAME': REASON`.

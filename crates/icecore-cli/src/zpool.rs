@@ -1,5 +1,6 @@
 //! The `zpool` command.
 
+mod add;
 mod clear;
 mod create;
 mod errors;
@@ -20,14 +21,16 @@ mod status;
 mod status_json;
 mod sync;
 mod upgrade;
+mod vdevs;
 
-use crate::commands::Command;
+use crate::commands::{Absent, Command};
 use crate::fail::Outcome;
 
 pub use export::export;
 
 const COMMANDS: &[Command] = &[
     (&["create"], create::run, create::USAGE),
+    (&["add"], add::run, add::USAGE),
     (&["clear"], clear::run, clear::USAGE),
     (&["labelclear"], labelclear::run, labelclear::USAGE),
     (&["list"], list::run, list::USAGE),
@@ -51,7 +54,20 @@ const COMMANDS: &[Command] = &[
     (&["version"], crate::version, "version [-j]"),
 ];
 
+/// What OpenZFS has besides.
+const ABSENT: &[Absent] = &[
+    (&["events"], "no events are kept; 'zpool status' and 'zpool history -i' tell what happened"),
+    (&["iostat"], "I/O is not counted by pool"),
+    (&["reopen"], "'zpool clear' opens the devices of a suspended pool again"),
+    (&["resilver"], "'zpool attach', 'replace' and 'online' resilver to their end"),
+    (&["trim", "initialize"], "free space is not written to"),
+    (&["checkpoint"], "pools with a checkpoint are only read"),
+    (&["remove"], "vdevs stay in their pool; 'zpool detach' takes sides of mirrors out"),
+    (&["split"], "'zpool detach' takes sides of mirrors out; to copy a pool use 'icecore sync'"),
+    (&["prefetch", "ddtprune"], "pools with deduplicated blocks are only read"),
+];
+
 /// Runs `zpool ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("zpool", COMMANDS, args)
+    crate::commands::run("zpool", COMMANDS, ABSENT, args)
 }

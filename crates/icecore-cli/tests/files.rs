@@ -191,7 +191,7 @@ fn what_cannot_be_read_is_named() {
     let b = Bench::new("fail");
     // (input, arguments, status, a part of the complaint)
     let cases: [(&str, &[&str], i32, &str); 14] = [
-        ("", &["ls", "main/none"], 1, "main/none does not exist"),
+        ("", &["ls", "main/none"], 1, "cannot open 'main/none': dataset does not exist"),
         ("", &["ls", "nopool/x"], 1, "no pool 'nopool' is imported here"),
         ("", &["ls", "main/plain:none/x"], 1, "main/plain:none/x: none: no such file or directory"),
         ("", &["cat", "main/plain@root:blob/x"], 1, "blob: not a directory"),

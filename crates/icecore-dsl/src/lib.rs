@@ -160,6 +160,8 @@ pub struct Dsl {
     empty_bpobj: u64,
     /// Datasets open for change, by dataset object.
     open: BTreeMap<u64, Objset>,
+    /// Properties changed since those were told how their blocks are written.
+    stale_policies: bool,
     /// Resume points to be stored with the next sync of a dataset.
     resume: BTreeMap<u64, resume::Point>,
     /// Wrapping keys by directory object of their encryption root.
@@ -219,6 +221,7 @@ impl Dsl {
             free_bpobj: 0,
             empty_bpobj: 0,
             open: BTreeMap::new(),
+            stale_policies: false,
             resume: BTreeMap::new(),
             wrapping: BTreeMap::new(),
             busy: busy::Busy::default(),

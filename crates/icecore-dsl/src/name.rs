@@ -31,8 +31,8 @@ pub fn split(name: &str) -> Result<(&str, Part<'_>)> {
     })
 }
 
-/// Whether the name is allowed: `pool/a/b`, with `@snap` or `#bookmark` at most once at its end.
-/// `%` is allowed as in the names OpenZFS itself makes (`%recv`).
+/// Whether the name is allowed: `pool/a/b`, with `@snap` or `#bookmark` at most once at its end (`entity_namecheck`; the words
+/// are those of `zfs_validate_name`, libzfs_dataset.c). `%` is allowed as in the names OpenZFS itself makes (`%recv`).
 pub fn check(name: &str) -> Result<()> {
     let bad = |why: String| Err(DslError::Name(why));
     if name.len() >= NAME_LEN_MAX {
@@ -41,31 +41,36 @@ pub fn check(name: &str) -> Result<()> {
     if name.starts_with('/') {
         return bad("leading slash in name".into());
     }
-    let (path, tail) = match name.find(['@', '#']) {
-        Some(i) => (name.get(..i).unwrap_or(""), name.get(i..)),
-        None => (name, None),
-    };
-    if path.ends_with('/') {
-        return bad("trailing slash in name".into());
-    }
-    if path.matches('/').count() >= NESTING_MAX {
-        return bad(format!("nested more than {NESTING_MAX} levels"));
-    }
-    for part in path.split('/') {
-        component(part)?;
-        if part == "." || part == ".." {
-            return bad(format!("'{part}' is not allowed in a name"));
-        }
-    }
-    if let Some(tail) = tail {
-        let tail = tail.get(1..).unwrap_or("");
-        if tail.contains(['@', '#']) {
-            return bad("multiple '@' and/or '#' delimiters in name".into());
-        }
-        if tail.contains('/') {
+    let mut tail = false;
+    let mut rest = name;
+    loop {
+        let end = rest.find(['/', '@', '#']);
+        let part = &rest[..end.unwrap_or(rest.len())];
+        let mark = end.and_then(|at| rest[at..].chars().next());
+        if part.is_empty() && mark.is_none() && name.ends_with('/') {
             return bad("trailing slash in name".into());
         }
-        component(tail)?;
+        characters(part, "name")?;
+        match part {
+            "." => return bad("self reference, '.' is found in name".into()),
+            ".." => return bad("parent reference, '..' is found in name".into()),
+            _ => {}
+        }
+        let delimiter = matches!(mark, Some('@' | '#'));
+        if delimiter && tail {
+            return bad("multiple '@' and/or '#' delimiters in name".into());
+        }
+        component(part)?;
+        tail |= delimiter;
+        let Some(at) = end else { break };
+        if mark == Some('/') && tail {
+            return bad("trailing slash in name".into());
+        }
+        rest = &rest[at + 1..];
+    }
+    let path = name.split(['@', '#']).next().unwrap_or(name);
+    if path.matches('/').count() >= NESTING_MAX {
+        return bad(format!("nested more than {NESTING_MAX} levels"));
     }
     Ok(())
 }
@@ -78,18 +83,22 @@ pub fn component(part: &str) -> Result<()> {
     if part.len() >= NAME_LEN_MAX {
         return Err(DslError::Name("name is too long".into()));
     }
+    characters(part, "name")
+}
+
+fn characters(part: &str, what: &str) -> Result<()> {
     match part.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.: %".contains(*c))) {
-        Some(c) => Err(DslError::Name(format!("invalid character '{c}' in name"))),
+        Some(c) => Err(DslError::Name(format!("invalid character '{c}' in {what}"))),
         None => Ok(()),
     }
 }
 
-/// Whether a pool may have this name (`pool_namecheck`).
+/// Whether a pool may have this name (`pool_namecheck`; the words are those of `zpool_name_valid`, libzfs_pool.c).
 pub fn check_pool(name: &str) -> Result<()> {
     if name.len() >= NAME_LEN_MAX - 2 - 2 * crate::ORIGIN_DIR.len() {
         return Err(DslError::Name("name is too long".into()));
     }
-    component(name)?;
+    characters(name, "pool name")?;
     if name.contains('%') {
         return Err(DslError::Name("invalid character '%' in pool name".into()));
     }
@@ -117,13 +126,27 @@ mod tests {
         for good in ["p", "p/a b/c.d", "p@s", "p/%recv", "p/a#book:1", "p/a@-_.: x"] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["", "/p", "p/", "p//a", "p@", "p@a@b", "p#a@b", "p@a/b", "p/../a", "p/.", "pä", "p/a\n"]
-        {
+        for bad in [
+            "", "/p", "p/", "p//a", "p@", "p@a@b", "p#a@b", "p@a/b", "p/../a", "p/.", "p/a@..", "pä", "p/a\n",
+        ] {
             assert!(check(bad).is_err(), "{bad}");
         }
         assert!(check(&format!("p/{}", "a".repeat(254))).is_err());
         assert!(check(&format!("p/{}", "a".repeat(253))).is_ok());
         assert!(check(&vec!["a"; 51].join("/")).is_err());
+        for (name, why) in [
+            ("p/", "trailing slash"),
+            ("p//a", "empty component"),
+            ("@a", "empty component"),
+            ("p@a@b", "multiple '@'"),
+            ("p@a/b", "trailing slash"),
+            ("p/./a", "self reference"),
+            ("p/a@..", "parent reference"),
+            ("p/a*/", "invalid character '*'"),
+        ] {
+            let said = check(name).unwrap_err().to_string();
+            assert!(said.starts_with(why), "{name}: {said}");
+        }
         assert!(check_pool("mirror").is_err() && check_pool("1p").is_err() && check_pool("tank").is_ok());
     }
 

@@ -38,10 +38,7 @@ impl Dsl {
             let obj = self.snapshot_head(io, head.obj, snap)?;
             let r = DatasetRef { obj, dir: head.dir, snapshot: true };
             for (prop, value) in props {
-                if !crate::prop::is_user(prop) {
-                    return Err(DslError::Invalid(format!("'{prop}' cannot be set on a snapshot")));
-                }
-                let value = crate::Value::Text((*value).into());
+                let value = crate::prop::parse_new_snapshot(prop, value)?;
                 self.prop_set_raw(io, r, prop, &value, SetSource::Local)?;
             }
             out.push(r);

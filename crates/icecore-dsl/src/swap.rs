@@ -208,6 +208,10 @@ impl Dsl {
         if longest - from.len() + to.len() >= name::NAME_LEN_MAX {
             return Err(DslError::Name("a descendant's name would be too long".into()));
         }
+        let above = self.lookup_head(io, to_parent)?;
+        if self.kind(io, above)? != crate::Kind::Filesystem {
+            return Err(DslError::Invalid("parent is not a filesystem".into()));
+        }
         if self.lookup_dir(io, to).is_ok() {
             return Err(DslError::Exists(to.into()));
         }
@@ -220,6 +224,8 @@ impl Dsl {
                 "cannot move encrypted child outside of its encryption root".into(),
             ));
         }
+        // What it inherits may be something else now.
+        self.stale_policies = true;
         if old_parent != new_parent {
             self.move_counts(io, dir, old_parent, new_parent)?;
             self.move_space(io, dir, old_parent, new_parent)?;

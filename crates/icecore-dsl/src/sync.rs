@@ -34,6 +34,7 @@ impl Dsl {
 
     /// The head `obj`, open for change with or without the use of its key.
     pub fn open_dataset_as(&mut self, io: &dyn BlockStore, obj: u64, want: Want) -> Result<&mut Objset> {
+        self.renew_policies(io)?;
         let reopen = match self.open.get(&obj) {
             Some(os) if os.want() == want => false,
             Some(os) if os.is_dirty() => {
@@ -59,6 +60,21 @@ impl Dsl {
         }
         self.renew_room(io, obj)?;
         self.open.get_mut(&obj).ok_or_else(|| DslError::Invalid("not open".into()))
+    }
+
+    /// Blocks of datasets that are open are written by the properties of now, also where those changed above them.
+    fn renew_policies(&mut self, io: &dyn BlockStore) -> Result<()> {
+        if !self.stale_policies {
+            return Ok(());
+        }
+        let open: Vec<u64> = self.open.keys().copied().collect();
+        for obj in open {
+            let dir = self.dataset(io, obj)?.dir_obj;
+            let policy = self.policy(io, DatasetRef { obj, dir, snapshot: false })?;
+            self.open.get_mut(&obj).into_iter().for_each(|os| os.set_policy(policy));
+        }
+        self.stale_policies = false;
+        Ok(())
     }
 
     /// Gives a head without an objset (fresh from [`Dsl::create_for_receive`]) an empty one.

@@ -25,6 +25,8 @@ pub struct ZplProps {
     pub normalization: u64,
     /// Index value of `casesensitivity`.
     pub casesensitivity: u64,
+    /// `utf8only=off` was asked for.
+    any_bytes: bool,
 }
 
 impl ZplProps {
@@ -35,15 +37,21 @@ impl ZplProps {
         }
         let n = table::find(name)
             .and_then(|p| p.index(value))
-            .ok_or_else(|| DslError::Invalid(format!("'{name}' cannot be '{value}'")))?;
+            .ok_or_else(|| DslError::Invalid(format!("'{name}' must be one of '{}'", table::values(name))))?;
         match name {
-            "utf8only" => self.utf8only = n != 0,
+            "utf8only" => {
+                self.utf8only = n != 0;
+                self.any_bytes = n == 0;
+            }
             "normalization" => {
                 self.normalization = n;
-                // Normalized comparison makes sense for valid names only.
                 self.utf8only |= n != 0;
             }
             _ => self.casesensitivity = n,
+        }
+        // Normalized comparison makes sense for valid names only (`zfs_valid_proplist`, libzfs_dataset.c).
+        if self.any_bytes && self.normalization != 0 {
+            return Err(DslError::Invalid("'utf8only' must be set 'on' if normalization chosen".into()));
         }
         Ok(true)
     }

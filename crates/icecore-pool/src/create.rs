@@ -207,8 +207,7 @@ impl Pool {
     fn make_metaslab_arrays(&mut self) -> Result<()> {
         let Some(root) = &mut self.config.vdev_tree else { return Ok(()) };
         for (i, top) in root.children.iter_mut().enumerate() {
-            let new = NewObject::plain(ObjectType::OBJECT_ARRAY, 512);
-            let object = self.dsl.mos.allocate(&self.io, &new)?.0;
+            let object = self.dsl.mos.allocate(&self.io, &metaslab_array())?.0;
             top.metaslab_array = Some(object);
             if let Some(Some(top)) = self.io.alloc.tops.get_mut(i) {
                 top.array = object;
@@ -239,12 +238,19 @@ fn first_config(spec: &CreateSpec, guid: Guid) -> PoolConfig {
     config
 }
 
+/// The object of a top-level vdev that lists its space maps.
+pub(crate) fn metaslab_array() -> NewObject {
+    NewObject::plain(ObjectType::OBJECT_ARRAY, 512)
+}
+
 /// All space free.
 fn fresh_allocator(vdevs: &VdevSet) -> Allocator {
-    let tops = vdevs.tops().iter().map(|top| {
-        let (shift, count) = top.metaslabs();
-        let slabs = (0..count).map(|i| Metaslab::new(i << shift, 1 << shift, 0, Phys::new())).collect();
-        top.is_concrete().then(|| Top::new(top.id as u32, top.ashift as u32, shift as u32, 0, slabs))
-    });
-    Allocator::new(tops.collect())
+    Allocator::new(vdevs.tops().iter().map(fresh).collect())
+}
+
+/// A top-level vdev of which nothing is allocated; `None` where nothing can be.
+pub(crate) fn fresh(top: &icecore_vdev::tree::Top) -> Option<Top> {
+    let (shift, count) = top.metaslabs();
+    let slabs = (0..count).map(|i| Metaslab::new(i << shift, 1 << shift, 0, Phys::new())).collect();
+    top.is_concrete().then(|| Top::new(top.id as u32, top.ashift as u32, shift as u32, 0, slabs))
 }

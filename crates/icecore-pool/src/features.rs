@@ -117,7 +117,7 @@ pub fn chosen(asked: &[(String, bool)], unsaid: Unsaid) -> Result<Vec<Feature>, 
     };
     for (name, wanted) in asked {
         let Some(&(feature, support, _)) = TABLE.iter().find(|(f, ..)| f.name == name) else {
-            return Err(format!("there is no feature '{name}'"));
+            return Err(format!("feature '{name}' unsupported by kernel"));
         };
         match (wanted, support) {
             (true, Write) => out.push(feature),

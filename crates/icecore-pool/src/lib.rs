@@ -8,6 +8,7 @@ mod dtl;
 mod errata;
 pub mod error;
 pub mod features;
+mod grow;
 pub mod heal;
 mod history;
 pub mod io;

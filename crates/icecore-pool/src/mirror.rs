@@ -153,7 +153,7 @@ impl Pool {
                 return Err(e);
             }
         };
-        let zap = self.new_leaf_zap()?;
+        let zap = self.new_vdev_zap()?;
         let mut tree = self.tree()?;
         if let Some(side) = tree.find_mut(guid) {
             side.vdev_zap_leaf = zap;
@@ -193,7 +193,7 @@ impl Pool {
         Ok(())
     }
 
-    fn tree(&self) -> Result<VdevConfig> {
+    pub(crate) fn tree(&self) -> Result<VdevConfig> {
         let tree = self.config.vdev_tree.clone();
         tree.ok_or_else(|| PoolError::Invalid("the configuration has no vdevs".into()))
     }
@@ -307,8 +307,8 @@ impl Pool {
         Ok(())
     }
 
-    /// A ZAP for a new device, listed with the others; none where the pool keeps none.
-    fn new_leaf_zap(&mut self) -> Result<Option<u64>> {
+    /// A ZAP for a new vdev, listed with the others; none where the pool keeps none.
+    pub(crate) fn new_vdev_zap(&mut self) -> Result<Option<u64>> {
         let Some(map) = self.dsl.directory_entry(&self.io, ZAP_MAP)? else { return Ok(None) };
         let object = zap::create(&mut self.dsl.mos, &self.io, ObjectType::OTN_ZAP_METADATA, None, 0)?;
         let key = format!("{:x}", object.0);

@@ -81,6 +81,28 @@ pub fn build(tops: Vec<NewTop>, entropy: &dyn Entropy) -> Result<NewTree, VdevEr
     Ok(NewTree { root, devices })
 }
 
+/// Builds further top-level vdevs for the pool that has `root`; they come to be in `txg` (`spa_vdev_add`, spa.c). Their
+/// configurations in order, and their devices by leaf guid.
+#[allow(clippy::type_complexity)]
+pub fn further(
+    root: &VdevConfig,
+    tops: Vec<NewTop>,
+    txg: Txg,
+    entropy: &dyn Entropy,
+) -> Result<(Vec<VdevConfig>, BTreeMap<Guid, Arc<dyn Device>>), VdevError> {
+    let mut devices = BTreeMap::new();
+    let mut made = Vec::new();
+    for (id, top) in (root.children.len() as u64..).zip(tops) {
+        let mut vdev = build_top(id, top, entropy, &mut devices)?;
+        vdev.create_txg = Some(txg.0);
+        for side in &mut vdev.children {
+            side.create_txg = Some(txg.0);
+        }
+        made.push(vdev);
+    }
+    Ok((made, devices))
+}
+
 fn build_top(
     id: u64,
     top: NewTop,

@@ -124,7 +124,7 @@ impl Copy {
 
     fn breathe(&mut self, at: u64, more: u64) -> Outcome {
         self.waiting += more;
-        if self.waiting >= COMMIT_BYTES { self.commit(at) } else { Ok(()) }
+        if self.waiting >= COMMIT_BYTES.min(self.pool.dsl.info.at_once) { self.commit(at) } else { Ok(()) }
     }
 
     fn commit(&mut self, at: u64) -> Outcome {

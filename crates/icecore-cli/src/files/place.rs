@@ -54,7 +54,7 @@ impl Pools {
             }
             let Some(pool) = self.open.get_mut(name) else { continue };
             if let Err(e) = pool.dsl.lookup_dataset(pool.io(), dataset) {
-                first_error.get_or_insert(Fail::new(format!("cannot open '{dataset}': {e}")));
+                first_error.get_or_insert(crate::zfs::cannot("open", dataset, &e));
                 continue;
             }
             unlock(pool, dataset, How { location: None, ask: Ask::Input, ..How::default() })

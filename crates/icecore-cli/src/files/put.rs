@@ -60,7 +60,8 @@ pub(super) fn open_head(dataset: &str, kind: Kind) -> Outcome<(Open, DatasetRef)
         return Err(cannot(&"snapshots cannot be changed"));
     }
     let mut pool = session::open(dataset, For::Write)?;
-    let head = pool.dsl.lookup_head(pool.io(), dataset).map_err(|e| cannot(&e))?;
+    let head = pool.dsl.lookup_head(pool.io(), dataset);
+    let head = head.map_err(|e| crate::zfs::cannot("open", dataset, &e))?;
     match pool.dsl.kind(pool.io(), head)? {
         is if is == kind => {}
         Kind::Volume => return Err(cannot(&"a volume has no files")),

@@ -1,5 +1,6 @@
 //! `zfs bookmark`.
 
+use super::Named;
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
@@ -9,25 +10,40 @@ pub const USAGE: &str = "bookmark <snapshot|bookmark> <newbookmark>";
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[], USAGE)?;
-    let [source, new] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing source or bookmark argument", USAGE));
+    // Words may follow: nobody reads them (`zfs_do_bookmark`).
+    let [source, new, ..] = typed.operands.as_slice() else {
+        let what =
+            if typed.operands.is_empty() { "missing source argument" } else { "missing bookmark argument" };
+        return Err(Fail::usage(what, USAGE));
     };
-    // Either may be given without its dataset, which is then the other's (`zfs_do_bookmark`).
-    let path = |full: &str| full.split(['@', '#']).next().unwrap_or("").to_string();
-    let source =
-        if source.starts_with(['@', '#']) { format!("{}{source}", path(new)) } else { source.clone() };
-    let new = if new.starts_with('#') { format!("{}{new}", path(&source)) } else { new.clone() };
-    if !new.contains('#') {
-        return Err(Fail::usage(format!("invalid bookmark name '{new}': must contain a '#'"), USAGE));
-    }
     if !source.contains(['@', '#']) {
         return Err(Fail::usage(format!("invalid source name '{source}': must contain a '@' or '#'"), USAGE));
     }
-    let mut pool = session::open(&source, For::Write)?;
+    if !new.contains('#') {
+        return Err(Fail::usage(format!("invalid bookmark name '{new}': must contain a '#'"), USAGE));
+    }
+    // Either may be given without its dataset, which is then the other's.
+    let path = |full: &str| full.split(['@', '#']).next().unwrap_or("").to_string();
+    let (source, new) = match (source.starts_with(['@', '#']), new.starts_with('#')) {
+        (true, true) => {
+            let what = "either source or bookmark must be specified as full dataset paths";
+            return Err(Fail::usage(what, USAGE));
+        }
+        (true, false) => (format!("{}{source}", path(new)), new.clone()),
+        (false, true) => (source.clone(), format!("{}{new}", path(source))),
+        (false, false) => (source.clone(), new.clone()),
+    };
+    let missing = |f: Fail| Fail::usage(f.message, USAGE);
+    let wanted = if source.contains('@') { Named::Snapshot } else { Named::Any };
+    let mut pool = super::open(&source, wanted, For::Write).map_err(missing)?;
     let (io, dsl) = pool.parts();
-    dsl.lookup(io, &source).map_err(|e| Fail::usage(super::cannot("open", &source, &e).message, USAGE))?;
+    dsl.lookup(io, &source).map_err(|e| missing(super::cannot("open", &source, &e)))?;
+    if session::pool_of(&source) != session::pool_of(&new) {
+        return Err(Fail::new(format!("cannot create bookmark '{new}': bookmark is in a different pool")));
+    }
     dsl.bookmark_create(io, &new, &source).map_err(|e| match e {
         DslError::Exists(_) => Fail::new(format!("cannot create bookmark '{new}': bookmark exists")),
+        DslError::Name(_) => Fail::new(format!("cannot create bookmark '{new}': invalid argument")),
         e => super::cannot("create bookmark", &new, &e),
     })?;
     pool.commit()?;

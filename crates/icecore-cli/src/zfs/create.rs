@@ -1,11 +1,12 @@
 //! `zfs create` of file systems and volumes, also encrypted ones (`zfs_do_create`, zfs_main.c; `zfs_create`,
 //! libzfs_dataset.c; `zfs_crypto_create`, libzfs_crypto.c).
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{CryptoProps, How, root_of, unlock};
 use crate::session::{self, For, Open};
+use crate::state;
 use icecore_dsl::{DatasetRef, DslError, Kind, NewContents, NewCrypt, prop, volume, zpl};
 use icecore_pool::Pool;
 use icecore_transform::crypt::Suite;
@@ -53,7 +54,7 @@ pub fn run(args: &[String]) -> Outcome {
         value('o', ""),
         value('K', "keylocation"),
     ];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let typed = Typed::parse_with(args, &known, USAGE, |_| "missing size argument".into())?;
     let volume = typed.value('V').is_some();
     if !volume && (typed.has('s') || typed.value('b').is_some()) {
         return Err(Fail::usage("'-s' and '-b' can only be used when creating a volume", USAGE));
@@ -72,9 +73,19 @@ pub fn run(args: &[String]) -> Outcome {
     let dry = typed.has('n');
     let what = if dry { "verify" } else { "create" };
     let fail = |f: Fail| Fail { message: format!("cannot {what} '{name}': {}", f.message), ..f };
+    if dry || volume {
+        state::named(session::pool_of(name))?;
+    }
     let new = wanted(&typed, fail)?;
-    super::may_name(name).map_err(|why| fail(Fail::new(why)))?;
-    let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
+    if !dry {
+        super::may_name(name, Named::Dataset).map_err(|why| fail(Fail::new(why)))?;
+        // With -p what is there is no failure, and be it a pool.
+        if !typed.has('p') || state::find(name)?.is_none() {
+            super::parent_of(name).map_err(fail)?;
+        }
+    }
+    let open = if dry { (session::pool_of(name), For::Read) } else { (name.as_str(), For::Write) };
+    let mut pool = session::open(open.0, open.1)?;
     let how = How { location: typed.value('K'), missing: MISSING, ..How::default() };
     if dry {
         new.check().map_err(fail)?;
@@ -220,15 +231,10 @@ pub fn parents(pool: &mut Open, name: &str, how: How<'_>) -> Outcome {
 
 fn create(pool: &mut Open, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
     // Asking for a key comes after all that can be refused without it.
-    let parent = name.rsplit_once('/').map_or(name, |(p, _)| p);
+    let parent = super::parent_of(name)?;
+    super::check_parent(pool, parent)?;
     if pool.dsl.lookup_head(pool.io(), name).is_ok() {
         return Err(Fail::new("dataset already exists"));
-    }
-    let Ok(above) = pool.dsl.lookup_head(pool.io(), parent) else {
-        return Err(Fail::new("parent does not exist"));
-    };
-    if pool.dsl.kind(pool.io(), above)? != Kind::Filesystem {
-        return Err(Fail::new("parent is not a filesystem"));
     }
     let crypto = &new.crypto;
     let inherited = root_of(pool, parent)?;

@@ -3,12 +3,13 @@
 //!
 //! Invariant: one command is one txg, however much it destroys: everything it names goes, or nothing.
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::mounts::Mount;
 use crate::session::{self, For, Open};
+use crate::state;
 use icecore_dsl::resume::RECV_CLONE;
 use icecore_dsl::{Dsl, DslError};
 use icecore_pool::{Io, Pool};
@@ -33,22 +34,15 @@ pub fn run(args: &[String]) -> Outcome {
         return Err(Fail::usage(if none { "missing dataset argument" } else { "too many arguments" }, USAGE));
     };
     let dry = typed.has('n');
-    let mut pool = session::open(name, if dry { For::Read } else { For::Write })?;
-    if name.contains('#') {
-        let unfit = [('n', "dryrun"), ('d', "defer destroy"), ('r', "recursive")];
-        let asked = |c: char| typed.has(c) || (c == 'r' && typed.has('R'));
-        if let Some((_, what)) = unfit.iter().find(|(c, _)| asked(*c)) {
-            return Err(Fail::new(format!("{what} is not supported with bookmark")));
+    let what_for = if dry { For::Read } else { For::Write };
+    let Some((path, spec)) = name.split_once('@') else {
+        if name.contains('#') {
+            return bookmark(name, &typed);
         }
-        let (io, dsl) = pool.parts();
-        dsl.bookmark_destroy(io, name).map_err(|e| match e {
-            DslError::NotFound(_) => Fail::new(format!("bookmark '{name}' does not exist.")),
-            e => cannot("destroy bookmark", name, &e),
-        })?;
-        pool.commit()?;
-        return Ok(());
-    }
-    let Some((path, spec)) = name.split_once('@') else { return head(pool, name, &typed) };
+        let wanted = if typed.has('d') { Named::Snapshot } else { Named::Dataset };
+        return head(super::open(name, wanted, what_for)?, name, &typed);
+    };
+    let pool = super::open(path, Named::Dataset, what_for)?;
     let doomed = expand(&pool, path, spec, typed.has('r') || typed.has('R'))?;
     if doomed.is_empty() {
         return Err(Fail::new("could not find any snapshots to destroy; check snapshot names."));
@@ -71,6 +65,27 @@ pub fn run(args: &[String]) -> Outcome {
         crate::mounts::again_all(&mounted);
     }
     gone
+}
+
+fn bookmark(name: &str, typed: &Typed) -> Outcome {
+    let unfit = [('n', "dryrun"), ('d', "defer destroy"), ('r', "recursive")];
+    let asked = |c: char| typed.has(c) || (c == 'r' && typed.has('R'));
+    if let Some((_, what)) = unfit.iter().find(|(c, _)| asked(*c)) {
+        return Err(Fail::new(format!("{what} is not supported with bookmark")).negative());
+    }
+    // A name that cannot be is that of nothing.
+    let missing = || Fail::new(format!("bookmark '{name}' does not exist."));
+    if super::valid(name, Named::Any).is_err() || state::find(session::pool_of(name))?.is_none() {
+        return Err(missing());
+    }
+    let mut pool = session::open(name, For::Write)?;
+    let (io, dsl) = pool.parts();
+    dsl.bookmark_destroy(io, name).map_err(|e| match e {
+        DslError::NotFound(_) => missing(),
+        e => cannot("destroy bookmark", name, &e),
+    })?;
+    pool.commit()?;
+    Ok(())
 }
 
 /// Snapshots, and first the clones that hang on them.
@@ -160,9 +175,6 @@ fn destroy(name: &str, doomed: Vec<String>) -> Outcome {
 fn doomed(pool: &Pool, name: &str, typed: &Typed) -> Outcome<Vec<String>> {
     let fail = |why: String| Fail::new(format!("cannot destroy '{name}': {why}"));
     let (io, dsl) = (pool.io(), &pool.dsl);
-    if typed.has('d') {
-        return Err(Fail::new(format!("cannot open '{name}': missing '@' delimiter in snapshot name")));
-    }
     let target = dsl.lookup_head(io, name).map_err(|e| cannot("open", name, &e))?;
     let kind = dsl.kind(io, target)?.text();
     let recursive = typed.has('r') || typed.has('R');
@@ -187,6 +199,11 @@ fn doomed(pool: &Pool, name: &str, typed: &Typed) -> Outcome<Vec<String>> {
         return Err(fail(format!(
             "{kind} has dependent clones\nuse '-R' to destroy the following datasets:\n{}",
             elsewhere.join("\n")
+        )));
+    }
+    if let Some(head) = found.cycle {
+        return Err(Fail::new(format!(
+            "cannot determine dependent datasets: recursive dependency at '{head}'"
         )));
     }
     let mut doomed: Vec<String> =
@@ -217,10 +234,17 @@ fn announce(doomed: &[String], typed: &Typed) {
 struct Found {
     names: Vec<String>,
     seen: BTreeSet<String>,
+    /// Heads on the way down to where the search is.
+    above: Vec<String>,
+    /// A head that depends on itself: a clone that has its origin below it, or the other way round.
+    cycle: Option<String>,
 }
 
 impl Found {
     fn below(&mut self, dsl: &Dsl, io: &Io, name: &str, first: bool) -> Outcome {
+        if self.above.iter().any(|head| head == name) {
+            self.cycle.get_or_insert(name.to_string());
+        }
         if !self.seen.insert(name.to_string()) {
             return Ok(());
         }
@@ -231,12 +255,14 @@ impl Found {
                 self.below(dsl, io, &clone, false)?;
             }
         } else if !name.ends_with(RECV_CLONE) {
+            self.above.push(name.to_string());
             for child in dsl.children(io, name).map_err(failed)? {
                 self.below(dsl, io, &child, false)?;
             }
             for (snap, _) in dsl.snapshots(io, name).map_err(failed)? {
                 self.below(dsl, io, &format!("{name}@{snap}"), false)?;
             }
+            self.above.pop();
         }
         if !first {
             self.names.push(name.to_string());

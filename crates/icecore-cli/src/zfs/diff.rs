@@ -3,6 +3,7 @@
 //! OpenZFS takes a snapshot of a head to compare with; here nothing writes beside a command, so the head is read as it
 //! is. Nothing need be mounted: paths begin with the `mountpoint` of the file system, or with nothing where it has none.
 
+use super::Named;
 use crate::args::{Typed, flag, value};
 use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -43,7 +44,7 @@ pub fn run(args: &[String]) -> Outcome {
         }
     };
     let first = first.split('@').next().unwrap_or(first);
-    let mut pool = session::open(first, For::Read)?;
+    let mut pool = super::open(first, Named::Dataset, For::Read)?;
     file_system(&pool, first)?;
     let pair = pair(from, to)?;
     if pair.head != first {
@@ -157,16 +158,11 @@ fn related(pool: &Pool, pair: &Pair, first: &str) -> Outcome {
 
 /// The head `name`, which must be a file system (`zfs_open` for one of `ZFS_TYPE_FILESYSTEM`).
 fn file_system(pool: &Pool, name: &str) -> Outcome<DatasetRef> {
-    if name.contains('#') {
-        return Err(super::not_a_dataset(name));
-    }
     let cannot = |e: DslError| super::cannot("open", name, &e);
     let head = pool.dsl.lookup_head(pool.io(), name).map_err(cannot)?;
     match pool.dsl.kind(pool.io(), head).map_err(cannot)? {
         icecore_dsl::Kind::Filesystem => Ok(head),
-        _ => {
-            Err(Fail::new(format!("cannot open '{name}': operation not applicable to datasets of this type")))
-        }
+        _ => Err(super::wrong_kind(name)),
     }
 }
 

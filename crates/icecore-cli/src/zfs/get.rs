@@ -1,8 +1,8 @@
 //! `zfs get`.
 
 use super::list::{json_dataset, known_property, print_json};
-use super::select::{Query, Selected, Types, depth, together};
-use crate::args::{Typed, flag, value};
+use super::select::{Query, Selected, Types, depth, property_list, together};
+use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Table};
 use icecore_dsl::prop::{Asking, PropRow, Source};
@@ -22,6 +22,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('J', "json-int"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    json_numbers(&typed, USAGE)?;
     let Some((asked, names)) = typed.operands.split_first() else {
         return Err(Fail::usage("missing property argument", USAGE));
     };
@@ -41,13 +42,13 @@ pub fn run(args: &[String]) -> Outcome {
     let wanted: Option<Vec<String>> = if asked == "all" {
         None
     } else {
-        Some(asked.split(',').map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
+        Some(property_list(asked, USAGE)?.map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
     };
     let exact = typed.has('p') || typed.has('J');
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     let mut json = Vec::new();
     let asked: Vec<&str> = wanted.iter().flatten().map(String::as_str).filter(|p| is_stored(p)).collect();
-    let outcome = together(names, &Query { types, recursive, depth }, |pool, found| {
+    let outcome = together(names, &Query { types, recursive, depth, named: Types::ALL }, |pool, found| {
         let asking = match &wanted {
             Some(_) => pool.dsl.asking(pool.io(), &asked),
             None => pool.dsl.asking_all(pool.io()),

@@ -1,6 +1,6 @@
 //! `zfs hold`, `zfs holds`, `zfs release`.
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::human;
@@ -19,6 +19,11 @@ pub fn hold(args: &[String]) -> Outcome {
             DslError::Exists(_) => {
                 Fail::new(format!("cannot hold snapshot '{name}': tag already exists on this dataset"))
             }
+            DslError::Invalid(_) if tag.is_empty() => {
+                Fail::new("cannot hold: operation not applicable to datasets of this type")
+            }
+            DslError::Invalid(_) => Fail::new(format!("cannot hold snapshot '{name}': tag too long")),
+            DslError::Name(_) => Fail::new(format!("cannot hold snapshot '{name}': dataset does not exist")),
             e => cannot("hold snapshot", name, &e),
         })
     })
@@ -27,7 +32,7 @@ pub fn hold(args: &[String]) -> Outcome {
 pub fn release(args: &[String]) -> Outcome {
     change(args, RELEASE_USAGE, |dsl, io, name, tag| {
         dsl.release(io, name, tag).map_err(|e| match e {
-            DslError::NotFound(_) => {
+            DslError::NotFound(_) if dsl.lookup_snapshot(io, name).is_ok() => {
                 Fail::new(format!("cannot release hold from snapshot '{name}': no such tag on this dataset"))
             }
             e => cannot("release hold from snapshot", name, &e),
@@ -44,24 +49,31 @@ fn change(args: &[String], usage: &str, f: impl Fn(&mut Dsl, &mut Io, &str, &str
         return Err(Fail::usage("missing snapshot argument", usage));
     }
     // OpenZFS keeps these for itself (`zfs_do_hold_rele_impl`, zfs_main.c).
-    if tag.starts_with('.') {
+    if usage == HOLD_USAGE && tag.starts_with('.') {
         return Err(Fail::usage("tag may not start with '.'", usage));
     }
-    for name in names {
-        let mut pool = session::open(name, For::Write)?;
+    // Each for itself, so that what can be done is.
+    super::set::each(names, |name| {
+        let (path, _) = name.split_once('@').ok_or_else(|| no_snapshot(name))?;
+        let mut pool = super::open(path, Named::Dataset, For::Write)?;
+        pool.dsl.lookup_head(pool.io(), path).map_err(|e| cannot("open", path, &e))?;
         let all = expand(&pool, name, typed.has('r'))?;
         let (io, dsl) = pool.parts();
+        // With -r, where nobody has a snapshot of this name, that of the first is missing.
+        let all = if all.is_empty() { vec![name.to_string()] } else { all };
         all.iter().try_for_each(|n| f(dsl, io, n, tag))?;
         pool.commit()?;
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+fn no_snapshot(name: &str) -> Fail {
+    Fail::new(format!("'{name}' is not a snapshot"))
 }
 
 /// The snapshot, or with `-r` those of its name in all datasets below that have it.
 fn expand(pool: &Pool, name: &str, recursive: bool) -> Outcome<Vec<String>> {
-    let Some((path, snap)) = name.split_once('@') else {
-        return Err(Fail::new(format!("'{name}' is not a snapshot")));
-    };
+    let (path, snap) = name.split_once('@').ok_or_else(|| no_snapshot(name))?;
     if !recursive {
         return Ok(vec![name.to_string()]);
     }

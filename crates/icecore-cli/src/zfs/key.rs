@@ -2,6 +2,7 @@
 //!
 //! Keys stay loaded in the service, for pools that it owns; without it they can be checked and changed.
 
+use super::Named;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{CryptoProps, How, right_key, root_of, unlock};
@@ -19,16 +20,16 @@ const NOT_KEPT: &str = "no process keeps its keys, so nothing can stay loaded: t
 
 pub fn load(args: &[String]) -> Outcome {
     let known = [flag('a', ""), flag('r', ""), flag('n', ""), value('L', "keylocation")];
-    let typed = Typed::parse(args, &known, LOAD_USAGE)?;
+    let typed = Typed::parse_plain(args, &known, LOAD_USAGE)?;
     let names = names(&typed, LOAD_USAGE)?;
     let recursive = typed.has('r') || typed.has('a');
     if recursive && typed.value('L').is_some_and(|l| l != "prompt") {
         return Err(Fail::usage("alternate keylocation may only be 'prompt' with -r or -a", LOAD_USAGE));
     }
-    let how = How { location: typed.value('L'), ..How::default() };
+    let how = How { location: typed.value('L'), missing: "", ..How::default() };
     let mut count = Count::default();
     for name in &names {
-        let Some(mut pool) = count.opened(session::open(name, For::Read)) else { continue };
+        let Some(mut pool) = count.opened(super::open(name, Named::Dataset, For::Read)) else { continue };
         let Some(roots) = count.opened(roots(&pool, name, recursive)) else { continue };
         for root in roots {
             // Of many, those that are loaded already are passed over (`load_key_callback`, zfs_main.c).
@@ -54,7 +55,7 @@ pub fn load_root_of(name: &str, how: How<'_>) -> Outcome {
     let mut pool = session::open(name, For::Read)?;
     let Some(root) = root_of(&pool, name)? else { return Ok(()) };
     if !is_kept(&pool, &root)? {
-        load_one(&mut pool, &root, how, false)
+        load_one(&mut pool, &root, How { missing: "", ..how }, false)
             .map_err(|f| Fail::new(format!("Key load error: {}", f.message)))?;
     }
     drop(pool);
@@ -74,7 +75,7 @@ pub fn unload_root_of(name: &str) -> Outcome {
 
 /// Loads all keys from `name` down that are not loaded, as far as that can be done (`zpool import -l`).
 pub fn load_below(name: &str) -> Outcome {
-    let how = How::default();
+    let how = How { missing: "", ..How::default() };
     let mut count = Count::default();
     let mut pool = session::open(name, For::Read)?;
     for root in roots(&pool, name, true)? {
@@ -123,11 +124,11 @@ fn is_kept(pool: &Open, root: &str) -> Outcome<bool> {
 }
 
 pub fn unload(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('a', ""), flag('r', "")], UNLOAD_USAGE)?;
+    let typed = Typed::parse_plain(args, &[flag('a', ""), flag('r', "")], UNLOAD_USAGE)?;
     let recursive = typed.has('r') || typed.has('a');
     let mut count = Count::default();
     for name in names(&typed, UNLOAD_USAGE)? {
-        let Some(mut pool) = count.opened(session::open(&name, For::Read)) else { continue };
+        let Some(mut pool) = count.opened(super::open(&name, Named::Dataset, For::Read)) else { continue };
         let Some(roots) = count.opened(roots(&pool, &name, recursive)) else { continue };
         for root in roots {
             // With -r and -a what is not loaded is passed over; alone it is an error, as in OpenZFS.
@@ -230,23 +231,16 @@ fn is_root(pool: &Pool, name: &str, verb: &str) -> Outcome {
 
 pub fn change(args: &[String]) -> Outcome {
     let known = [flag('l', ""), flag('i', ""), value('o', ""), value('K', "keylocation")];
-    let typed = Typed::parse(args, &known, CHANGE_USAGE)?;
+    let typed = Typed::parse_plain(args, &known, CHANGE_USAGE)?;
     let [name] = typed.operands.as_slice() else {
         let what = if typed.operands.is_empty() { "Missing dataset argument" } else { "Too many arguments" };
         return Err(Fail::usage(what, CHANGE_USAGE));
     };
-    let mut given: Vec<(&str, &str)> = Vec::new();
-    for o in typed.values('o') {
-        let pair = super::split(o)?;
-        if given.iter().any(|(p, _)| *p == pair.0) {
-            return Err(Fail::new(format!("property '{}' specified multiple times", pair.0)));
-        }
-        given.push(pair);
-    }
+    let given = super::set::pairs(&typed)?;
     if typed.has('i') && !given.is_empty() {
         return Err(Fail::usage("Properties not allowed for inheriting", CHANGE_USAGE));
     }
-    if let Err(f) = session::open(name, For::Read).and_then(|pool| roots(&pool, name, false)) {
+    if let Err(f) = super::open(name, Named::Dataset, For::Read).and_then(|pool| roots(&pool, name, false)) {
         return Err(Fail::usage(f.message, CHANGE_USAGE));
     }
     // What it refuses from here on ends it with -1 (`zfs_do_change_key`, zfs_main.c).
@@ -255,6 +249,8 @@ pub fn change(args: &[String]) -> Outcome {
 
 fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
     let fail = |why: String| Fail::new(format!("Key change error: {why}"));
+    // What libzfs says of a value it refuses, and then of the whole.
+    let twice = |f: &Fail| fail(format!("{}\nKey change error: encryption failure", f.message));
     let mut pool = session::open(name, For::Write)?;
     let Some(root) = root_of(&pool, name)? else { return Err(fail("Dataset not encrypted.".into())) };
     let dir = pool.dsl.lookup_head(pool.io(), name)?.dir;
@@ -262,18 +258,13 @@ fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
         return Err(fail("Keys cannot be changed on clones.".into()));
     }
     let mut crypto = CryptoProps::default();
-    let mut user = Vec::new();
     for &(p, v) in given {
-        if p != "encryption" && crypto.take(p, v).map_err(|f| fail(f.message))? {
-            continue;
-        }
-        if !icecore_dsl::prop::is_user(p) {
+        let taken = p != "encryption" && crypto.take(p, v).map_err(|f| twice(&f))?;
+        if !taken {
             return Err(fail(
-                "Only keyformat, keylocation, pbkdf2iters, and user properties may be set with this command."
-                    .into(),
+                "Only keyformat, keylocation and pbkdf2iters may be set with this command.".into(),
             ));
         }
-        user.push((p, v));
     }
     if typed.has('i') {
         may_inherit(&pool, name, &root).map_err(|f| fail(f.message))?;
@@ -288,10 +279,6 @@ fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
         inherit(&mut pool, name).map_err(|f| fail(f.message))?;
     } else {
         rewrap(&mut pool, name, root == name, crypto).map_err(|f| fail(f.message))?;
-    }
-    let (io, dsl) = pool.parts();
-    for (p, v) in user {
-        dsl.prop_set(io, name, p, v).map_err(|e| super::cannot("set property for", name, &e))?;
     }
     pool.commit()?;
     Ok(())

@@ -1,7 +1,7 @@
 //! `zfs list`.
 
-use super::select::{Query, Selected, Types, depth, together};
-use crate::args::{Typed, flag, value};
+use super::select::{Query, Selected, Types, depth, property_list, together};
+use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
 use crate::table::{Align, Cells, Table};
 use icecore_dsl::DslError;
@@ -41,11 +41,13 @@ pub fn run(args: &[String]) -> Outcome {
         flag('j', "json"),
         flag('J', "json-int"),
     ];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let typed = Typed::parse_plain(args, &known, USAGE)?;
+    json_numbers(&typed, USAGE)?;
     let columns = columns(&typed)?;
     let types = typed.value('t').map(|t| Types::parse(t, USAGE)).transpose()?;
     let depth = depth(&typed, USAGE)?;
-    let query = Query { types, recursive: typed.has('r') || depth.is_some(), depth };
+    let query =
+        Query { types, recursive: typed.has('r') || depth.is_some(), depth, named: Types::NO_BOOKMARKS };
     let sort: Vec<(bool, String)> = typed
         .ordered()
         .iter()
@@ -201,7 +203,7 @@ fn print_table(columns: &[String], scripted: bool, fill: impl FnOnce(&mut Cells)
 fn columns(typed: &Typed) -> Outcome<Vec<String>> {
     let asked = typed.value('o').unwrap_or("name,used,available,referenced,mountpoint");
     let mut out = Vec::new();
-    for p in asked.split(',') {
+    for p in property_list(asked, USAGE)? {
         if p == "space" {
             out.extend(
                 [

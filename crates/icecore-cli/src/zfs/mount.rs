@@ -1,6 +1,7 @@
 //! `zfs mount` and `zfs unmount` (`share_mount_one`, `unshare_unmount`, zfs_main.c; `zfs_mount_at`, `zfs_unmount`,
 //! libzfs_mount.c).
 
+use super::Named;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::How as KeyHow;
@@ -162,7 +163,9 @@ fn all(typed: &Typed, how: How) -> Outcome {
 
 /// Mounts what belongs mounted from `name` down. What fails is told, and the others go on.
 fn many(name: &str, typed: &Typed, how: How) -> Outcome<bool> {
-    let homes = mounts::homes(&*session::open(name, For::Read)?, name)?;
+    let homes = session::open(name, For::Read)
+        .and_then(|pool| mounts::homes(&pool, name))
+        .map_err(|f| Fail::usage(f.message, USAGE))?;
     let mut well = true;
     for home in homes.iter().filter(|h| !h.stays_out(typed.has('l'))) {
         if let Err(f) = mount(home, how) {
@@ -174,16 +177,9 @@ fn many(name: &str, typed: &Typed, how: How) -> Outcome<bool> {
 }
 
 fn one(name: &str, typed: &Typed, how: How) -> Outcome {
-    if name.contains(['@', '#']) {
-        return Err(super::not_a_dataset(name));
-    }
     let cannot = |why: &str| Fail::new(format!("cannot mount '{name}': {why}"));
-    let home = mounts::home(&*session::open(name, For::Read)?, name)?;
-    let Some(home) = home else {
-        return Err(Fail::new(format!(
-            "cannot open '{name}': operation not applicable to datasets of this type"
-        )));
-    };
+    let home = mounts::home(&*super::open(name, Named::Dataset, For::Read)?, name)?;
+    let Some(home) = home else { return Err(super::wrong_kind(name)) };
     match home.mountpoint.as_str() {
         "legacy" => return Err(cannot("legacy mountpoint\nuse mount(8) to mount this filesystem")),
         "none" => return Err(cannot("no mountpoint set")),
@@ -289,18 +285,11 @@ fn unmount_path(path: &str, force: bool, keys: bool) -> Outcome {
 /// A file system, and what is mounted of those below it.
 fn unmount_name(name: &str, force: bool, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{name}': {why}"));
-    if name.contains(['@', '#']) {
-        return Err(super::not_a_dataset(name));
-    }
     let (home, below) = {
-        let pool = session::open(name, For::Read)?;
+        let pool = super::open(name, Named::Dataset, For::Read)?;
         (mounts::home(&pool, name)?, mounts::below(&pool, name))
     };
-    let Some(home) = home else {
-        return Err(Fail::new(format!(
-            "cannot open '{name}': operation not applicable to datasets of this type"
-        )));
-    };
+    let Some(home) = home else { return Err(super::wrong_kind(name)) };
     if home.mountpoint == "legacy" {
         return Err(fail("legacy mountpoint\nuse umount(8) to unmount this filesystem"));
     }

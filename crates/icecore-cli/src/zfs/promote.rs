@@ -1,9 +1,9 @@
 //! `zfs promote` (`zfs_do_promote`, zfs_main.c; `zfs_promote`, libzfs_dataset.c).
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::For;
 use icecore_dsl::DslError;
 
 pub const USAGE: &str = "promote <clone-filesystem>";
@@ -18,10 +18,7 @@ pub fn run(args: &[String]) -> Outcome {
         };
         return Err(Fail::usage(what, USAGE));
     };
-    if name.contains(['@', '#']) {
-        return Err(super::not_a_dataset(name));
-    }
-    let mut pool = session::open(name, For::Write)?;
+    let mut pool = super::open(name, Named::Dataset, For::Write)?;
     let (io, dsl) = pool.parts();
     let head = dsl.lookup_head(io, name).map_err(|e| cannot("open", name, &e))?;
     let origin = dsl.dir(io, head.dir)?.origin_obj;

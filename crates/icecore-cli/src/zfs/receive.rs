@@ -1,5 +1,6 @@
 //! `zfs receive`.
 
+use super::Named;
 use crate::args::{Typed, flag, value};
 use crate::caller;
 use crate::engine::{Ahead, Reading};
@@ -7,10 +8,10 @@ use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::keys::{CryptoProps, root_of};
 use crate::pipe;
-use crate::session::Engine;
+use crate::session::{self, Engine, For};
 use icecore_dmu::WriteError;
 use icecore_dsl::DslError;
-use icecore_format::stream::{MAGIC, Order, RECORD_SIZE, Record, feature};
+use icecore_format::stream::{Begin, MAGIC, Order, RECORD_SIZE, Record, StreamErrorKind, feature};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Encryption, Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ pub fn run(args: &[String]) -> Outcome {
         value('x', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    let (mut spec, crypto) = spec(&typed)?;
     let target = match typed.operands.as_slice() {
         [target] => target,
         [] => return Err(Fail::usage("missing snapshot argument", USAGE)),
@@ -49,8 +51,14 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('A') && ['d', 'e', 'n', 's', 'u'].into_iter().any(|c| typed.has(c)) {
         return Err(Fail::usage("invalid option", USAGE));
     }
-    let (mut spec, crypto) = spec(target, &typed)?;
+    spec.target.clone_from(target);
     if typed.has('A') {
+        super::open(target, Named::Dataset, For::Read)
+            .and_then(|pool| {
+                let found = pool.dsl.lookup_head(pool.io(), target);
+                found.map_err(|e| super::cannot("open", target, &e))
+            })
+            .map_err(|f| Fail::usage(f.message, USAGE))?;
         let mut engine = Engine::open(target)?;
         return abort(&mut engine, target).map_err(|e| match e {
             ReceiveError::NothingToAbort(name) => {
@@ -70,10 +78,10 @@ pub fn run(args: &[String]) -> Outcome {
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
-    let mut engine = Engine::open(target)?;
+    let mut engine = destination(&spec, kind_of(&head))?;
     if crypto.asks() && may_encrypt(&head) {
         spec.crypt = encryption(&mut engine, &spec, &crypto)
-            .map_err(|f| Fail { message: format!("cannot receive: {}", f.message), ..f })?;
+            .map_err(|f| Fail { message: format!("{}: {}", Stream::Full.failed(), f.message), ..f })?;
     }
     let ahead = Ahead::new(stdin, head);
     engine.listen(&ahead);
@@ -95,16 +103,75 @@ fn first_record(input: &mut dyn Read) -> Outcome<Vec<u8>> {
     }
     match head.get(8..16).and_then(|b| <[u8; 8]>::try_from(b).ok()) {
         Some(magic) if [u64::from_le_bytes(magic), u64::from_be_bytes(magic)].contains(&MAGIC) => Ok(head),
-        _ => fail("what comes in is not a ZFS send stream; nothing was changed"),
+        _ if head.len() < RECORD_SIZE => {
+            fail("failed to read from stream\n(it ends before its first record does)")
+        }
+        _ => {
+            fail("invalid stream (bad magic number)\n(what comes in is no send stream; nothing was changed)")
+        }
+    }
+}
+
+/// The pool that the stream is to go to, where there is one (`zfs_receive_one`, libzfs_sendrecv.c).
+fn destination(spec: &ReceiveSpec, kind: Stream) -> Outcome<Engine> {
+    let target = &spec.target;
+    let fail = |why: &str| Err(Fail::new(format!("cannot receive: {why}")));
+    let below = spec.naming != Naming::Exact;
+    let missing = format!("specified fs ({target}) does not exist");
+    if below && target.contains('@') {
+        return fail(&missing);
+    }
+    if super::valid(target, Named::NoBookmark).is_err() {
+        return fail("invalid name");
+    }
+    let path = target.split('@').next().unwrap_or(target);
+    if crate::state::find(session::pool_of(path))?.is_none() {
+        return match path.rsplit_once('/') {
+            _ if below => fail(&missing),
+            Some((parent, _)) => Err(no_parent(parent, kind)),
+            None => Err(Fail::new(format!("{}: destination '{path}' does not exist", kind.failed()))),
+        };
+    }
+    let mut engine = Engine::open(target)?;
+    let pool = engine.pool();
+    if below && pool.dsl.lookup_head(pool.io(), path).is_err() {
+        return fail(&missing);
+    }
+    match &spec.origin {
+        Some(origin) if pool.dsl.lookup_dataset(pool.io(), origin).is_err() => {
+            fail(&format!("specified origin fs ({origin}) does not exist"))
+        }
+        _ => Ok(engine),
+    }
+}
+
+fn no_parent(parent: &str, kind: Stream) -> Fail {
+    Fail::new(format!(
+        "cannot open '{parent}': dataset does not exist\n{}: unable to restore to destination",
+        kind.failed()
+    ))
+}
+
+fn begin_of(head: &[u8]) -> Option<Begin> {
+    let head = head.get(..RECORD_SIZE).and_then(|h| <&[u8; RECORD_SIZE]>::try_from(h).ok())?;
+    let order = if head[8..16] == MAGIC.to_le_bytes() { Order::Little } else { Order::Big };
+    match Record::parse(head, order) {
+        Ok(Record::Begin(begin)) => Some(begin),
+        _ => None,
+    }
+}
+
+/// What kind of stream begins so; packages are called full.
+fn kind_of(head: &[u8]) -> Stream {
+    match begin_of(head) {
+        Some(begin) if begin.fromguid != 0 => Stream::Incremental,
+        _ => Stream::Full,
     }
 }
 
 /// Whether a stream that begins so may make a dataset that is encrypted here: it is not raw, and no increment.
 fn may_encrypt(head: &[u8]) -> bool {
-    let head = head.get(..RECORD_SIZE).and_then(|h| <&[u8; RECORD_SIZE]>::try_from(h).ok());
-    let Some(head) = head else { return false };
-    let order = if head[8..16] == MAGIC.to_le_bytes() { Order::Little } else { Order::Big };
-    matches!(Record::parse(head, order), Ok(Record::Begin(b)) if !b.has(feature::RAW) && b.fromguid == 0)
+    begin_of(head).is_some_and(|b| !b.has(feature::RAW) && b.fromguid == 0)
 }
 
 /// How a new dataset is to be encrypted (`zfs_crypto_create`, libzfs_crypto.c). A key cannot be typed here: the stream has
@@ -135,10 +202,10 @@ fn encryption(engine: &mut Engine, spec: &ReceiveSpec, crypto: &CryptoProps) -> 
     Ok(Encryption::Root(Arc::new(crypto.new_key(Some(target), suite)?)))
 }
 
-fn spec(target: &str, typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
+/// What the options say; the target is yet to come.
+fn spec(typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
     let mut crypto = CryptoProps::default();
     let mut spec = ReceiveSpec {
-        target: target.into(),
         naming: if typed.has('d') {
             Naming::Prefix
         } else if typed.has('e') {
@@ -248,6 +315,16 @@ pub enum Stream {
     Incremental,
 }
 
+impl Stream {
+    /// How a failure of it begins.
+    fn failed(self) -> &'static str {
+        match self {
+            Self::Full => "cannot receive new filesystem stream",
+            Self::Incremental => "cannot receive incremental stream",
+        }
+    }
+}
+
 /// Whether the pool is full.
 fn is_no_space(e: &ReceiveError) -> bool {
     matches!(e, ReceiveError::Write(WriteError::NoSpace) | ReceiveError::Dsl(DslError::NoSpace))
@@ -260,19 +337,17 @@ fn is_quota(e: &ReceiveError) -> bool {
 
 /// The failure in OpenZFS's words where tools look for them (`zfs_receive_one`, libzfs_sendrecv.c).
 pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind: Stream) -> Fail {
-    let new = "cannot receive new filesystem stream";
-    let inc = "cannot receive incremental stream";
-    let this = if kind == Stream::Incremental { inc } else { new };
+    let (new, inc, this) = (Stream::Full.failed(), Stream::Incremental.failed(), kind.failed());
     Fail::new(match e {
-        ReceiveError::Exists(name) => format!(
-            "{new}: destination '{name}' exists\nmust specify -F to overwrite it\ncannot restore to {target}: destination already exists"
-        ),
-        ReceiveError::SnapshotExists(name) => format!("cannot restore to {name}: destination already exists"),
-        ReceiveError::HasSnapshots { dataset, snapshot } => {
-            format!(
-                "{new}: destination has snapshots (eg. {snapshot})\nmust destroy them to overwrite '{dataset}'"
-            )
+        ReceiveError::Exists(_) | ReceiveError::WrongParent(_) => format!("{new}: {e}"),
+        ReceiveError::NoDestination(_) => format!("{inc}: {e}"),
+        ReceiveError::NoParent(name) => return no_parent(name, kind),
+        ReceiveError::Name(name) => format!("cannot receive: invalid name\n('{name}')"),
+        ReceiveError::Property(why) if !why.starts_with("invalid property") => {
+            format!("{this}: {why}\n{this}: invalid property value")
         }
+        ReceiveError::SnapshotExists(name) => format!("cannot restore to {name}: destination already exists"),
+        ReceiveError::HasSnapshots { .. } => format!("{new}: {e}"),
         ReceiveError::Modified { dataset, since, newer } => {
             let tail = if newer.is_empty() {
                 format!(
@@ -293,7 +368,7 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
         }
         ReceiveError::PartialState(name) => {
             format!(
-                "cannot receive: destination {name} contains partially-complete state from \"zfs receive -s\".\nGo on with 'zfs send -t TOKEN', or drop it with 'zfs receive -A {name}'."
+                "{this}: destination {name} contains partially-complete state from \"zfs receive -s\".\nGo on with 'zfs send -t TOKEN', or drop it with 'zfs receive -A {name}'."
             )
         }
         ReceiveError::IvsetMismatch { stream, local } => {
@@ -309,14 +384,19 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
         }
         ReceiveError::KeyMismatch { .. } => format!("{inc}: encryption key does not match existing key"),
         ReceiveError::KeyNotLoaded(name) => {
-            format!("{this}: inherited key must be loaded\n'{name}': encryption key not loaded")
+            format!("{this}: inherited key must be loaded\n('{name}': encryption key not loaded)")
         }
         ReceiveError::Stream(s) if e.is_transport() => {
-            let mut text = format!("{this}: checksum mismatch or incomplete stream.\n({s})");
-            if let Some(token) = token {
-                text.push_str(&format!("\nPartially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t {token}"));
-            }
-            text
+            let Some(token) = token else {
+                let what = match s.kind {
+                    StreamErrorKind::Checksum { .. } => "checksum mismatch",
+                    _ => "incomplete stream",
+                };
+                return Fail::new(format!("{this}: {what}\n({s})"));
+            };
+            format!(
+                "{this}: checksum mismatch or incomplete stream.\n({s})\nPartially received snapshot is saved.\nA resuming stream can be generated on the sending system by running:\n    zfs send -t {token}"
+            )
         }
         e if is_no_space(e) || is_quota(e) => {
             let dataset = target.split('@').next().unwrap_or(target);

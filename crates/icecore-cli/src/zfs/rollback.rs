@@ -1,6 +1,6 @@
 //! `zfs rollback`.
 
-use super::{cannot, destroy};
+use super::{Named, cannot, destroy};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Open};
@@ -12,12 +12,11 @@ pub const USAGE: &str = "rollback [-rRf] <snapshot>";
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('r', ""), flag('R', ""), flag('f', "")], USAGE)?;
     let [name] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing dataset argument", USAGE));
+        let none = typed.operands.is_empty();
+        return Err(Fail::usage(if none { "missing dataset argument" } else { "too many arguments" }, USAGE));
     };
-    let Some((path, _)) = name.split_once('@') else {
-        return Err(super::not_a_snapshot(name));
-    };
-    let pool = session::open(name, For::Write)?;
+    let pool = super::open(name, Named::Snapshot, For::Write)?;
+    let path = name.split('@').next().unwrap_or(name);
     let newer = newer(&pool, path, name)?;
     if !newer.is_empty() && !typed.has('r') && !typed.has('R') {
         return Err(Fail::new(format!(
@@ -74,9 +73,10 @@ fn back(mut pool: Open, name: &str, newer: &[String], clones: Vec<String>) -> Ou
         // A clone that went may have had it.
         match gone {
             Ok(_) | Err(DslError::NotFound(_)) => {}
-            Err(e) => {
-                return Err(Fail::new(format!("cannot rollback to '{name}': {n}: {}", super::reason(&e))));
+            Err(DslError::Busy(_)) => {
+                return Err(Fail::new(format!("cannot destroy '{n}': dataset is busy")));
             }
+            Err(e) => return Err(Fail::new(format!("cannot destroy '{n}': {}", super::reason(&e)))),
         }
     }
     let (path, snap) = name.split_once('@').unwrap_or((name, ""));

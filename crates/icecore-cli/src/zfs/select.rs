@@ -1,6 +1,6 @@
 //! Which datasets a command is about: names, types, recursion (`zfs_for_each`, cmd/zfs/zfs_iter.c).
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Open, Why};
@@ -26,6 +26,8 @@ pub struct Types {
 impl Types {
     /// Everything.
     pub const ALL: Self = Self { filesystem: true, volume: true, snapshot: true, bookmark: true };
+    /// Everything but bookmarks.
+    pub const NO_BOOKMARKS: Self = Self { bookmark: false, ..Self::ALL };
     /// File systems and volumes.
     pub const HEADS: Self = Self { filesystem: true, volume: true, snapshot: false, bookmark: false };
 
@@ -65,11 +67,36 @@ pub struct Query {
     pub recursive: bool,
     /// At most this far below.
     pub depth: Option<usize>,
+    /// Kinds that may be named where none were asked for.
+    pub named: Types,
+}
+
+impl Query {
+    /// Whether `name` may be named at all (`zfs_for_each`, zfs_iter.c).
+    fn admits(&self, name: &str) -> Result<(), String> {
+        let types = self.types.unwrap_or(self.named);
+        super::valid(
+            name,
+            match (types.snapshot, types.bookmark) {
+                (_, true) => Named::Any,
+                (true, false) => Named::NoBookmark,
+                (false, false) => Named::Dataset,
+            },
+        )
+    }
+    /// Whether a file system or volume itself has to be of what was asked for: not where that is looked for below it.
+    fn wants_head(&self) -> bool {
+        !self.recursive && self.types.is_some_and(|t| !t.snapshot && !t.bookmark)
+    }
 }
 
 /// The value of `-d`.
 pub fn depth(typed: &Typed, usage: &str) -> Outcome<Option<usize>> {
-    let parse = |d: &str| d.parse().map_err(|_| Fail::usage(format!("{d} is not an integer"), usage));
+    let parse = |d: &str| match d.parse::<i64>().map(usize::try_from) {
+        Ok(Ok(n)) => Ok(n),
+        Ok(Err(_)) => Err(Fail::usage("Depth can not be negative.", usage)),
+        Err(_) => Err(Fail::usage(format!("{d} is not an integer"), usage)),
+    };
     typed.value('d').map(parse).transpose()
 }
 
@@ -115,6 +142,25 @@ pub fn together(
     let mut failed = Vec::new();
     let mut open: Option<Open> = None;
     for name in names {
+        // A path stands for the file system that is mounted there (`zfs_path_to_zhandle`, libzfs_util.c).
+        let name = &match name.starts_with(['/', '.']) {
+            false => name.clone(),
+            true => {
+                // No path of a mount is touched with a pool in hand.
+                open = None;
+                match mounted_at(name) {
+                    Ok(name) => name,
+                    Err(f) => {
+                        failed.push(f.message);
+                        continue;
+                    }
+                }
+            }
+        };
+        if let Err(why) = query.admits(name) {
+            failed.push(format!("cannot open '{name}': {why}"));
+            continue;
+        }
         // Never two at once: who holds one does not wait for another.
         let same = open.take().filter(|pool| pool.name() == session::pool_of(name));
         let pool = match same {
@@ -145,6 +191,22 @@ pub fn together(
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
 }
 
+fn mounted_at(path: &str) -> Outcome<String> {
+    let real = std::fs::canonicalize(path)
+        .map_err(|e| Fail::new(format!("cannot open '{path}': {}", crate::human::os_error(&e))))?;
+    let mounts = crate::mounts::all();
+    let inner = mounts.iter().filter(|m| real.starts_with(m.dir())).max_by_key(|m| m.dir().as_os_str().len());
+    inner.and_then(|m| m.name()).ok_or_else(|| Fail::new(format!("'{path}': not a ZFS filesystem")))
+}
+
+/// The names of properties in a list that has some (`zprop_expand_list`, libzfs_util.c).
+pub fn property_list<'a>(list: &'a str, usage: &str) -> Outcome<std::str::Split<'a, char>> {
+    match list {
+        "" => Err(Fail::usage("bad property list: no properties specified", usage)),
+        list => Ok(list.split(',')),
+    }
+}
+
 /// The pool that `name` lies in, or why it cannot be had.
 fn pool_for(name: &str) -> Result<Open, (Why, Fail)> {
     let record = match state::find(session::pool_of(name)) {
@@ -170,9 +232,7 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
             if r.snapshot {
                 let types = query.types.unwrap_or(Types::ALL);
                 if !types.has(kind) {
-                    return Err(Fail::new(format!(
-                        "cannot open '{name}': operation not applicable to datasets of this type"
-                    )));
+                    return Err(super::wrong_kind(name));
                 }
                 push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, brief: None }));
             } else {
@@ -181,6 +241,9 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                 } else {
                     query.depth.unwrap_or(0)
                 };
+                if query.wants_head() && query.types.is_some_and(|t| !t.has(kind)) {
+                    return Err(super::wrong_kind(name));
+                }
                 // Snapshots of a dataset that was itself named are shown when asked for by type.
                 let types = query.types.unwrap_or(Types::HEADS);
                 let only_below = query.types.is_some() && !types.filesystem && !types.volume && depth == 0;

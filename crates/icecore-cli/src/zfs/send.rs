@@ -1,5 +1,6 @@
 //! `zfs send`.
 
+use super::Named;
 use crate::args::{Typed, flag, value};
 use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -63,11 +64,10 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('S') {
         return saved(to, &typed);
     }
-    if to.contains('#') {
-        return Err(super::not_a_dataset(to));
-    }
+    super::valid(to, Named::NoBookmark).map_err(|why| Fail::new(format!("cannot open '{to}': {why}")))?;
     let spec = spec(to, &typed)?;
     let mut pool = session::open(to, For::Read)?;
+    is_earlier(&pool, &spec)?;
     if typed.has('v') || typed.has('P') || typed.has('V') {
         announce(&pool, &spec, &typed)?;
     } else if typed.has('n') {
@@ -89,6 +89,23 @@ pub fn run(args: &[String]) -> Outcome {
     // What was left out was left out by -s: a word, no failure.
     sent.warnings.iter().for_each(|w| eprintln!("WARNING: {w}"));
     Ok(())
+}
+
+/// Snapshots in between begin with one that is earlier (`zfs_send`, libzfs_sendrecv.c).
+fn is_earlier(pool: &Pool, spec: &PackageSpec) -> Outcome {
+    let Some(from) = spec.send.from.as_ref().filter(|_| spec.intermediates && !spec.replicate) else {
+        return Ok(());
+    };
+    let born = |name: &str| {
+        let r = pool.dsl.lookup_snapshot(pool.io(), name).ok()?;
+        Some(pool.dsl.dataset(pool.io(), r.obj).ok()?.creation_txg)
+    };
+    match (born(from), born(&spec.send.to)) {
+        (Some(from_txg), Some(to_txg)) if from_txg >= to_txg => {
+            Err(Fail::new(format!("incremental source ({from}) does not exist")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A head that is mounted changes while it is sent (`dmu_send`, dmu_send.c).
@@ -200,7 +217,14 @@ fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
     let from = short.map(|f| match f.chars().next() {
         Some('@' | '#') => format!("{path}{f}"),
         _ if f.contains(['@', '#']) => f.to_string(),
-        _ => format!("{path}@{f}"),
+        _ => {
+            if typed.has('i') && !typed.has('R') {
+                eprintln!(
+                    "Warning: incremental source didn't specify type, assuming snapshot. Use '@' or '#' prefix to avoid ambiguity."
+                );
+            }
+            format!("{path}@{f}")
+        }
     });
     if typed.has('I') && from.as_ref().is_some_and(|f| f.contains('#')) {
         return Err(Fail::new("Error: multiple snapshots cannot be sent from a bookmark."));

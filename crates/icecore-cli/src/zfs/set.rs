@@ -1,10 +1,10 @@
 //! `zfs set` and `zfs inherit` (`zfs_do_set`, `zfs_do_inherit`, zfs_main.c; `zfs_setprop_error`,
 //! libzfs_dataset.c). All properties of one line are set on a dataset, or none.
 
-use super::cannot;
+use super::{Named, cannot};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
-use crate::session::{self, For};
+use crate::session::For;
 use icecore_dsl::prop::{is_user, table};
 use icecore_dsl::{Dsl, DslError, Kind};
 use icecore_pool::Io;
@@ -20,6 +20,19 @@ pub fn split(text: &str) -> Outcome<(&str, &str)> {
     text.split_once('=')
         .map(|(p, v)| (super::list::canonical(p), v))
         .ok_or_else(|| Fail::new("missing '=' for property=value argument"))
+}
+
+/// The properties of `-o`, each once (`parseprop`, zfs_main.c).
+pub fn pairs(typed: &Typed) -> Outcome<Vec<(&str, &str)>> {
+    let mut out: Vec<(&str, &str)> = Vec::new();
+    for o in typed.values('o') {
+        let (p, v) = split(o)?;
+        if out.iter().any(|(known, _)| *known == p) {
+            return Err(Fail::new(format!("property '{p}' specified multiple times")));
+        }
+        out.push((p, v));
+    }
+    Ok(out)
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -49,10 +62,7 @@ pub fn run(args: &[String]) -> Outcome {
     let moves = Moves::by(typed.has('u'), value("mountpoint").is_some(), value("canmount"));
     each(more, |name| {
         around(name, moves, || {
-            if name.contains('#') {
-                return Err(super::not_a_dataset(name));
-            }
-            let mut pool = session::open(name, For::Write)?;
+            let mut pool = super::open(name, Named::NoBookmark, For::Write)?;
             let (io, dsl) = pool.parts();
             dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
             for (prop, text) in &pairs {
@@ -126,7 +136,7 @@ fn unset(prop: &str, e: &DslError) -> String {
 }
 
 /// Every dataset is tried; what failed is told at once, and the status is that of the worst (`zfs_for_each`, zfs_iter.c).
-fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
+pub fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
     let mut last = Ok(());
     for name in names {
         if let Err(mut fail) = one(name) {
@@ -159,7 +169,7 @@ pub fn inherit(args: &[String]) -> Outcome {
 }
 
 fn inherit_one(name: &str, prop: &str, below: bool, received: bool) -> Outcome {
-    let mut pool = session::open(name, For::Write)?;
+    let mut pool = super::open(name, Named::NoBookmark, For::Write)?;
     let (io, dsl) = pool.parts();
     let mut todo = vec![name.to_string()];
     if below {

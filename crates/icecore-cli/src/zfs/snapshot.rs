@@ -1,29 +1,40 @@
 //! `zfs snapshot` (`zfs_do_snapshot`, zfs_main.c; `zfs_snapshot_nvl`, libzfs_dataset.c). All snapshots of one line are
 //! taken in one txg, or none.
 
-use super::{cannot, may_name};
+use super::{Named, cannot};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
+use std::collections::BTreeSet;
 
 pub const USAGE: &str = "snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[flag('r', ""), value('o', "")], USAGE)?;
+    let typed = Typed::parse_plain(args, &[flag('r', ""), value('o', "")], USAGE)?;
     let Some(first) = typed.operands.first() else {
         return Err(Fail::usage("missing snapshot argument", USAGE));
     };
-    let props = typed.values('o').map(super::set::split).collect::<Outcome<Vec<_>>>()?;
+    let props = super::set::pairs(&typed)?;
     let many = typed.has('r') || typed.operands.len() > 1;
     let none = |f: Fail| match many {
         true => Fail { message: format!("{}\nno snapshots were created", f.message), ..f },
         false => f,
     };
     for name in &typed.operands {
-        if !name.contains('@') {
+        let Some((path, _)) = name.split_once('@') else {
             return Err(Fail::usage(format!("invalid snapshot name '{name}'"), USAGE));
-        }
-        may_name(name).map_err(|why| none(Fail::new(format!("cannot create snapshot '{name}': {why}"))))?;
+        };
+        super::open(path, Named::Dataset, For::Read)
+            .and_then(|pool| pool.dsl.lookup_head(pool.io(), path).map_err(|e| cannot("open", path, &e)))
+            .map_err(|f| Fail::usage(f.message, USAGE))?;
+    }
+    for name in &typed.operands {
+        super::may_name(name, Named::Snapshot)
+            .map_err(|why| none(Fail::new(format!("cannot create snapshot '{name}': {why}"))))?;
+    }
+    for (p, v) in &props {
+        icecore_dsl::prop::parse_new_snapshot(p, v)
+            .map_err(|e| none(Fail::new(format!("cannot create snapshots : {}", super::reason(&e)))))?;
     }
     if typed.operands.iter().any(|n| session::pool_of(n) != session::pool_of(first)) {
         // The words for this too (`EXDEV`).
@@ -34,7 +45,6 @@ pub fn run(args: &[String]) -> Outcome {
     let mut names = Vec::new();
     for name in &typed.operands {
         let (path, snap) = name.split_once('@').unwrap_or((name, ""));
-        dsl.lookup_head(io, path).map_err(|e| Fail::usage(cannot("open", path, &e).message, USAGE))?;
         if typed.has('r') {
             let below = dsl.snapshot_names_below(io, path, snap);
             names.extend(below.map_err(|e| cannot("create snapshot", name, &e))?);
@@ -42,6 +52,9 @@ pub fn run(args: &[String]) -> Outcome {
             names.push(name.clone());
         }
     }
+    // Named twice is named once.
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     // Who stands in the way is named.
     let there: Vec<String> = names
         .iter()

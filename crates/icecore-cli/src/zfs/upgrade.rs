@@ -27,7 +27,7 @@ see the ZFS Administration Guide.
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [flag('r', ""), flag('v', ""), flag('a', ""), value('V', "")];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let typed = Typed::parse_plain(args, &known, USAGE)?;
     let (names, all) = (&typed.operands, typed.has('a'));
     let version = match typed.value('V').map(|v| (v, v.parse::<u64>())) {
         None => None,
@@ -47,15 +47,18 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     let only = Types { filesystem: true, ..Types::default() };
-    let query = Query { types: Some(only), recursive: !changes || typed.has('r'), depth: None };
+    let query = Query { types: Some(only), recursive: !changes || typed.has('r'), depth: None, named: only };
     let wanted = version.unwrap_or(CURRENT);
-    let (mut older, mut same) = (Vec::new(), 0);
+    let (mut older, mut newer, mut same) = (Vec::new(), 0, 0);
     each(names, &query, |pool, s| {
         let row =
             pool.dsl.prop(pool.io(), &s.name, "version").map_err(|e| super::cannot("open", &s.name, &e))?;
         let version: u64 = row.and_then(|r| r.value.parse().ok()).unwrap_or(CURRENT);
         if version < wanted {
             older.push((s.name.clone(), version));
+        } else if version > wanted && changes {
+            println!("{}: can not be downgraded; it is already at version {version}", s.name);
+            newer += 1;
         } else {
             same += 1;
         }
@@ -69,7 +72,7 @@ pub fn run(args: &[String]) -> Outcome {
         if same > 0 {
             println!("{same} filesystems already at this version");
         }
-        return if older.is_empty() { Ok(()) } else { Err(Fail::said(1)) };
+        return if older.is_empty() && newer == 0 { Ok(()) } else { Err(Fail::said(1)) };
     }
     println!("This system is currently running ZFS filesystem version {CURRENT}.\n");
     if older.is_empty() {

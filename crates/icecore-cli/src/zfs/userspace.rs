@@ -4,7 +4,7 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How};
-use crate::session::{self, For, Open};
+use crate::session::{For, Open};
 use crate::table::{Align, Table};
 use icecore_dsl::prop::{self, PropRow, Source, nice_bytes, nice_number};
 use icecore_pool::Pool;
@@ -59,7 +59,7 @@ fn run(args: &[String], who: Who, usage: &str) -> Outcome {
     if who != Who::Project {
         known.extend([flag('n', ""), flag('i', ""), value('t', "")]);
     }
-    let typed = Typed::parse(args, &known, usage)?;
+    let typed = Typed::parse_plain(args, &known, usage)?;
     let [name] = typed.operands.as_slice() else {
         let what = if typed.operands.is_empty() { "missing dataset name" } else { "too many arguments" };
         return Err(Fail::usage(what, usage));
@@ -71,7 +71,7 @@ fn run(args: &[String], who: Who, usage: &str) -> Outcome {
         Some(list) => types(list)?,
     };
     let numbers = who == Who::Project || typed.has('n');
-    let mut pool = session::open(name, For::Read)?;
+    let mut pool = super::open(name, super::Named::NoBookmark, For::Read)?;
     let fs = filesystem(&mut pool, name)?;
     if !space::is_accounted(fs.objset(), pool.io())? {
         // Of projects nothing is said then (`zfs_userspace`, libzfs_dataset.c).
@@ -208,9 +208,7 @@ fn filesystem(pool: &mut Open, name: &str) -> Outcome<icecore_zpl::Filesystem> {
     crate::keys::unlock(pool, name, How { location: None, ask: Ask::Terminal, ..How::default() })?;
     match icecore_zpl::open(pool.io(), &pool.dsl, name)? {
         Dataset::Filesystem(fs) => Ok(*fs),
-        Dataset::Volume(_) => {
-            Err(Fail::new(format!("cannot open '{name}': operation not applicable to datasets of this type")))
-        }
+        Dataset::Volume(_) => Err(super::wrong_kind(name)),
     }
 }
 

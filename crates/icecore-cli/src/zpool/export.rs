@@ -19,6 +19,9 @@ pub fn run(args: &[String]) -> Outcome {
     } else {
         typed.operands.clone()
     };
+    if typed.has('a') && !typed.operands.is_empty() {
+        return Err(Fail::usage("too many arguments", USAGE));
+    }
     if names.is_empty() && !typed.has('a') {
         return Err(Fail::usage("missing pool argument", USAGE));
     }
@@ -45,10 +48,21 @@ pub fn destroy(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing pool argument", DESTROY_USAGE)),
         _ => return Err(Fail::usage("too many arguments", DESTROY_USAGE)),
     };
-    if state::find(name)?.is_some_and(|r| r.readonly) {
+    let there = state::named(name).map_err(|f| match name.contains('/') {
+        true => Fail::new(format!("{}\nuse 'zfs destroy' to destroy a dataset", f.message)),
+        false => f,
+    })?;
+    if there.readonly {
         return Err(Fail::new(format!("cannot destroy '{name}': one or more devices is read only")));
     }
-    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, typed.has('f'))
+    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, typed.has('f')).map_err(|f| {
+        match f.message.starts_with("cannot unmount") {
+            true => {
+                Fail::new(format!("{}\ncould not destroy '{name}': could not unmount datasets", f.message))
+            }
+            false => f,
+        }
+    })
 }
 
 /// Marks the pool on its devices and forgets it here.

@@ -67,6 +67,12 @@ pub fn number_of(p: &str, value: &str) -> Option<Option<u64>> {
     Some(words.iter().position(|w| *w == value).map(|n| n as u64))
 }
 
+/// Those words, as they are listed (`off` and `on` the other way round, as in zfs_prop.c).
+pub fn words_of(p: &str) -> String {
+    let words = WORDS.iter().find(|(name, ..)| *name == p).map_or(&[][..], |(_, words, _)| words);
+    if words == ["off", "on"] { "on | off".into() } else { words.join(" | ") }
+}
+
 /// One value, exact and for people, with its source.
 #[derive(Clone, Debug)]
 pub struct Value {
@@ -237,7 +243,8 @@ pub fn run(args: &[String]) -> Outcome {
         if names.is_empty() { state::all()?.into_iter().map(|p| p.name).collect() } else { names.to_vec() };
     let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
     for name in &names {
-        let record = state::named(name)?;
+        let missing = || Fail::new(format!("Cannot get properties of {name}: no such pool available."));
+        let record = state::find(name)?.ok_or_else(missing)?;
         let pool = session::open_record(&record, For::Read)
             .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;
         let mut properties = serde_json::Map::new();

@@ -66,9 +66,12 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut failed = Vec::new();
     for name in &names {
-        let Some(record) = state::find(name)? else {
-            failed.push(format!("cannot open '{name}': no such pool"));
-            continue;
+        let record = match state::named(name) {
+            Ok(record) => record,
+            Err(f) => {
+                failed.push(f.message);
+                continue;
+            }
         };
         let pool = session::open_record(&record, For::Read)
             .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F] [-T txg]\n\t    [-a | <pool | id> [newpool]]";
 
+const ALREADY: &str = "a pool with that name already exists\nuse the form 'zpool import <pool | id> <newpool>' to give it a new name";
+
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
 
@@ -32,15 +34,31 @@ pub fn run(args: &[String]) -> Outcome {
         flag('D', ""),
         flag('l', ""),
         value('T', ""),
+        // Of no meaning here: nothing is put together from parts, and devices are always searched for.
+        flag('m', ""),
+        flag('s', ""),
+        flag('n', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    if typed.has('n') && !typed.has('F') {
+        return Err(Fail::usage("-n or -X only meaningful with -F", USAGE));
+    }
     let mut readonly = false;
     for o in typed.values('o') {
         match o {
             "readonly=on" => readonly = true,
             "readonly=off" => readonly = false,
+            other if other.starts_with("readonly=") => {
+                let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
+                return Err(Fail::new(format!("cannot import{what}: 'readonly' must be one of 'on | off'")));
+            }
             other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
         }
+    }
+    let altroot = typed.value('R').unwrap_or("");
+    if typed.has('R') && !altroot.starts_with('/') {
+        let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
+        return Err(Fail::new(format!("cannot import{what}: bad alternate root '{altroot}'")));
     }
     let (found, unlabelled) = search(&typed)?;
     let gone = typed.has('D');
@@ -62,14 +80,13 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let back = match (typed.value('T'), typed.has('F')) {
         (Some(txg), _) => {
-            let txg = txg.parse().map_err(|_| Fail::usage(format!("invalid txg value '{txg}'"), USAGE))?;
+            let txg = txg.parse().map_err(|_| Fail::usage("invalid txg value", USAGE))?;
             Back::To(Txg(txg))
         }
         (None, true) => Back::AsFarAsNeeded,
         (None, false) => Back::No,
     };
     let mount = !typed.has('N');
-    let altroot = typed.value('R').unwrap_or("");
     let how = How { readonly, force: typed.has('f'), altroot, back, salvage: typed.has('F'), new_name };
     let mut well = true;
     for f in wanted {
@@ -151,16 +168,15 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
             return Ok(());
         }
         return Err(fail(if known.guid == guid {
-            "a pool with that name is already imported here".into()
+            ALREADY.into()
+        } else if how.new_name.is_some() {
+            return Err(Fail::new(format!("cannot import '{}' as '{name}': pool already exists", f.name)));
         } else {
-            format!(
-                "a pool with that name is already created/imported (guid {}),\nexport that one first",
-                known.guid
-            )
+            ALREADY.into()
         }));
     }
     if state::all()?.iter().any(|p| p.guid == guid) {
-        return Err(fail("a pool with that name is already imported here".into()));
+        return Err(fail(ALREADY.into()));
     }
     kernel_has(guid).map_err(fail)?;
     state::can_remember(&name).map_err(|f| fail(f.message))?;

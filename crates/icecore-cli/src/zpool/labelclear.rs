@@ -10,8 +10,18 @@ pub const USAGE: &str = "labelclear [-f] <vdev>";
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('f', "")], USAGE)?;
-    let [path] = typed.operands.as_slice() else { return Err(Fail::usage("missing vdev name", USAGE)) };
-    if let Some(pool) = super::create::imported_on(path.as_ref())? {
+    let path = match typed.operands.as_slice() {
+        [path] => path,
+        [] => return Err(Fail::usage("missing vdev name", USAGE)),
+        _ => return Err(Fail::usage("too many arguments", USAGE)),
+    };
+    if let Err(e) = std::fs::metadata(path) {
+        return Err(Fail::new(match path.contains('/') {
+            true => format!("failed to open {path}: {}", crate::human::os_error(&e)),
+            false => format!("failed to find device {path}, try specifying absolute path instead"),
+        }));
+    }
+    if let Some(pool) = super::vdevs::imported_on(path.as_ref())? {
         // Not even with -f (`zpool_do_labelclear`).
         return Err(Fail::new(format!(
             "{path} is a member of pool '{pool}', which is imported here; export that pool first"

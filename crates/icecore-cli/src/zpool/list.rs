@@ -1,8 +1,8 @@
 //! `zpool list`.
 
 use super::get::property;
-use crate::args::{Typed, flag, value};
-use crate::fail::{Fail, Outcome};
+use crate::args::{Typed, flag, json_numbers, value};
+use crate::fail::{FAILED, Fail, Outcome};
 use crate::session::{self, Why};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
@@ -10,8 +10,19 @@ use crate::table::{Align, Table};
 pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-o property[,...]] [pool] ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [flag('H', ""), flag('p', ""), value('o', ""), flag('j', "json"), flag('J', "json-int")];
+    // How vdevs are named matters with -v only, which is `zpool status` here.
+    let known = [
+        flag('H', ""),
+        flag('p', ""),
+        value('o', ""),
+        flag('j', "json"),
+        flag('J', "json-int"),
+        flag('g', ""),
+        flag('L', ""),
+        flag('P', ""),
+    ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    json_numbers(&typed, USAGE)?;
     let exact = typed.has('p') || typed.has('J');
     let mut pools = serde_json::Map::new();
     let default =
@@ -37,9 +48,7 @@ pub fn run(args: &[String]) -> Outcome {
         .collect();
     let mut table = Table::new(header);
     let mut failed = Vec::new();
-    for name in typed.operands.iter().filter(|n| !records.iter().any(|r| r.name == **n)) {
-        failed.push(format!("cannot open '{name}': no such pool"));
-    }
+    let missing = state::missing(&records, &typed.operands);
     for r in records.iter().filter(|r| typed.operands.is_empty() || typed.operands.contains(&r.name)) {
         match session::try_look(r) {
             Ok(pool) => {
@@ -64,10 +73,17 @@ pub fn run(args: &[String]) -> Outcome {
         super::json::print("zpool list", pools);
     } else if !table.is_empty() {
         print!("{}", table.render(typed.has('H')));
-    } else if failed.is_empty() {
+    } else if failed.is_empty() && missing.is_empty() {
         eprintln!("no pools available");
     }
-    if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
+    missing.iter().for_each(|line| eprintln!("{line}"));
+    // Of several that were named, those that are there are enough (`zpool_do_list`, zpool_main.c).
+    let none = !missing.is_empty() && missing.len() == typed.operands.len();
+    match failed.is_empty() {
+        true if none => Err(Fail::said(FAILED)),
+        true => Ok(()),
+        false => Err(Fail::new(failed.join("\n"))),
+    }
 }
 
 /// What is known of a pool that cannot be opened.

@@ -3,7 +3,7 @@
 //!
 //! A resilver is done when the command ends: there is none in the background, and none to wait for.
 
-use super::create::{Member, full_path};
+use super::vdevs::{Member, full_path};
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::fail::{Fail, Outcome};
@@ -46,12 +46,27 @@ pub fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
     by_path.or_else(by_end).or_else(by_guid).map(|l| l.guid)
 }
 
+/// Whether `name` is that of a vdev made of several, as `mirror-0`.
+fn is_group(pool: &Pool, name: &str) -> bool {
+    let tops = pool.config().vdev_tree.iter().flat_map(|tree| &tree.children);
+    tops.filter(|top| !top.kind.is_leaf()).any(|top| top.name(top.id.unwrap_or(0)) == name)
+}
+
+/// The sector size, as a power of two, of the top-level vdev that a leaf is in.
+fn ashift_of(pool: &Pool, leaf: Guid) -> Option<u64> {
+    let tree = pool.config().vdev_tree.as_ref()?;
+    tree.children.iter().find(|top| top.find(leaf).is_some())?.ashift
+}
+
 fn operands<'a>(typed: &'a Typed, min: usize, max: usize, usage: &str) -> Outcome<(&'a str, &'a [String])> {
-    let [pool, devices @ ..] = typed.operands.as_slice() else {
-        return Err(Fail::usage("missing pool name argument", usage));
+    // Those that take many devices call them so (`zpool_do_offline`, zpool_main.c).
+    let (no_pool, no_device) = match max {
+        usize::MAX => ("missing pool name", "missing device name"),
+        _ => ("missing pool name argument", "missing <device> specification"),
     };
+    let [pool, devices @ ..] = typed.operands.as_slice() else { return Err(Fail::usage(no_pool, usage)) };
     if devices.is_empty() {
-        return Err(Fail::usage("missing <device> specification", usage));
+        return Err(Fail::usage(no_device, usage));
     }
     if devices.len() < min {
         return Err(Fail::usage("missing <new_device> specification", usage));
@@ -71,10 +86,17 @@ pub fn replace(args: &[String]) -> Outcome {
 }
 
 fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
-    let typed = Typed::parse(args, &[flag('f', ""), flag('w', ""), value('o', "")], usage)?;
+    let typed = Typed::parse_plain(args, &[flag('f', ""), flag('w', ""), value('o', "")], usage)?;
     let (name, devices) = operands(&typed, if instead { 1 } else { 2 }, 2, usage)?;
-    if let Some(o) = typed.value('o') {
-        return Err(Fail::new(format!("property '{o}' cannot be set here: a side has its mirror's ashift")));
+    let mut ashift = None;
+    for o in typed.values('o') {
+        let (p, v) = o
+            .split_once('=')
+            .ok_or_else(|| Fail::usage(super::create::missing_equals('o').message, usage))?;
+        if p != "ashift" {
+            return Err(Fail::usage(format!("property '{p}' cannot be set here"), usage));
+        }
+        ashift = Some(super::vdevs::ashift(v)?);
     }
     let old = &devices[0];
     let new = devices.get(1).unwrap_or(old);
@@ -85,12 +107,15 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     };
     crate::mounts::refuse(&full_path(new), name)?;
     let (record, mut pool) = open(name)?;
-    let Some(guid) = leaf(&pool, old) else {
-        return Err(Fail::new(format!("{what}: no such device in pool")));
-    };
     let path = full_path(new);
-    let member = Member::open(&path, typed.has('f'), false)?;
-    pool.fits(guid, &*member.device).map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    // What is wrong with the new device alone is told first, as where OpenZFS's command looks at it before its kernel does.
+    let member = Member::open(new, typed.has('f'))?;
+    let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
+    let guid = leaf(&pool, old).ok_or_else(|| fail(&"no such device in pool"))?;
+    if ashift.flatten().is_some_and(|wish| ashift_of(&pool, guid) != Some(wish)) {
+        return Err(fail(&"a side has the sectors of its mirror, so 'ashift' can only be what that has"));
+    }
+    pool.fits(guid, &*member.device).map_err(|e| fail(&e))?;
     state::can_remember(name)?;
     // From here on the new device is written.
     let side = member.take()?;
@@ -102,30 +127,33 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     };
     let done = if instead { pool.replace(guid, side, watch) } else { pool.attach(guid, side, watch) };
     bar.finish_and_clear();
-    done.map_err(|e| Fail::new(format!("{what}: {e}")))?;
+    done.map_err(|e| fail(&e))?;
     drop(pool);
     remember(record, Some(path))
 }
 
 pub fn detach(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[], DETACH_USAGE)?;
+    let typed = Typed::parse_plain(args, &[], DETACH_USAGE)?;
     let (name, devices) = operands(&typed, 1, 1, DETACH_USAGE)?;
     let what = format!("cannot detach {}", devices[0]);
     let (record, mut pool) = open(name)?;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
-    let guid = leaf(&pool, &devices[0]).ok_or_else(|| fail(&"no such device in pool"))?;
+    let guid = leaf(&pool, &devices[0]).ok_or_else(|| match is_group(&pool, &devices[0]) {
+        true => fail(&"only applicable to mirror and replacing vdevs"),
+        false => fail(&"no such device in pool"),
+    })?;
     pool.detach(guid).map_err(|e| fail(&e))?;
     drop(pool);
     remember(record, None)
 }
 
 pub fn offline(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[], OFFLINE_USAGE)?;
+    let typed = Typed::parse_plain(args, &[], OFFLINE_USAGE)?;
     each(&typed, OFFLINE_USAGE, "offline", |pool, guid| pool.offline(guid))
 }
 
 pub fn online(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[], ONLINE_USAGE)?;
+    let typed = Typed::parse_plain(args, &[], ONLINE_USAGE)?;
     each(&typed, ONLINE_USAGE, "online", |pool, guid| {
         let bar = bar::bytes("resilvering", true);
         bar.set_message(pool.name().to_owned());
@@ -149,7 +177,13 @@ fn each(
     let (_, mut pool) = open(name)?;
     for device in devices {
         let Some(guid) = leaf(&pool, device) else {
-            return Err(Fail::new(format!("cannot {verb} {device}: no such device in pool")));
+            return Err(Fail::new(match verb {
+                "online" => format!("couldn't find device \"{device}\" in pool \"{name}\""),
+                _ if is_group(&pool, device) => {
+                    format!("cannot {verb} {device}: operation not supported on this type of pool")
+                }
+                _ => format!("cannot {verb} {device}: no such device in pool"),
+            }));
         };
         one(&mut pool, guid).map_err(|e| Fail::new(format!("cannot {verb} {device}: {e}")))?;
     }

@@ -1,20 +1,19 @@
 //! `zpool reguid` (`zpool_do_reguid`, zpool_main.c; `zpool_set_guid`, libzfs_pool.c).
 //!
-//! The service knows pools by their guids: it lets the pool go, and takes it again by the new one. Between the commit and the
-//! note of it in the state folder a crash leaves a pool that is to be imported again.
+//! Between the commit and the note of it in the state folder a crash leaves a pool that is to be imported again.
 
 use crate::args::{Typed, value};
 use crate::fail::{Fail, Outcome};
+use crate::pools;
 use crate::session::{self, For};
 use crate::state::{self, Imported};
-use crate::{mounts, pools};
 use icecore_env::Env;
 use icecore_format::Guid;
 
 pub const USAGE: &str = "reguid [-g guid] <pool>";
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[value('g', "")], USAGE)?;
+    let typed = Typed::parse_plain(args, &[value('g', "")], USAGE)?;
     let asked = match typed.value('g').map(|text| (text, text.parse::<u64>())) {
         None => None,
         Some((_, Ok(guid))) => Some(guid),
@@ -26,10 +25,7 @@ pub fn run(args: &[String]) -> Outcome {
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
     let record = state::named(name)?;
-    reguid(&record, asked)
-        .map_err(|f| Fail::new(format!("cannot reguid '{name}': {}", f.message)).negative())?;
-    mounts::settle_below(name)?;
-    Ok(())
+    reguid(&record, asked).map_err(|f| Fail::new(format!("cannot reguid '{name}': {}", f.message)).negative())
 }
 
 fn reguid(record: &Imported, asked: Option<u64>) -> Outcome {
@@ -43,8 +39,7 @@ fn reguid(record: &Imported, asked: Option<u64>) -> Outcome {
     let renamed = Imported { guid, ..record.clone() };
     if pools::serving() && !record.readonly {
         pools::reguid(record, Guid(guid))?;
-        state::remember(&renamed)?;
-        return pools::get(&renamed).map(|_| ()).map_err(|n| n.fail);
+        return state::remember(&renamed);
     }
     let mut pool = session::open_record(record, For::Write)?;
     pool.set_guid(Guid(guid))?;

@@ -79,7 +79,7 @@ pub fn run(args: &[String]) -> Outcome {
 
 /// `zpool wait`.
 pub fn wait(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, &[value('t', "")], WAIT_USAGE)?;
+    let typed = Typed::parse_plain(args, &[value('t', "")], WAIT_USAGE)?;
     let asked: Vec<&str> = typed.values('t').flat_map(|t| t.split(',')).collect();
     if let Some(bad) = asked.iter().find(|a| !ACTIVITIES.contains(a)) {
         return Err(Fail::usage(format!("invalid activity '{bad}'"), WAIT_USAGE));

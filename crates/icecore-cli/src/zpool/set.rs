@@ -1,6 +1,6 @@
 //! `zpool set` (`zpool_do_set`, zpool_main.c; `zpool_set_prop`, `zpool_valid_proplist`, libzfs_pool.c).
 
-use super::get::{canonical, known, number_of};
+use super::get::{canonical, known, number_of, words_of};
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
@@ -20,7 +20,7 @@ const ASHIFT: std::ops::RangeInclusive<u64> = 9..=16;
 const NOT_A_POOL: i32 = 22;
 
 /// What setting a property means here.
-enum Change {
+pub enum Change {
     Number(u64),
     Comment(Option<String>),
     Feature(Feature),
@@ -34,7 +34,15 @@ pub fn run(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing property=value argument", USAGE)),
         [_] => return Err(Fail::usage("missing pool name", USAGE)),
         [pair, name] => (pair, name),
-        [_, _, _] => return Err(Fail::new("properties of vdevs cannot be set here")),
+        [_, pool, vdev] => {
+            state::named(pool)?;
+            return Err(Fail {
+                status: NOT_A_POOL,
+                message: format!(
+                    "cannot find '{vdev}' in '{pool}': device not in pool\n(properties of vdevs cannot be set here)"
+                ),
+            });
+        }
         _ => return Err(Fail::usage("too many pool names", USAGE)),
     };
     let Some((prop, text)) = pair.split_once('=') else {
@@ -72,7 +80,8 @@ pub fn run(args: &[String]) -> Outcome {
     Ok(())
 }
 
-fn change(prop: &str, text: &str) -> Result<Change, String> {
+/// The same of a value that was typed; or why it cannot be.
+pub fn change(prop: &str, text: &str) -> Result<Change, String> {
     if let Some(feature) = prop.strip_prefix("feature@") {
         let known =
             Feature::by_name(feature).ok_or_else(|| format!("feature '{feature}' unsupported by kernel"))?;
@@ -92,8 +101,8 @@ fn change(prop: &str, text: &str) -> Result<Change, String> {
         return Err("property 'multihost' cannot be 'on' here: Icecore does not write for it".into());
     }
     if let Some(number) = number_of(prop, text) {
-        let words = number.ok_or_else(|| format!("'{prop}' must be one of 'on | off'"))?;
-        return Ok(Change::Number(words));
+        let n = number.ok_or_else(|| format!("'{prop}' must be one of '{}'", words_of(prop)))?;
+        return Ok(Change::Number(n));
     }
     match prop {
         "ashift" => {
@@ -118,7 +127,12 @@ fn change(prop: &str, text: &str) -> Result<Change, String> {
         "cachefile" => {
             Err("property 'cachefile' can only be empty or 'none' here: there is no cache file".into())
         }
-        "bootfs" | "compatibility" | "version" => Err(format!("property '{prop}' cannot be set here")),
+        "version" => match text.parse::<u64>() {
+            Ok(n) => Err(format!("property 'version' number {n} is invalid.")),
+            Err(_) => Err(format!("bad numeric value '{text}'")),
+        },
+        "bootfs" | "compatibility" => Err(format!("property '{prop}' cannot be set here")),
+        "readonly" => Err("property 'readonly' can only be set at import time".into()),
         p if known(p) => Err(format!("'{p}' is readonly")),
         p => Err(format!("invalid property '{p}'")),
     }

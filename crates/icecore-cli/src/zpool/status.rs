@@ -30,14 +30,14 @@ const KNOWN: &[Opt] = &[
 ];
 
 pub fn run(args: &[String]) -> Outcome {
-    let typed = Typed::parse(args, KNOWN, USAGE)?;
+    let typed = Typed::parse_plain(args, KNOWN, USAGE)?;
     let of_json = [('F', "--json-flat-vdevs"), ('J', "--json-int"), ('G', "json-pool-key-guid")];
     if let Some((_, name)) = of_json.iter().find(|(o, _)| typed.has(*o) && !typed.has('j')) {
         return Err(Fail::usage(format!("'{name}' only works with '-j' option"), USAGE));
     }
     let records = state::all()?;
-    if let Some(bad) = typed.operands.iter().find(|n| !records.iter().any(|r| r.name == **n)) {
-        return Err(Fail::new(format!("cannot open '{bad}': no such pool")));
+    if let Some(line) = state::missing(&records, &typed.operands).into_iter().next() {
+        return Err(Fail::new(line));
     }
     let named = !typed.operands.is_empty();
     let asked: Vec<&Imported> =

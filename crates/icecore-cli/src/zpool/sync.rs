@@ -13,10 +13,7 @@ pub const USAGE: &str = "sync [-f] [pool] ...";
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('f', "")], USAGE)?;
     let all = state::all()?;
-    let mut failed = Vec::new();
-    for name in typed.operands.iter().filter(|n| !all.iter().any(|r| r.name == **n)) {
-        failed.push(format!("cannot open '{name}': no such pool"));
-    }
+    let mut failed = state::missing(&all, &typed.operands);
     for r in all.iter().filter(|r| !r.readonly) {
         if !typed.operands.is_empty() && !typed.operands.contains(&r.name) {
             continue;

@@ -45,10 +45,7 @@ pub fn run(args: &[String]) -> Outcome {
         return list();
     }
     let records = state::all()?;
-    let mut failed = Vec::new();
-    for name in names.iter().filter(|n| records.iter().all(|r| r.name != **n)) {
-        failed.push(format!("cannot open '{name}': no such pool"));
-    }
+    let mut failed = state::missing(&records, names);
     let mut changed = 0;
     for record in records.iter().filter(|r| all || names.contains(&r.name)) {
         match one(record, version, all) {

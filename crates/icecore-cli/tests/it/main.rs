@@ -5,6 +5,7 @@
 mod datasets;
 mod diff;
 mod encrypted_root;
+mod flags;
 mod images;
 mod inspect;
 mod keys;

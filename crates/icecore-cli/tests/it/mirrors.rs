@@ -75,7 +75,7 @@ fn what_cannot_become_a_side_or_leave() {
             format!("cannot replace {first} with {small}: device is too small"),
         ),
         (format!("attach tank {first} {used}"), "is part of exported pool 'used'".into()),
-        (format!("attach tank {first} {first}"), "it is part of pool 'tank'".into()),
+        (format!("attach tank {first} {first}"), "is part of active pool 'tank'".into()),
         (
             format!("attach tank nosuch {small}"),
             format!("cannot attach {small} to nosuch: no such device in pool"),
@@ -84,9 +84,12 @@ fn what_cannot_become_a_side_or_leave() {
         (format!("detach tank {first}"), "only applicable to mirror and replacing vdevs".into()),
         ("detach tank nosuch".into(), "cannot detach nosuch: no such device in pool".into()),
         (format!("offline tank {first}"), format!("cannot offline {first}: no valid replicas")),
-        ("online tank nosuch".into(), "cannot online nosuch: no such device in pool".into()),
+        ("online tank nosuch".into(), "couldn't find device \"nosuch\" in pool \"tank\"".into()),
     ] {
-        desk.refused(&format!("zpool {line}"), if line.starts_with("detach") { 255 } else { 1 }, &[&words]);
+        // What OpenZFS's kernel refuses of these ends with -1, what its command refuses with 1.
+        let kernel = ["cannot attach", "cannot replace"].iter().any(|w| words.starts_with(w));
+        let status = if kernel || line.starts_with("detach") { 255 } else { 1 };
+        desk.refused(&format!("zpool {line}"), status, &[&words]);
     }
     for (line, words) in [
         ("attach", "missing pool name argument"),
@@ -94,7 +97,8 @@ fn what_cannot_become_a_side_or_leave() {
         ("attach tank a", "missing <new_device> specification"),
         ("attach tank a b c", "too many arguments"),
         ("detach tank", "missing <device> specification"),
-        ("offline", "missing pool name argument"),
+        ("offline", "missing pool name"),
+        ("online tank", "missing device name"),
     ] {
         desk.refused(&format!("zpool {line}"), 2, &[words]);
     }

@@ -735,6 +735,14 @@ fn keys_and_mounts() {
     d.feed("zfs mount -l tank/enc", PASSPHRASE);
     d.ok("zfs mount -a");
     assert_eq!(fs::read_to_string(&file).unwrap(), "secret");
+    // Another identity of the pool is nothing to those who use it.
+    let mut open = OpenOptions::new().append(true).open(&file).unwrap();
+    d.ok("zpool reguid -g 77 tank");
+    open.write_all(b", and more").unwrap();
+    open.sync_all().unwrap();
+    drop(open);
+    assert_eq!((d.get("keystatus", "tank/enc").as_str(), m.mounted().len()), ("available", 3));
+    d.ok("zfs snapshot tank/enc@under-another-guid");
     // A service that died has no keys: it says so, and all the rest is there.
     m.kill();
     let said = d.run("zfs list");
@@ -746,7 +754,7 @@ fn keys_and_mounts() {
     assert_eq!(m.mounted(), ["tank"]);
     d.feed("zfs load-key tank/enc", PASSPHRASE);
     d.ok("zfs mount -a");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "secret");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "secret, and more");
     d.ok("zfs unmount -u tank/enc");
     assert_eq!(d.get("keystatus", "tank/enc"), "unavailable");
     m.judge();
@@ -1075,5 +1083,35 @@ fn a_full_pool_keeps_what_it_took() {
     m.desk.ok("zfs unmount tank/f");
     m.desk.ok("zfs mount tank/f");
     compare(&dir);
+    m.judge();
+}
+
+/// What a property says of blocks holds at once for what is mounted, also where it is inherited.
+#[test]
+fn properties_of_blocks_hold_while_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/fs");
+    let d = &m.desk;
+    let write = |name: &str| {
+        let mut file = File::create(dir.join(name)).unwrap();
+        file.write_all(&vec![0; 4 << 20]).unwrap();
+        file.sync_all().unwrap();
+    };
+    let used = || d.get("referenced", "tank/fs").parse::<u64>().unwrap();
+    write("hole");
+    assert!(used() < 1 << 20, "{}", used());
+    d.ok("zfs set compression=off tank");
+    write("zeros");
+    assert!(used() > 4 << 20, "{}", used());
+    d.ok("zfs set copies=2 tank/fs");
+    write("twice");
+    assert!(used() > 12 << 20, "{}", used());
+    d.ok("zfs inherit copies tank/fs");
+    d.ok("zfs inherit compression tank");
+    let before = used();
+    write("hole-again");
+    assert!(used() < before + (1 << 20), "{} after {before}", used());
     m.judge();
 }

@@ -176,8 +176,8 @@ fn names_and_values_that_openzfs_refuses() {
     for (line, words) in [
         ("zfs create tank/a%b", "cannot create 'tank/a%b': invalid character % in name"),
         ("zfs clone tank/fs@a tank/a%b", "cannot create 'tank/a%b': invalid character % in name"),
-        ("zfs rename tank/fs tank/a%b", "cannot rename 'tank/fs': invalid character % in name"),
-        ("zfs create -p -V 8M tank", "cannot create 'tank': dataset already exists"),
+        ("zfs rename tank/fs tank/a%b", "cannot rename to 'tank/a%b': invalid character % in name"),
+        ("zfs create -p -V 8M tank", "cannot create 'tank': missing dataset name"),
         ("zfs create -o sharenfs=ON tank/new", "'sharenfs' cannot be set to invalid options"),
         ("zfs set sharenfs= tank/fs", "'sharenfs' cannot be set to invalid options"),
         ("zfs set sharesmb=maybe tank/fs", "'sharesmb' cannot be set to invalid options"),

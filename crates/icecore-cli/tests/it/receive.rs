@@ -111,7 +111,7 @@ fn a_cut_stream_goes_on_or_is_dropped() {
             let done = desk.feed_refused(
                 "zfs receive tank/part",
                 cut,
-                &["cannot receive new filesystem stream: checksum mismatch or incomplete stream."],
+                &["cannot receive new filesystem stream: incomplete stream"],
             );
             assert!(!done.err.contains("zfs send -t"), "{}", done.err);
             assert_eq!(desk.seen("tank"), before, "nothing is left without -s");
@@ -161,20 +161,20 @@ fn what_is_no_stream_changes_nothing() {
         assert_eq!(desk.seen("tank"), before);
     };
     check(b"", &["cannot receive: failed to read from stream"]);
-    check(b"hello", &["not a ZFS send stream"]);
-    check(&noise, &["not a ZFS send stream"]);
-    check(&[0; 4096], &["not a ZFS send stream"]);
+    check(b"hello", &["failed to read from stream"]);
+    check(&noise, &["invalid stream (bad magic number)"]);
+    check(&[0; 4096], &["invalid stream (bad magic number)"]);
     check(&whole[..100], &["incomplete stream"]);
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
-    check(&flipped, &["checksum mismatch or incomplete stream"]);
+    check(&flipped, &["checksum mismatch"]);
     // As above, but to be kept as far as it was right.
     desk.feed_refused("zfs receive -s tank/x", &flipped, &["Partially received snapshot is saved."]);
     desk.ok("zfs receive -A tank/x");
     assert_eq!(desk.names("-r -t all tank"), ["tank"]);
     let before = desk.seen("tank");
     desk.feed_refused("zfs receive tank/no/such", &whole, &["tank/no"]);
-    desk.feed_refused("zfs receive none/x", &whole, &["cannot open 'none/x': dataset does not exist"]);
+    desk.feed_refused("zfs receive none/x", &whole, &["cannot open 'none': dataset does not exist"]);
     desk.feed_refused("zfs receive tank/b@d!name", &whole, &["cannot receive"]);
     assert_eq!(desk.seen("tank"), before);
     desk.export_and_judge("tank");
@@ -212,7 +212,7 @@ fn encryption_asked_for_is_not_passed_over() {
     ] {
         for input in [&plain, &package] {
             for n in ["", "-n "] {
-                desk.feed_refused(&format!("zfs receive {n}{o} tank/x"), input, &["cannot receive: ", word]);
+                desk.feed_refused(&format!("zfs receive {n}{o} tank/x"), input, &["cannot receive", word]);
                 assert_eq!(desk.seen("tank"), before);
             }
         }
@@ -242,7 +242,7 @@ fn encryption_asked_for_is_not_passed_over() {
     desk.feed_refused(
         "zfs receive tank/x",
         &next[..next.len() / 2],
-        &["cannot receive incremental stream: checksum mismatch or incomplete stream."],
+        &["cannot receive incremental stream: incomplete stream"],
     );
     desk.export_and_judge("tank");
 }

@@ -109,12 +109,11 @@ fn exit_one_where_the_pool_says_no() {
     let desk = Desk::with_pool("tank");
     let before = desk.seen("tank");
     for (line, words) in [
-        ("zfs create tank", "cannot create 'tank': dataset already exists"),
+        ("zfs create tank", "cannot create 'tank': missing dataset name"),
         ("zfs create tank/a/b", "cannot create 'tank/a/b': parent does not exist"),
         ("zfs create tank/a@b", "tank/a@b"),
         ("zfs create -o compression=nonsense tank/a", "compression"),
-        ("zfs create none/a", "cannot open 'none/a': dataset does not exist"),
-        ("zfs snapshot none@a", "cannot open 'none@a': dataset does not exist"),
+        ("zfs create none/a", "cannot create 'none/a': no such pool 'none'"),
         ("zfs rollback tank@none", "cannot open 'tank@none': dataset does not exist"),
         ("zfs create -o compression tank/a", "missing '=' for property=value argument"),
         ("zfs receive -c tank", "not supported yet"),
@@ -130,138 +129,270 @@ fn exit_one_where_the_pool_says_no() {
     desk.export_and_judge("tank");
 }
 
-/// What OpenZFS 2.3 itself answered to these lines, on a pool of the same making. The pool is as
-/// before after each.
+/// Wrong lines and what OpenZFS 2.3.2 itself answered to each, on pools of the same making: its status, the line, and the first
+/// line of its complaint (none where it printed its usage only), with tabs between. `DIR` is the folder of the drives. Left out
+/// are lines that are answered otherwise here, which SHORTCOMINGS.md tells of.
+const LINES: &str = include_str!("wrong.txt");
+
+/// Words of a line; some are quoted, and the last may be `< FILE`.
+fn words(line: &str) -> (Vec<String>, Option<String>) {
+    let (line, input) = match line.split_once(" < ") {
+        Some((line, file)) => (line, Some(file.to_string())),
+        None => (line, None),
+    };
+    let mut out = Vec::new();
+    for (at, part) in line.split('\'').enumerate() {
+        match at % 2 {
+            0 => out.extend(part.split_whitespace().map(String::from)),
+            _ => out.push(part.to_string()),
+        }
+    }
+    (out, input)
+}
+
+/// Pools with one of everything that a line can be wrong about.
+fn every_kind() -> Desk {
+    let desk = Desk::new();
+    let dir = desk.path("");
+    let dir = dir.display().to_string().trim_end_matches('/').to_string();
+    (0..8).for_each(|n| drop(desk.drive(&format!("d{n}"), 128)));
+    desk.drive("small", 1);
+    desk.drive("large", 512);
+    std::fs::create_dir(desk.path("dir")).unwrap();
+    for (name, bytes) in [
+        ("text", b"hello\n".to_vec()),
+        ("pass", b"correct horse\n".to_vec()),
+        ("raw", vec![b'k'; 32]),
+        ("hex", format!("{:064}\n", 1).into_bytes()),
+        ("zeros", vec![0; 100_000]),
+        ("bytes", (0..4_000_000_u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 11) as u8).collect()),
+    ] {
+        std::fs::write(desk.path(name), bytes).unwrap();
+    }
+    let key = format!("-o encryption=on -o keyformat=passphrase -o keylocation=file://{dir}/pass");
+    for line in [
+        format!("zpool create -o ashift=12 -O mountpoint=none -O compression=off tank {dir}/d0"),
+        format!("zpool create -o ashift=12 -O mountpoint=none pond mirror {dir}/d1 {dir}/d2"),
+        format!("zpool create -o ashift=12 -O mountpoint=none away {dir}/d3"),
+        "zpool export away".into(),
+        "zfs create tank/fs".into(),
+        "zfs create tank/fs/kid".into(),
+        "zfs create -s -V 8M tank/v".into(),
+        format!("zfs create {key} tank/e"),
+        format!("zfs create {key} tank/e2"),
+        "zfs create tank/e2/in".into(),
+        format!("zfs create -o keyformat=raw -o keylocation=file://{dir}/raw tank/e2/k"),
+        format!("zfs create -o mountpoint={dir}/mnt/m tank/m"),
+        "zfs create -o mountpoint=legacy tank/legacy".into(),
+        format!("zfs create -o canmount=off -o mountpoint={dir}/mnt/off tank/off"),
+        format!("zfs create -o mountpoint={dir}/mnt/un tank/un"),
+        format!("zfs create -o mountpoint={dir}/mnt/z pond/z"),
+        "icecore cp bytes tank/m:data".into(),
+        "zfs snapshot tank/m@s".into(),
+        "icecore cp text tank/m:more".into(),
+        "zfs snapshot tank/m@t".into(),
+        "zfs snapshot tank/fs@a".into(),
+        "zfs snapshot tank/fs@b".into(),
+        "zfs snapshot tank/fs@c".into(),
+        "zfs snapshot tank/e@a".into(),
+        "zfs clone tank/fs@a tank/c".into(),
+        "zfs snapshot tank/c@x".into(),
+        "zfs bookmark tank/fs@a tank/fs#m".into(),
+        "zfs hold tag tank/fs@b".into(),
+        "zfs snapshot tank/v@a".into(),
+        "zfs create tank/q".into(),
+        "zfs snapshot tank/q@only".into(),
+        "zfs clone tank/q@only tank/q/inner".into(),
+        "zfs unload-key tank/e".into(),
+    ] {
+        desk.ok(&line);
+    }
+    let full = desk.bytes("zfs send tank/m@s");
+    std::fs::write(desk.path("inc.zs"), desk.bytes("zfs send -i @s tank/m@t")).unwrap();
+    std::fs::write(desk.path("pack.zs"), desk.bytes("zfs send -R tank/m@t")).unwrap();
+    std::fs::write(desk.path("cut.zs"), &full[..2_000_000]).unwrap();
+    desk.feed_refused("zfs receive -s -u tank/part", &full[..2_000_000], &["is saved"]);
+    std::fs::write(desk.path("full.zs"), full).unwrap();
+    desk
+}
+
+/// Types the lines whose command is `tool`, and sees that nothing changes.
+fn answered_as_openzfs_does(tool: &str) {
+    let desk = every_kind();
+    let dir = desk.path("");
+    let dir = dir.display().to_string().trim_end_matches('/').to_string();
+    let seen = || desk.seen("tank") + &desk.seen("pond");
+    let txgs = || {
+        let status: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -j")).unwrap();
+        ["tank", "pond"].map(|pool| status["pools"][pool]["txg"].as_str().unwrap().to_string())
+    };
+    let before = seen();
+    let (mut wrong, mut typed, mut since) = (Vec::new(), 0, txgs());
+    let mut lately: Vec<String> = Vec::new();
+    for row in LINES.lines() {
+        let [status, line, complaint] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let (words, input) = words(&line.replace("DIR", &dir));
+        if words[0] != tool {
+            continue;
+        }
+        let mut command = desk.command(&words[0]);
+        command.args(&words[1..]);
+        if let Some(file) = input {
+            command.stdin(std::fs::File::open(desk.path(&file)).unwrap());
+        }
+        let done: crate::support::Done = command.output().unwrap().into();
+        typed += 1;
+        let complaint = complaint.replace("DIR", &dir);
+        let first = done.err.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+        let usage = status == "2";
+        if done.status.to_string() != status
+            || (!complaint.is_empty() && first != complaint)
+            || usage != done.err.contains("usage:")
+        {
+            wrong.push(format!("{line}\n  {status} {complaint}\n  {} {}", done.status, done.err.trim_end()));
+        }
+        // A receive may have begun before its stream is found wanting.
+        if words.get(1).is_some_and(|w| w == "receive") {
+            since = txgs();
+            lately.clear();
+            continue;
+        }
+        lately.push(line.into());
+        if lately.len() == 8 {
+            let now = txgs();
+            if now != since {
+                wrong.push(format!("one of these changed a pool: {lately:#?}"));
+                since = now;
+            }
+            lately.clear();
+        }
+    }
+    assert!(typed > 200, "{typed} lines");
+    assert!(wrong.is_empty(), "{} of {typed} lines\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(txgs(), since, "{lately:#?}");
+    assert_eq!(seen(), before);
+    desk.ok("zpool export -a");
+}
+
 #[test]
-fn bad_input_is_answered_as_openzfs_answers_it() {
-    const LINES: &[(&str, i32, &str)] = &[
-        ("zfs create tank/fs", 1, "cannot create 'tank/fs': dataset already exists"),
-        ("zfs create tank/none/x", 1, "cannot create 'tank/none/x': parent does not exist"),
-        ("zfs create -V 0 tank/new", 1, "cannot create 'tank/new': volume size cannot be zero"),
-        ("zfs create -V 8M tank/v", 1, "cannot create 'tank/v': dataset already exists"),
-        ("zfs create -o nonsense=1 tank/new", 1, "cannot create 'tank/new': invalid property 'nonsense'"),
-        ("zfs snapshot tank/fs@a", 1, "cannot create snapshot 'tank/fs@a': dataset already exists"),
-        ("zfs snapshot tank/none@x", 2, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs rollback tank/fs", 1, "cannot open 'tank/fs': missing '@' delimiter in snapshot name"),
-        ("zfs rollback tank/fs@none", 1, "cannot open 'tank/fs@none': dataset does not exist"),
-        (
-            "zfs rollback tank/fs@a",
-            1,
-            "cannot rollback to 'tank/fs@a': more recent snapshots or bookmarks exist",
-        ),
-        ("zfs clone tank/fs@none tank/new", 1, "cannot open 'tank/fs@none': dataset does not exist"),
-        ("zfs clone tank/fs tank/new", 1, "cannot open 'tank/fs': missing '@' delimiter in snapshot name"),
-        ("zfs clone tank/fs@a tank/c", 1, "cannot create 'tank/c': dataset already exists"),
-        (
-            "zfs clone -o encryption=on tank/fs@a tank/new",
-            1,
-            "cannot create 'tank/new': 'encryption' is readonly",
-        ),
-        (
-            "zfs clone -o keyformat=raw tank/fs@a tank/new",
-            1,
-            "cannot create 'tank/new': Encryption properties must inherit from origin dataset.",
-        ),
-        (
-            "zfs clone -o casesensitivity=mixed tank/fs@a tank/new",
-            1,
-            "cannot create 'tank/new': 'casesensitivity' is readonly",
-        ),
-        ("zfs clone -o nonsense tank/fs@a tank/new", 1, "missing '=' for property=value argument"),
-        ("zfs promote tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs rename -r tank/fs tank/x", 2, "source dataset for recursive rename must be a snapshot"),
-        ("zfs rename tank/none tank/x", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs bookmark tank/fs@a tank/fs#m", 1, "cannot create bookmark 'tank/fs#m': bookmark exists"),
-        ("zfs bookmark tank/fs@none tank/fs#x", 2, "cannot open 'tank/fs@none': dataset does not exist"),
-        ("zfs bookmark tank/fs tank/fs#x", 2, "invalid source name 'tank/fs': must contain a '@' or '#'"),
-        ("zfs destroy tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs destroy tank/fs@none", 1, "could not find any snapshots to destroy; check snapshot names."),
-        ("zfs destroy tank/fs#none", 1, "bookmark 'tank/fs#none' does not exist."),
-        ("zfs hold tag tank/fs", 1, "'tank/fs' is not a snapshot"),
-        ("zfs hold .tag tank/fs@a", 2, "tag may not start with '.'"),
-        ("zfs hold tag tank/fs@b", 1, "cannot hold snapshot 'tank/fs@b': tag already exists on this dataset"),
-        (
-            "zfs release tag tank/fs@a",
-            1,
-            "cannot release hold from snapshot 'tank/fs@a': no such tag on this dataset",
-        ),
-        ("zfs release tag tank/fs", 1, "'tank/fs' is not a snapshot"),
-        ("zfs holds tank/fs", 1, "'tank/fs' is not a snapshot"),
-        (
-            "zfs set compression=nope tank/fs",
-            255,
-            "cannot set property for 'tank/fs': 'compression' must be one of",
-        ),
-        ("zfs set nonsense=1 tank/fs", 255, "cannot set property for 'tank/fs': invalid property 'nonsense'"),
-        ("zfs set a:b=c tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        (
-            "zfs set a:b=c tank/fs#m",
-            1,
-            "cannot open 'tank/fs#m': bookmark delimiter '#' is not expected here",
-        ),
-        ("zfs set type=volume tank/fs", 255, "cannot set property for 'tank/fs': 'type' is readonly"),
-        ("zfs inherit compression tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs get all tank/fs@none", 1, "cannot open 'tank/fs@none': dataset does not exist"),
-        ("zfs get nonsense tank/fs", 2, "bad property list: invalid property 'nonsense'"),
-        ("zfs list tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs list -d x", 2, "x is not an integer"),
-        ("zfs send tank/none@a", 1, "cannot open 'tank/none@a': dataset does not exist"),
-        ("zfs send -i @none tank/fs@b", 1, "cannot open 'tank/fs@none': dataset does not exist"),
-        (
-            "zfs send -i @b tank/fs@a",
-            1,
-            "warning: cannot send 'tank/fs@a': not an earlier snapshot from the same fs",
-        ),
-        (
-            "zfs send -i #none tank/fs@b",
-            1,
-            "warning: cannot send 'tank/fs@b': incremental source (tank/fs#none) does not exist",
-        ),
-        ("zfs send tank/fs#m", 1, "cannot open 'tank/fs#m': bookmark delimiter '#' is not expected here"),
-        ("zfs send tank/e@a", 1, "warning: cannot send 'tank/e@a': dataset key must be loaded"),
-        ("zfs load-key tank/fs", 255, "Key load error: 'tank/fs' is not encrypted."),
-        ("zfs load-key tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs unload-key tank/fs", 255, "Key unload error: 'tank/fs' is not encrypted."),
-        ("zfs unload-key tank/e", 255, "Key unload error: Key already unloaded for 'tank/e'."),
-        ("zfs change-key tank/fs", 255, "Key change error: Dataset not encrypted."),
-        ("zfs change-key tank/none", 2, "cannot open 'tank/none': dataset does not exist"),
-        ("zfs change-key tank/e", 255, "Key change error: Key must be loaded."),
-        ("zfs change-key -i tank/e", 255, "Key change error: Parent must be encrypted."),
-        ("zfs change-key -i -o keyformat=raw tank/e", 2, "Properties not allowed for inheriting"),
-        (
-            "zfs userspace tank/v",
-            1,
-            "cannot open 'tank/v': operation not applicable to datasets of this type",
-        ),
-        ("zpool destroy none", 1, "cannot open 'none': no such pool"),
-        ("zpool export none", 1, "cannot open 'none': no such pool"),
-        ("zpool status none", 1, "cannot open 'none': no such pool"),
-        ("zpool detach tank none", 255, "cannot detach none: no such device in pool"),
-        ("zpool scrub none", 1, "cannot open 'none': no such pool"),
-        ("zpool scrub -s -p tank", 2, "invalid option combination: -s and -p are mutually exclusive"),
-        ("zpool set a=b none", 22, "cannot open 'none': is not a pool"),
-        ("zpool reguid none", 1, "cannot open 'none': no such pool"),
-        ("zpool upgrade none", 1, "cannot open 'none': no such pool"),
+fn bad_input_to_zfs_is_answered_as_openzfs_answers_it() {
+    answered_as_openzfs_does("zfs");
+}
+
+#[test]
+fn bad_input_to_zpool_is_answered_as_openzfs_answers_it() {
+    answered_as_openzfs_does("zpool");
+}
+
+/// Commands of OpenZFS that are not here say so, by the status with which tools find out that there is none.
+#[test]
+fn what_is_not_here_is_refused_by_name() {
+    let desk = Desk::new();
+    for (tool, commands) in [
+        ("zfs", "allow unallow share unshare program redact project wait jail unjail zone unzone rewrite"),
+        ("zpool", "events iostat reopen resilver trim initialize checkpoint remove split prefetch ddtprune"),
+    ] {
+        let help = desk.ok(&format!("{tool} help"));
+        for command in commands.split(' ') {
+            let words = format!("'{tool} {command}' is not supported: ");
+            desk.refused(&format!("{tool} {command} tank"), 2, &[&words]);
+            assert!(!help.contains(&format!("\t{command} ")), "{help}");
+        }
+    }
+}
+
+#[test]
+fn bad_input_to_icecore_changes_nothing() {
+    const NOWHERE: &str = "cannot open 'none': dataset does not exist";
+    let lines = [
+        ("ls", 2, "missing dataset"),
+        ("ls none", 1, NOWHERE),
+        ("ls tank/none", 1, "cannot open 'tank/none': dataset does not exist"),
+        ("ls tank/fs:none", 1, "no such file or directory"),
+        ("ls tank/v", 1, "'tank/v' is a volume: it has no files"),
+        ("ls -Z tank/fs", 2, "invalid option 'Z'"),
+        ("cat", 2, "missing file"),
+        ("cat tank/fs", 1, "is a directory"),
+        ("cat tank/fs:none", 1, "no such file or directory"),
+        ("cp tank/fs:file", 2, "a source and a destination are needed"),
+        ("cp tank/fs:none out", 1, "no such file or directory"),
+        ("cp none tank/fs:x", 1, "none"),
+        ("cp f tank/none:x", 1, "cannot open 'tank/none': dataset does not exist"),
+        ("cp f tank/fs@a:x", 1, "cannot open 'tank/fs@a': snapshots cannot be changed"),
+        ("cp f tank/fs:none/x", 1, "no such file or directory"),
+        ("find", 2, "missing dataset"),
+        ("find none", 1, NOWHERE),
+        ("find tank/fs -name", 2, "missing argument to '-name'"),
+        ("find -Z tank/fs", 2, "unknown option '-Z'"),
+        ("du", 2, "missing dataset"),
+        ("du none", 1, NOWHERE),
+        ("du tank/fs:none", 1, "no such file or directory"),
+        ("mkdir", 2, "missing path"),
+        ("mkdir none:x", 2, "is not POOL/FS:PATH of an imported pool"),
+        ("mkdir tank/fs:file", 1, "file exists"),
+        ("mkdir tank/fs:a/b/c", 1, "no such file or directory"),
+        ("rm", 2, "missing path"),
+        ("rm tank/fs:none", 1, "no such file or directory"),
+        ("rm tank/fs:", 1, "the root of a dataset cannot be removed"),
+        ("rm tank/fs@a:file", 1, "snapshots cannot be changed"),
+        ("import-tree", 2, "a folder and a file system are needed"),
+        ("import-tree none tank/fs", 1, "none"),
+        ("import-tree folder none", 1, NOWHERE),
+        ("import-tree f tank/fs", 1, "not a directory"),
+        ("mount", 2, "a dataset or snapshot and a directory are needed"),
+        ("mount none folder", 1, NOWHERE),
+        ("mount -Z tank folder", 2, "invalid option 'Z'"),
+        ("unmount", 2, "missing directory"),
+        ("unmount /none", 1, "cannot unmount '/none': not currently mounted"),
+        ("unmount folder", 1, "cannot unmount 'folder': not currently mounted"),
+        ("service", 2, "missing command"),
+        ("service none", 2, "unrecognized command 'none'"),
+        ("service stop x", 2, "too many arguments"),
+        ("service status -Z", 2, "invalid option 'Z'"),
+        ("sync tank", 2, "sync takes a source and a destination"),
+        ("sync tank none", 1, NOWHERE),
+        ("sync none tank", 1, NOWHERE),
+        ("sync -Z a b", 2, "invalid option 'Z'"),
+        ("demo -Z", 2, "invalid option 'Z'"),
+        ("demo a b", 2, "too many arguments"),
+        ("stream", 2, "missing command"),
+        ("stream verify", 2, "missing file argument"),
+        ("stream verify none", 1, "cannot open 'none'"),
+        ("stream verify f", 1, "DAMAGED"),
+        ("stream dump f", 1, "the stream ends in the middle"),
+        ("stream ls none", 1, "cannot open 'none'"),
+        ("stream cat f", 2, "missing --at"),
+        ("stream extract f", 2, "missing file argument"),
+        ("inspect", 2, "missing command"),
+        ("inspect label none", 1, "cannot open none"),
+        ("inspect uberblocks none", 1, "cannot open none"),
+        ("inspect config none", 1, NOWHERE),
+        ("inspect blocks none", 1, NOWHERE),
+        ("inspect objects none", 1, NOWHERE),
+        ("inspect pointers tank", 2, "wrong number of arguments"),
+        ("inspect block tank x", 2, "wrong number of arguments"),
+        ("inspect spacemaps none", 1, NOWHERE),
+        ("inspect log none", 1, NOWHERE),
+        ("version x", 2, "too many arguments"),
     ];
     let desk = Desk::with_pool("tank");
-    desk.ok("zfs create tank/fs");
-    desk.ok("zfs create -s -V 8M tank/v");
-    desk.feed("zfs create -o encryption=on -o keyformat=passphrase tank/e", b"correct horse\n");
-    for line in ["snapshot tank/fs@a", "snapshot tank/fs@b", "snapshot tank/e@a", "clone tank/fs@a tank/c"] {
-        desk.ok(&format!("zfs {line}"));
+    std::fs::write(desk.path("f"), "hi\n").unwrap();
+    std::fs::create_dir(desk.path("folder")).unwrap();
+    for line in [
+        "zfs create tank/fs",
+        "zfs create -s -V 8M tank/v",
+        "icecore cp f tank/fs:file",
+        "zfs snapshot tank/fs@a",
+    ] {
+        desk.ok(line);
     }
-    desk.ok("zfs bookmark tank/fs@a tank/fs#m");
-    desk.ok("zfs hold tag tank/fs@b");
-    desk.ok("zfs unload-key tank/e");
     let txg = || {
         let status: serde_json::Value = serde_json::from_str(&desk.ok("zpool status -j tank")).unwrap();
         status["pools"]["tank"]["txg"].as_str().unwrap().to_string()
     };
     let before = (desk.seen("tank"), txg());
-    for (line, status, words) in LINES {
-        let done = desk.refused(line, *status, &[words]);
-        assert!(done.err.starts_with(words), "{line}\n{}", done.err);
-        assert_eq!(*status == 2, done.err.contains("\nusage:"), "{line}\n{}", done.err);
+    for (line, status, words) in lines {
+        desk.refused(&format!("icecore {line}"), status, &[words]);
         assert_eq!(txg(), before.1, "{line}");
     }
     assert_eq!(desk.seen("tank"), before.0);

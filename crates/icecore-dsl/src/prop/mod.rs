@@ -16,7 +16,7 @@ mod stats;
 pub mod table;
 
 pub(crate) use parse::block_size;
-pub use parse::{parse_new, parse_new_volume, parse_size, size};
+pub use parse::{parse_new, parse_new_snapshot, parse_new_volume, parse_size, size};
 pub use set::SetSource;
 pub use stats::{Answer, Asking, PropRow, nice_bytes, nice_number};
 

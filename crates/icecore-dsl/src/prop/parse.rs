@@ -44,6 +44,11 @@ pub fn parse_new_volume(prop: &str, text: &str) -> Result<Value> {
     parse(&new(table::VOL), prop, text)
 }
 
+/// [`parse_new`] for a snapshot: it has none but users' own.
+pub fn parse_new_snapshot(prop: &str, text: &str) -> Result<Value> {
+    parse(&Subject { snapshot: true, ..new(table::SNAP) }, prop, text)
+}
+
 fn new(mask: u8) -> Subject {
     Subject { mask, snapshot: false, encrypted: None, volblocksize: 0, max_block: MAX_BLOCK }
 }
@@ -117,8 +122,8 @@ fn check(subject: &Subject, p: &Prop, value: &Value) -> Result<()> {
     let fits = |max: u64| n.is_power_of_two() && (MIN_BLOCK..=max).contains(&n);
     match (p.name, value) {
         ("recordsize", _) if !fits(subject.max_block) => bad(block_size(p.name, subject.max_block)),
-        ("special_small_blocks", _) if n > MAX_BLOCK => bad(format!(
-            "invalid '{}' property: must be between zero and {}",
+        ("special_small_blocks", _) if n != 0 && !fits(MAX_BLOCK) => bad(format!(
+            "invalid '{}={n}' property: must be zero or a power of 2 from 512B to {}",
             p.name,
             super::nice_bytes(MAX_BLOCK)
         )),

@@ -95,6 +95,7 @@ impl Dsl {
         if !r.snapshot && self.prop_special(io, r, prop, value, source)? {
             return Ok(());
         }
+        self.stale_policies = true;
         let zap = self.prop_zap_for_write(io, r)?;
         match source {
             SetSource::Local => {
@@ -159,6 +160,7 @@ impl Dsl {
             };
             self.prop_special(io, r, prop, &received, SetSource::Local)?;
         }
+        self.stale_policies = true;
         self.zap_del(io, zap, prop)?;
         self.zap_del(io, zap, &format!("{prop}$iuv"))?;
         if to_received {

@@ -7,6 +7,7 @@ mod cuts;
 mod damage;
 mod datasets;
 mod errlog;
+mod grow;
 mod layouts;
 mod mirror;
 mod moved;

@@ -4,6 +4,7 @@ use icecore_check::files::{self, NewFile};
 use icecore_dmu::mem::MemStore;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dmu::{BlockWriter, Form, NewBlock, NewObject, Objset, Policy, ReadError, Want};
+use icecore_dsl::Who;
 use icecore_dsl::zpl::{MASTER_NODE, ZplProps, create_empty};
 use icecore_format::objset::ObjsetType;
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Dnode, ObjectId, ObjectType, Txg};
@@ -19,7 +20,7 @@ struct Made {
 fn made() -> Made {
     let mut io = MemStore::default();
     let mut os = Objset::create(21, ObjsetType::Zfs, Policy::default(), Want::Logical);
-    create_empty(&mut io, &mut os, &ZplProps::default(), (1_700_000_000, 0)).unwrap();
+    create_empty(&mut io, &mut os, &ZplProps::default(), Who::default(), (1_700_000_000, 0)).unwrap();
     let root = files::prepare(&mut os, &mut io).unwrap();
     Made { io, os, root }
 }
