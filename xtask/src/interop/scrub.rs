@@ -1,6 +1,7 @@
 //! The act "scrub": a scrub that one system pauses half-way and the other finishes, in both directions.
 //!
-//! A pool of noise in which single bits of some files have rotted. Whoever finishes must tell of every one of them, those that
+//! A pool of very many small files of noise, for icecore keeps the place between one hundred thousand blocks and the next, in
+//! which single bits of some files have rotted. Whoever finishes must tell of every one of them, those that
 //! the other had met too, and of nothing else (`interop/scrub-pause.sh`, `interop/scrub-finish.sh`).
 
 use std::fs::{self, File};
@@ -13,10 +14,10 @@ use crate::bench::noise;
 use crate::shell::{Outcome, output};
 
 const IMAGE: &str = "scrubbed.img";
-const FILES: usize = 48;
-const FILE_BYTES: usize = 4 << 20;
+const FILES: usize = 180_000;
+const FILE_BYTES: usize = 1 << 10;
 /// One of so many files has rotted.
-const ROTTEN: usize = 8;
+const ROTTEN: usize = 30_000;
 /// A scrub may be over before it can be paused.
 const TRIES: usize = 60;
 
@@ -24,7 +25,7 @@ impl Stage {
     pub(super) fn scrub(&self) -> Outcome {
         let image = self.dir.join(IMAGE);
         File::create(&image).and_then(|f| f.set_len(512 << 20)).map_err(|e| format!("{IMAGE}: {e}"))?;
-        self.icecore(&["zpool", "create", "-m", "none", "scrubbed", &self.path(IMAGE)])?;
+        self.icecore(&["zpool", "create", "-o", "ashift=9", "-m", "none", "scrubbed", &self.path(IMAGE)])?;
         self.icecore(&["zfs", "create", "scrubbed/fs"])?;
         self.icecore(&["zpool", "export", "scrubbed"])?;
         files::fill(&image, "scrubbed/fs", FILES, |i| noise(i, FILE_BYTES))?;
@@ -56,7 +57,7 @@ impl Stage {
 
     /// What OpenZFS paused is known as that, goes on, and tells of all that has rotted.
     fn finish_theirs(&self) -> Outcome {
-        self.icecore(&["zpool", "import", "-N", "-d", &self.path(IMAGE), "scrubbed"])?;
+        self.import()?;
         let status = self.status()?;
         if !status.contains("scan: scrub paused since ") {
             return Err(format!("the scrub that OpenZFS paused is not known:\n{status}"));
@@ -65,20 +66,30 @@ impl Stage {
         self.told_of_all(&self.status()?)
     }
 
+    /// Half-way is what the pool knows when it is imported again.
     fn pause_ours(&self) -> Outcome {
         for _ in 0..TRIES {
             self.icecore(&["zpool", "scrub", "scrubbed"])?;
             self.icecore(&["zpool", "scrub", "-p", "scrubbed"])?;
+            self.icecore(&["zpool", "export", "scrubbed"])?;
+            self.import()?;
             let status = self.status()?;
             let done =
                 status.split("% done").next().and_then(|s| s.rsplit([' ', '\t', '\n']).next()?.parse().ok());
             if status.contains("scan: scrub paused since ") && done.is_some_and(|d: f64| d > 5.0 && d < 95.0)
             {
+                eprintln!("icecore has paused at {} %", done.unwrap_or_default());
                 return self.icecore(&["zpool", "export", "scrubbed"]);
             }
-            self.icecore(&["zpool", "scrub", "-w", "scrubbed"])?;
+            if status.contains("scan: scrub paused since ") {
+                self.icecore(&["zpool", "scrub", "-w", "scrubbed"])?;
+            }
         }
         Err(format!("no scrub of {TRIES} was caught half-way"))
+    }
+
+    fn import(&self) -> Outcome {
+        self.icecore(&["zpool", "import", "-N", "-d", &self.path(IMAGE), "scrubbed"])
     }
 
     fn told_of_all(&self, status: &str) -> Outcome {

@@ -282,15 +282,8 @@ fn what_openzfs_said_of_odd_pools() {
         }
 
         let props = theirs("zpool-get.tsv");
-        let counted = [
-            "dedupratio",
-            "version",
-            "bcloneratio",
-            "leaked",
-            "dedup_table_size",
-            "dedup_table_quota",
-            "last_scrubbed_txg",
-        ];
+        let counted =
+            ["dedupratio", "version", "bcloneratio", "leaked", "dedup_table_quota", "last_scrubbed_txg"];
         for counted in counted {
             let row = props.lines().find(|l| l.split('\t').nth(1) == Some(counted)).unwrap();
             assert_eq!(desk.ok(&format!("zpool get -Hp {counted} {pool}")).trim_end(), row);
@@ -304,13 +297,12 @@ fn what_openzfs_said_of_odd_pools() {
         let ours: Vec<&str> = all.lines().collect();
         assert!(shared(&ours, &theirs).len() > 70);
         assert_eq!(shared(&ours, &theirs), shared(&theirs, &ours), "{pool}");
-        // Of one it went on until the export; `zdb -M` says this of it.
-        let row = props.lines().find_map(|l| l.split_once("\tfragmentation\t")).unwrap().1;
-        let fragmentation = if pool == "ratio" { "25" } else { row.trim_end_matches("\t-") };
-        assert_eq!(
-            desk.ok(&format!("zpool get -Hp -o value fragmentation {pool}")).trim_end(),
-            fragmentation
-        );
+        // Of one these went on until the export: this is what `zdb -M` and `zdb -D` say of it.
+        let row = |name: &str| props.lines().find_map(|l| l.split_once(&format!("\t{name}\t"))).unwrap().1;
+        let told = ["fragmentation", "dedup_table_size"].map(|p| row(p).trim_end_matches("\t-"));
+        let expected = if pool == "ratio" { ["25", "36864"] } else { told };
+        let ours = desk.ok(&format!("zpool get -Hp -o value fragmentation,dedup_table_size {pool}"));
+        assert_eq!(ours.lines().collect::<Vec<_>>(), expected);
         // These two went on until the export: how far is told where the blocks are counted.
         let now = desk.ok(&format!("zpool get -Hp -o value freeing,checkpoint {pool}"));
         assert_eq!(now, if pool == "odds" { "229376\n1101824\n" } else { "0\n-\n" });
