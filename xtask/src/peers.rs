@@ -56,7 +56,7 @@ const PEERS: &[Peer] = &[
     Peer {
         name: "bzfs",
         apt: &[],
-        helpful: &["pv", "zstd", "mbuffer"],
+        helpful: &["pv", "zstd", "mbuffer", "sudo"],
         pip: &["bzfs==1.25.0"],
         source: None,
     },

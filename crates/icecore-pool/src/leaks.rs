@@ -12,12 +12,12 @@ use crate::range_tree::RangeTree;
 use crate::space_map::Kind;
 use crate::walk::{DNODES, Part, Unseen, datasets, every_block, walk_part};
 use crate::zil;
-use icecore_dmu::{BlockStore, ReadError, Want, bpobj};
+use icecore_dmu::{BlockStore, ReadError, Want, bpobj, zap};
 use icecore_format::dsl::pool as entry;
 use icecore_format::reader::u64_at;
 use icecore_format::{Blkptr, Bookmark, Dva, ObjectId, ObjectType, Txg};
 use icecore_vdev::Top;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes as _;
 
 /// A range of a top-level vdev.
@@ -154,6 +154,7 @@ pub fn balance(pool: &Pool) -> Result<Balance, ReadError> {
         }
     }
     let mut waiting = destroyed(pool)?;
+    waiting.extend(deleted_clones(pool)?);
     for list in ["sync_bplist", "free_bpobj"] {
         let Ok(Some(deferred)) = pool.dsl.directory_entry(&pool.io, list) else { continue };
         bpobj::for_each(&pool.dsl.mos, &pool.io, ObjectId(deferred), &mut |bp: &Blkptr, _: bool| {
@@ -212,7 +213,7 @@ fn kept_by_checkpoint(pool: &Pool, top: &metaslab::Top) -> Result<RangeTree, Rea
     let Some(zap) = vdev.and_then(|v| v.vdev_zap_top).filter(|o| *o != 0) else { return Ok(kept) };
     let key = "com.delphix:pool_checkpoint_sm";
     let mos = &pool.dsl.mos;
-    let Some(object) = icecore_dmu::zap::lookup_u64(mos, &pool.io, ObjectId(zap), key)? else {
+    let Some(object) = zap::lookup_u64(mos, &pool.io, ObjectId(zap), key)? else {
         return Ok(kept);
     };
     iterate(mos, &pool.io, object, top.ashift, |e| {
@@ -223,6 +224,29 @@ fn kept_by_checkpoint(pool: &Pool, top: &metaslab::Top) -> Result<RangeTree, Rea
         Ok(())
     })?;
     Ok(kept)
+}
+
+/// What is left to free of destroyed clones that kept lists of their own blocks: in each part of such a list, which is dropped
+/// as a whole when its blocks are freed, what it takes in and does not give back (`dsl_process_sub_livelist`,
+/// dsl_deadlist.c; `spa_livelist_delete_cb`, spa.c).
+fn deleted_clones(pool: &Pool) -> Result<Vec<Blkptr>, ReadError> {
+    let mut left = Vec::new();
+    let mos = &pool.dsl.mos;
+    let Ok(Some(clones)) = pool.dsl.directory_entry(&pool.io, entry::DELETED_CLONES) else { return Ok(left) };
+    for (_, list) in zap::numbers(mos, &pool.io, ObjectId(clones))? {
+        for (_, part) in zap::numbers(mos, &pool.io, ObjectId(list))? {
+            let mut own: HashMap<[u64; 3], (i64, Blkptr)> = HashMap::new();
+            bpobj::for_each(mos, &pool.io, ObjectId(part), &mut |bp: &Blkptr, freed: bool| {
+                if let Some(dva) = bp.dvas().first() {
+                    let key = [dva.vdev().into(), dva.offset(), bp.alloc_birth().0];
+                    own.entry(key).or_insert((0, *bp)).0 += if freed { -1 } else { 1 };
+                }
+                Ok::<(), ReadError>(())
+            })?;
+            left.extend(own.into_values().filter(|(times, _)| *times > 0).map(|(_, bp)| bp));
+        }
+    }
+    Ok(left)
 }
 
 /// Bytes of an entry of a `bptree`: a root, the txg up to which its blocks are not its own, where freeing has come to

@@ -1,6 +1,6 @@
 //! `zfs get`.
 
-use super::list::{json_dataset, known_property, print_json};
+use super::list::{heading, json_dataset, known_property, print_json};
 use super::select::{Query, Selected, Types, depth, property_list, together};
 use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
@@ -45,7 +45,13 @@ pub fn run(args: &[String]) -> Outcome {
         Some(property_list(asked, USAGE)?.map(|p| known_property(p, USAGE)).collect::<Outcome<_>>()?)
     };
     let exact = typed.has('p') || typed.has('J');
-    let mut table = Table::new(fields.iter().map(|f| (f.to_uppercase(), Align::Left)).collect());
+    // Values have at least the width of what stands above them in a list (`zprop_print_headers`, libzfs_util.c).
+    let widest = wanted.iter().flatten().map(|p| heading(p).len()).max().unwrap_or(0);
+    let head = |(at, f): (usize, &&str)| match *f {
+        "value" if at + 1 < fields.len() => (format!("{:widest$}", "VALUE"), Align::Left),
+        f => (f.to_uppercase(), Align::Left),
+    };
+    let mut table = Table::new(fields.iter().enumerate().map(head).collect());
     let mut json = Vec::new();
     let asked: Vec<&str> = wanted.iter().flatten().map(String::as_str).filter(|p| is_stored(p)).collect();
     let outcome = together(names, &Query { types, recursive, depth, named: Types::ALL }, |pool, found| {

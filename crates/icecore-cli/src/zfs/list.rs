@@ -272,7 +272,7 @@ pub fn canonical(p: &str) -> &str {
     }
 }
 
-fn heading(p: &str) -> String {
+pub fn heading(p: &str) -> String {
     match p {
         "available" => "AVAIL".into(),
         "referenced" => "REFER".into(),
