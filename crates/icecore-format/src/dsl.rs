@@ -229,8 +229,6 @@ pub mod pool {
     pub const FREE_BPOBJ: &str = "free_bpobj";
     /// Trees of destroyed datasets.
     pub const BPTREE_OBJ: &str = "bptree_obj";
-    /// ZAP of the lists of destroyed clones whose blocks are still to be freed.
-    pub const DELETED_CLONES: &str = "com.delphix:deleted_clones";
     /// The one empty bpobj that all deadlists share.
     pub const EMPTY_BPOBJ: &str = "empty_bpobj";
     /// Salt of the keyed checksums.
