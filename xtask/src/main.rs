@@ -43,6 +43,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   judge DIR POOL       let zdb judge an exported pool whose files lie in DIR
   bench spine          raw send and receive against cat, cp and zdb -B, in one run
   bench read           scrub, copying out and listing against zdb and plain reading, in one run
+  bench list           listing only
   bench fs             files through a mount against passthrough FUSE, and a thousand data sets
   bench stream full|increment MIB     the raw stream that spine receives, to standard output";
 

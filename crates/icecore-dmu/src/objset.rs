@@ -335,7 +335,7 @@ impl Objset {
         if accounts::is_account(obj) {
             return Some(self.account_dnode(obj));
         }
-        self.covered(obj.0).then(|| Err(ReadError::NoObject(obj)))
+        self.covered(obj.0).then_some(Err(ReadError::NoObject(obj)))
     }
 
     /// Block `blkid` of dnodes as it is on disk (the overlay of `objs` not applied).

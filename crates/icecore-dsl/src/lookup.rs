@@ -248,20 +248,22 @@ impl Dsl {
         // Snapshots of many datasets lie mixed, as they were made: their blocks are read once for all of them.
         let objs: Vec<u64> = names.iter().flatten().flatten().map(|(_, obj)| *obj).collect();
         let mut read = self.datasets(io, &objs, |ds| Box::new(Brief::of(&ds))).into_iter();
-        let known = |(names, (head, kind)): (Result<Vec<(String, u64)>>, &(DatasetRef, Kind))| {
-            let names = names?;
-            // Each takes its own, also where one cannot be read.
-            let own: Vec<_> = read.by_ref().take(names.len()).collect();
-            let mut all = Vec::with_capacity(names.len());
-            for ((name, obj), ds) in names.into_iter().zip(own) {
-                let r = DatasetRef { obj, dir: head.dir, snapshot: true };
-                all.push((ds?, name, r));
-            }
-            all.sort_by(|a, b| (a.0.creation_txg, &a.1).cmp(&(b.0.creation_txg, &b.1)));
-            let known = |(brief, name, r)| (name, Known { r, kind: *kind, brief: Some(brief) });
-            Ok(all.into_iter().map(known).collect())
-        };
-        names.into_iter().zip(heads).map(known).collect()
+        let mut out = Vec::with_capacity(heads.len());
+        for (names, (head, kind)) in names.into_iter().zip(heads) {
+            out.push(names.and_then(|names| {
+                // Each takes its own, also where one cannot be read.
+                let own: Vec<_> = read.by_ref().take(names.len()).collect();
+                let mut all = Vec::with_capacity(names.len());
+                for ((name, obj), brief) in names.into_iter().zip(own) {
+                    let r = DatasetRef { obj, dir: head.dir, snapshot: true };
+                    all.push((brief?, name, r));
+                }
+                all.sort_by(|a, b| (a.0.creation_txg, &a.1).cmp(&(b.0.creation_txg, &b.1)));
+                let known = |(brief, name, r)| (name, Known { r, kind: *kind, brief: Some(brief) });
+                Ok(all.into_iter().map(known).collect())
+            }));
+        }
+        out
     }
 
     /// The snapshot of `path` with this guid, or of the snapshots it was cloned from.

@@ -6,6 +6,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use icecore_check::files;
 
@@ -14,12 +16,14 @@ use crate::bench::noise;
 use crate::shell::{Outcome, output};
 
 const IMAGE: &str = "scrubbed.img";
-const FILES: usize = 180_000;
+const FILES: usize = 250_000;
 const FILE_BYTES: usize = 1 << 10;
 /// One of so many files has rotted.
-const ROTTEN: usize = 30_000;
+const ROTTEN: usize = 40_000;
 /// A scrub may be over before it can be paused.
-const TRIES: usize = 60;
+const TRIES: u32 = 80;
+/// Moments of a scrub at which it is tried.
+const STEPS: u32 = 20;
 
 impl Stage {
     pub(super) fn scrub(&self) -> Outcome {
@@ -31,8 +35,8 @@ impl Stage {
         files::fill(&image, "scrubbed/fs", FILES, |i| noise(i, FILE_BYTES))?;
         self.let_files_rot()?;
         self.guest("scrub-pause.sh", &["rotten"], &[IMAGE])?;
-        self.finish_theirs()?;
-        self.pause_ours()?;
+        let took = self.finish_theirs()?;
+        self.pause_ours(took)?;
         self.guest("scrub-finish.sh", &["rotten"], &[IMAGE]).map(drop)
     }
 
@@ -55,21 +59,26 @@ impl Stage {
         fs::write(self.dir.join("rotten"), names).map_err(failed)
     }
 
-    /// What OpenZFS paused is known as that, goes on, and tells of all that has rotted.
-    fn finish_theirs(&self) -> Outcome {
+    /// What OpenZFS paused is known as that, goes on, and tells of all that has rotted. How long that took.
+    fn finish_theirs(&self) -> Outcome<Duration> {
         self.import()?;
         let status = self.status()?;
         if !status.contains("scan: scrub paused since ") {
             return Err(format!("the scrub that OpenZFS paused is not known:\n{status}"));
         }
+        let began = Instant::now();
         self.icecore(&["zpool", "scrub", "-w", "scrubbed"])?;
-        self.told_of_all(&self.status()?)
+        let took = began.elapsed();
+        self.told_of_all(&self.status()?)?;
+        Ok(took)
     }
 
     /// Half-way is what the pool knows when it is imported again.
-    fn pause_ours(&self) -> Outcome {
-        for _ in 0..TRIES {
+    fn pause_ours(&self, took: Duration) -> Outcome {
+        for i in 0..TRIES {
             self.icecore(&["zpool", "scrub", "scrubbed"])?;
+            // Sooner or later, so that one of them is after the place was kept for the first time.
+            thread::sleep(took * (i % STEPS) / STEPS);
             self.icecore(&["zpool", "scrub", "-p", "scrubbed"])?;
             self.icecore(&["zpool", "export", "scrubbed"])?;
             self.import()?;

@@ -536,14 +536,18 @@ impl Dsl {
             ("filesystem_count", "com.joyent:filesystem_count"),
             ("snapshot_count", "com.joyent:snapshot_count"),
         ] {
-            if let Some(n) = self.field_u64(io, r.dir, field)? {
+            if s.wants(&[prop])
+                && let Some(n) = self.field_u64(io, r.dir, field)?
+            {
                 s.number(prop, n);
             }
         }
-        if let Some(t) = self.field_u64(io, r.dir, "com.ixsystems:snapshots_changed")? {
+        if s.wants(&["snapshots_changed"])
+            && let Some(t) = self.field_u64(io, r.dir, "com.ixsystems:snapshots_changed")?
+        {
             s.number("snapshots_changed", t);
         }
-        if self.is_clone(&dd) {
+        if self.is_clone(&dd) && s.wants(&["origin"]) {
             s.text("origin", self.name(io, self.by_object(io, dd.origin_obj)?)?);
         }
         Ok(())
