@@ -196,7 +196,7 @@ mod tests {
         assert!(ask("draid", true).unwrap_err().contains("could not be written"));
         assert!(ask("lz4_compress", false).unwrap_err().contains("cannot be disabled"));
         assert!(ask("bookmark_v2", false).unwrap_err().contains("needs bookmark_v2"));
-        assert!(ask("lz5", true).unwrap_err().contains("no feature 'lz5'"));
+        assert!(ask("lz5", true).unwrap_err().contains("feature 'lz5' unsupported by kernel"));
         let less = ask("large_microzap", false).unwrap();
         assert_eq!(less.len() + 1, of_new_pools().count());
         assert!(ask("livelist", true).unwrap().contains(&Feature::LIVELIST));

@@ -133,6 +133,9 @@ fn destination(spec: &ReceiveSpec, kind: Stream) -> Outcome<Engine> {
         };
     }
     let mut engine = Engine::open(target)?;
+    if !below && spec.origin.is_none() {
+        return Ok(engine);
+    }
     let pool = engine.pool();
     if below && pool.dsl.lookup_head(pool.io(), path).is_err() {
         return fail(&missing);
