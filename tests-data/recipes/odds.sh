@@ -28,4 +28,9 @@ zpool remove gangrm $T/gangrm-1.img; zpool wait -t remove gangrm; zpool sync gan
 zpool create -o version=13 -o ashift=9 -O atime=off -O compression=off -m /v13 v13 $T/v13.img
 for z in 1 3; do zfs create -o version=$z v13/z$z; mkdir /v13/z$z/d; ln -s $(rep l 200) /v13/z$z/d/link; setfattr -n user.x -v 1 /v13/z$z/d; rep a 3000 > /v13/z$z/a; chown 5:6 /v13/z$z/a; chmod 4711 /v13/z$z/a; done
 zfs snapshot -r v13@s; echo n > /v13/z1/n; zfs clone v13/z1@s v13/clone; fin v13
+# A destroyed clone's livelist, freed in parts of one block: the export comes before the last. Asked after an import for reading.
+truncate -s 128M $T/livel.img; set_ zfs_livelist_max_entries 1; set_ zfs_livelist_min_percent_shared 0
+zpool create -o ashift=12 -O atime=off -O compression=off -O recordsize=4k -m /livel livel $T/livel.img; zfs create livel/o; rep o 300000 > /livel/o/base; zfs snapshot livel/o@s; zfs clone livel/o@s livel/c1; zfs clone livel/o@s livel/c2
+for i in $(seq 1 12); do rep $i 200000 > /livel/c1/f$i; zpool sync livel; done; rm /livel/c1/base /livel/c1/f3; zpool sync livel; rep z 100000 > /livel/c2/own; zpool sync livel
+zfs unmount -a; zfs destroy livel/c1; zpool export livel; cp --sparse=always $T/livel.img out/; zpool import -d $T -o readonly=on livel; manifests livel out/livel.expected; zpool export livel; rm $T/livel.img
 mv $T/*.img out/; ls -ls out

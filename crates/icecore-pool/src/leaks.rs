@@ -17,7 +17,7 @@ use icecore_format::dsl::pool as entry;
 use icecore_format::reader::u64_at;
 use icecore_format::{Blkptr, Bookmark, Dva, ObjectId, ObjectType, Txg};
 use icecore_vdev::Top;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use zerocopy::FromBytes as _;
 
 /// A range of a top-level vdev.
@@ -235,7 +235,7 @@ fn deleted_clones(pool: &Pool) -> Result<Vec<Blkptr>, ReadError> {
     let Ok(Some(clones)) = pool.dsl.directory_entry(&pool.io, entry::DELETED_CLONES) else { return Ok(left) };
     for (_, list) in zap::numbers(mos, &pool.io, ObjectId(clones))? {
         for (_, part) in zap::numbers(mos, &pool.io, ObjectId(list))? {
-            let mut own: HashMap<[u64; 3], (i64, Blkptr)> = HashMap::new();
+            let mut own: BTreeMap<[u64; 3], (i64, Blkptr)> = BTreeMap::new();
             bpobj::for_each(mos, &pool.io, ObjectId(part), &mut |bp: &Blkptr, freed: bool| {
                 if let Some(dva) = bp.dvas().first() {
                     let key = [dva.vdev().into(), dva.offset(), bp.alloc_birth().0];

@@ -101,6 +101,17 @@ fn what_waits_to_be_freed_and_what_a_checkpoint_keeps_adds_up() {
     assert_eq!(pointers, 880_640, "as zdb -bcc counts them");
 }
 
+/// A destroyed clone's list of its own blocks is freed part by part: what is left of it is allocated, and no leak.
+#[test]
+fn what_a_destroyed_clones_list_still_has_adds_up() {
+    let pool = open(&[fixture("odds/livel.img")], Mode::ReadOnly).unwrap();
+    let balance = icecore_pool::leaks::balance(&pool).unwrap();
+    assert!(balance.leaked.is_empty() && balance.unallocated.is_empty(), "{balance:?}");
+    assert_eq!((balance.used, pool.space().allocated), (balance.allocated, balance.allocated));
+    assert_eq!(balance.allocated, 2_936_832, "as zdb -bcc counts them");
+    assert_eq!(pool.dsl.freeing(pool.io()).unwrap(), 1_753_088, "as zpool get says");
+}
+
 /// The header of a block in parts takes a sector of the vdev it was written to, after that was removed too.
 #[test]
 fn headers_of_parts_on_a_removed_vdev_take_whole_sectors() {
