@@ -5,6 +5,7 @@ use crate::open::DIRECTORY;
 use crate::pool::Pool;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dsl::Feature;
+use icecore_dsl::prop::is_user;
 use icecore_format::ObjectId;
 use icecore_format::reader::u64_at;
 
@@ -44,6 +45,39 @@ impl Pool {
             return Err(crate::PoolError::Invalid("the pool has no object for properties".into()));
         };
         zap::update(&mut self.dsl.mos, &mut self.io, ObjectId(props), name, &ZapValue::u64(value))?;
+        Ok(())
+    }
+
+    /// Users' properties of the pool itself, in the order in which they are stored (`spa_prop_get`, spa.c).
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn user_properties(&self) -> Result<Vec<(String, String)>> {
+        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
+            return Ok(Vec::new());
+        };
+        let all = zap::iter(&self.dsl.mos, &self.io, ObjectId(props))?;
+        let user = |e: zap::ZapEntry| Some((e.name_str(), e.value.as_str()?.to_string()));
+        Ok(all.into_iter().filter_map(user).filter(|(name, _)| is_user(name)).collect())
+    }
+
+    /// Sets a user's property, or takes it away where the text is empty (`spa_sync_props`, spa.c).
+    ///
+    /// # Errors
+    /// As any write; a name that no user's property has.
+    pub fn set_user_property(&mut self, name: &str, text: &str) -> Result<()> {
+        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
+            return Err(crate::PoolError::Invalid("the pool has no object for properties".into()));
+        };
+        if !is_user(name) {
+            return Err(crate::PoolError::Invalid(format!("'{name}' is no user's property")));
+        }
+        let (mos, io, props) = (&mut self.dsl.mos, &mut self.io, ObjectId(props));
+        if !text.is_empty() {
+            zap::update(mos, io, props, name, &ZapValue::string(text))?;
+        } else if zap::lookup(mos, io, props, name)?.is_some() {
+            zap::remove(mos, io, props, name)?;
+        }
         Ok(())
     }
 

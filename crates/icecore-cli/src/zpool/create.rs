@@ -56,7 +56,7 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     check_name(name).map_err(|why| fail(format!("{why}\npool name may have been omitted")))?;
-    let Options { comment, features, stored } = values(&asked).map_err(fail)?;
+    let Options { comment, features, stored, users } = values(&asked).map_err(fail)?;
     let unsaid = if typed.has('d') { Unsaid::Disabled } else { Unsaid::Enabled };
     let features = chosen(&features, unsaid).map_err(fail)?;
     let (mut crypto, mut root) =
@@ -92,6 +92,9 @@ pub fn run(args: &[String]) -> Outcome {
         features,
     };
     let mut pool = Pool::create_with(env, spec, &root).map_err(|e| fail(e.to_string()))?;
+    for (p, text) in &users {
+        pool.set_user_property(p, text)?;
+    }
     for (p, n) in &stored {
         pool.set_property(p, *n).map_err(|e| fail(format!("property '{p}': {e}")))?;
     }
@@ -188,6 +191,8 @@ struct Options {
     features: Vec<(String, bool)>,
     /// Properties to be stored, each with the number for its value.
     stored: Vec<(String, u64)>,
+    /// Users' properties.
+    users: Vec<(String, String)>,
 }
 
 /// The properties of `-o`, which are all such as pools have, each once.
@@ -240,6 +245,7 @@ fn values(asked: &[(&str, &str)]) -> Result<Options, String> {
             _ => match super::set::change(p, v)? {
                 Change::Number(n) => options.stored.push((p.to_string(), n)),
                 Change::Comment(text) => options.comment = text,
+                Change::User(text) => options.users.push((p.to_string(), text)),
                 Change::Feature(_) | Change::Nothing => {}
             },
         }

@@ -6,6 +6,7 @@ use crate::human;
 use crate::session::{self, For};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
+use icecore_dsl::prop::is_user;
 use icecore_pool::Pool;
 
 pub const USAGE: &str =
@@ -131,6 +132,7 @@ pub fn canonical(p: &str) -> &str {
 pub fn known(p: &str) -> bool {
     p == "name"
         || PROPS.contains(&p)
+        || is_user(p)
         || p.strip_prefix("feature@").is_some_and(|f| icecore_dsl::Feature::by_name(f).is_some())
 }
 
@@ -207,12 +209,23 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
             let word = usize::try_from(n).ok().and_then(|n| words.get(n)).copied().unwrap_or("-");
             Value::text(word, if n == *default { "default" } else { "local" })
         }
+        p if is_user(p) => {
+            let set = pool.user_properties().ok()?.into_iter().find(|(name, _)| name == p);
+            set.map_or_else(|| Value::text("-", "default"), |(_, text)| Value::text(text, "local"))
+        }
         p => {
             let f = icecore_dsl::Feature::by_name(p.strip_prefix("feature@")?)?;
             let refs = pool.dsl.feature_refcount(pool.io(), f).ok()?;
             Value::text(refs.map_or("disabled", |n| if n > 0 { "active" } else { "enabled" }), "local")
         }
     })
+}
+
+/// All that a pool has, in OpenZFS's order.
+fn all_of(pool: &Pool) -> Outcome<Vec<String>> {
+    let users = pool.user_properties()?.into_iter().map(|(name, _)| name);
+    let features = icecore_dsl::Feature::ALL.iter().map(|f| format!("feature@{}", f.name));
+    Ok(PROPS.iter().map(|p| (*p).to_string()).chain(users).chain(features).collect())
 }
 
 pub fn run(args: &[String]) -> Outcome {
@@ -230,13 +243,9 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some(bad) = fields.iter().find(|f| !["name", "property", "value", "source"].contains(f)) {
         return Err(Fail::usage(format!("invalid column name '{bad}'"), USAGE));
     }
-    let wanted: Vec<String> = if asked == "all" {
-        let features = icecore_dsl::Feature::ALL.iter().map(|f| format!("feature@{}", f.name));
-        PROPS.iter().map(|p| (*p).to_string()).chain(features).collect()
-    } else {
-        asked.split(',').map(|p| canonical(p).to_string()).collect()
-    };
-    if let Some(bad) = wanted.iter().find(|p| !known(p)) {
+    let named: Option<Vec<String>> =
+        (asked != "all").then(|| asked.split(',').map(|p| canonical(p).to_string()).collect());
+    if let Some(bad) = named.iter().flatten().find(|p| !known(p)) {
         return Err(Fail::usage(format!("bad property list: invalid property '{bad}'"), USAGE));
     }
     let names: Vec<String> =
@@ -248,6 +257,7 @@ pub fn run(args: &[String]) -> Outcome {
         let pool = session::open_record(&record, For::Read)
             .map_err(|f| Fail::new(format!("cannot open '{name}': {}", f.message)))?;
         let mut properties = serde_json::Map::new();
+        let wanted = named.clone().map_or_else(|| all_of(&pool), Ok)?;
         for p in &wanted {
             if let Some(v) = property(&pool, &record, p) {
                 properties.insert(p.clone(), super::json::property(&v, exact));

@@ -6,12 +6,16 @@ use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
 use crate::state;
 use icecore_dsl::Feature;
+use icecore_dsl::prop::is_user;
 use icecore_pool::features::{Support, support};
 
 pub const USAGE: &str = "set <property=value> <pool>";
 
 /// Longest remark (`ZPROP_MAX_COMMENT`).
 const COMMENT_MAX: usize = 32;
+/// Bytes that a user's property's name and value must stay below (`ZAP_MAXNAMELEN`, `ZFS_MAXPROPLEN`).
+const NAME_MAX: usize = 256;
+const VALUE_MAX: usize = 4096;
 /// What can be set when a pool is made or imported, and not later.
 const ONCE: &[&str] = &["altroot", "tname"];
 /// What is stored as a number that is none of a few words.
@@ -23,6 +27,8 @@ const NOT_A_POOL: i32 = 22;
 pub enum Change {
     Number(u64),
     Comment(Option<String>),
+    /// A user's property; empty to take it away.
+    User(String),
     Feature(Feature),
     /// Accepted, and without effect: there is no such thing here.
     Nothing,
@@ -58,6 +64,7 @@ pub fn run(args: &[String]) -> Outcome {
     match change {
         Change::Number(n) => pool.set_property(prop, n)?,
         Change::Comment(c) => pool.set_comment(c),
+        Change::User(text) => pool.set_user_property(prop, &text)?,
         Change::Nothing => {}
         Change::Feature(f) => {
             let (io, dsl) = pool.parts();
@@ -92,6 +99,13 @@ pub fn change(prop: &str, text: &str) -> Result<Change, String> {
             )),
             "disabled" => Err(format!("property '{prop}' can only be set to 'disabled' at creation time")),
             _ => Err(format!("property '{prop}' can only be set to 'enabled' or 'disabled'")),
+        };
+    }
+    if is_user(prop) {
+        return match (prop.len() < NAME_MAX, text.len() < VALUE_MAX) {
+            (false, _) => Err(format!("property name '{prop}' is too long")),
+            (_, false) => Err(format!("property value '{text}' is too long")),
+            _ => Ok(Change::User(text.to_string())),
         };
     }
     if ONCE.contains(&prop) {

@@ -251,6 +251,38 @@ fn mountpoints_follow_their_parents() {
     assert_eq!(desk.get("mountpoint", "tank/a/b"), "none", "as the root says");
 }
 
+/// A pool has properties of its users too: they stand between its own and the features, last until they are taken away, and zdb
+/// knows the object they are in.
+#[test]
+fn users_properties_of_a_pool() {
+    let desk = Desk::new();
+    let drive = desk.drive("tank/drive.img", 128);
+    desk.ok(&format!("zpool create -m none -o org.example:shelf=cellar tank {}", drive.display()));
+    desk.ok("zpool set org.example:drive=b tank");
+    desk.refused(
+        "zpool set org.Example:drive=b tank",
+        1,
+        &["cannot set property for 'tank': invalid property"],
+    );
+    let long = "x".repeat(256);
+    desk.refused(&format!("zpool set org.example:{long}=b tank"), 1, &["is too long"]);
+    desk.ok("zpool export tank");
+    desk.ok(&format!("zpool import -d {} tank", desk.path("tank").display()));
+    assert_eq!(desk.ok("zpool get -H org.example:drive tank"), "tank\torg.example:drive\tb\tlocal\n");
+    assert_eq!(desk.ok("zpool get -H org.example:none tank"), "tank\torg.example:none\t-\tdefault\n");
+    assert_eq!(desk.ok("zpool list -H -o name,org.example:shelf"), "tank\tcellar\n");
+    let all = desk.ok("zpool get -H -o property all tank");
+    let all: Vec<&str> = all.lines().collect();
+    let at = |p: &str| all.iter().position(|l| *l == p).unwrap();
+    assert!(
+        at("org.example:drive").max(at("org.example:shelf")) + 1 == at("feature@async_destroy"),
+        "{all:?}"
+    );
+    desk.ok("zpool set org.example:drive= tank");
+    assert!(!desk.ok("zpool get -H -o property all tank").contains("org.example:drive"));
+    desk.export_and_judge("tank");
+}
+
 /// What OpenZFS said of its pools of `odds` beside their files, line for line: the history with all that happened inside,
 /// space by owner, properties that are counted.
 #[test]
