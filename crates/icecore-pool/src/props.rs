@@ -18,6 +18,10 @@ pub struct Cloned {
     pub saved: u64,
 }
 
+fn no_place() -> crate::PoolError {
+    crate::PoolError::Invalid("the pool has no object for properties".into())
+}
+
 impl Pool {
     /// A number that tells this opening of the pool from all others (`spa_load_guid`, spa_misc.c).
     #[must_use]
@@ -30,10 +34,15 @@ impl Pool {
     /// # Errors
     /// What cannot be read.
     pub fn property(&self, name: &str) -> Result<Option<u64>> {
-        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
+        let Some(props) = self.props_object()? else {
             return Ok(None);
         };
-        Ok(zap::lookup_u64(&self.dsl.mos, &self.io, ObjectId(props), name)?)
+        Ok(zap::lookup_u64(&self.dsl.mos, &self.io, props, name)?)
+    }
+
+    /// The ZAP of the pool's properties, where it has one.
+    fn props_object(&self) -> Result<Option<ObjectId>> {
+        Ok(self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0).map(ObjectId))
     }
 
     /// Stores a number for a property; the caller knows what it may be.
@@ -41,10 +50,8 @@ impl Pool {
     /// # Errors
     /// As any write; pools made here always have a place for properties, others may not yet.
     pub fn set_property(&mut self, name: &str, value: u64) -> Result<()> {
-        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
-            return Err(crate::PoolError::Invalid("the pool has no object for properties".into()));
-        };
-        zap::update(&mut self.dsl.mos, &mut self.io, ObjectId(props), name, &ZapValue::u64(value))?;
+        let props = self.props_object()?.ok_or_else(no_place)?;
+        zap::update(&mut self.dsl.mos, &mut self.io, props, name, &ZapValue::u64(value))?;
         Ok(())
     }
 
@@ -53,10 +60,10 @@ impl Pool {
     /// # Errors
     /// What cannot be read.
     pub fn user_properties(&self) -> Result<Vec<(String, String)>> {
-        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
+        let Some(props) = self.props_object()? else {
             return Ok(Vec::new());
         };
-        let all = zap::iter(&self.dsl.mos, &self.io, ObjectId(props))?;
+        let all = zap::iter(&self.dsl.mos, &self.io, props)?;
         let user = |e: zap::ZapEntry| Some((e.name_str(), e.value.as_str()?.to_string()));
         Ok(all.into_iter().filter_map(user).filter(|(name, _)| is_user(name)).collect())
     }
@@ -66,13 +73,11 @@ impl Pool {
     /// # Errors
     /// As any write; a name that no user's property has.
     pub fn set_user_property(&mut self, name: &str, text: &str) -> Result<()> {
-        let Some(props) = self.dsl.directory_entry(&self.io, "pool_props")?.filter(|o| *o != 0) else {
-            return Err(crate::PoolError::Invalid("the pool has no object for properties".into()));
-        };
+        let props = self.props_object()?.ok_or_else(no_place)?;
         if !is_user(name) {
             return Err(crate::PoolError::Invalid(format!("'{name}' is no user's property")));
         }
-        let (mos, io, props) = (&mut self.dsl.mos, &mut self.io, ObjectId(props));
+        let (mos, io) = (&mut self.dsl.mos, &mut self.io);
         if !text.is_empty() {
             zap::update(mos, io, props, name, &ZapValue::string(text))?;
         } else if zap::lookup(mos, io, props, name)?.is_some() {
