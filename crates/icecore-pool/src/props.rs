@@ -55,17 +55,25 @@ impl Pool {
         Ok(())
     }
 
-    /// Users' properties of the pool itself, in the order in which they are stored (`spa_prop_get`, spa.c).
+    /// The text of a user's property of the pool itself (`spa_prop_get`, spa.c).
     ///
     /// # Errors
     /// What cannot be read.
-    pub fn user_properties(&self) -> Result<Vec<(String, String)>> {
-        let Some(props) = self.props_object()? else {
-            return Ok(Vec::new());
-        };
-        let all = zap::iter(&self.dsl.mos, &self.io, props)?;
-        let user = |e: zap::ZapEntry| Some((e.name_str(), e.value.as_str()?.to_string()));
-        Ok(all.into_iter().filter_map(user).filter(|(name, _)| is_user(name)).collect())
+    pub fn user_property(&self, name: &str) -> Result<Option<String>> {
+        let Some(props) = self.props_object()? else { return Ok(None) };
+        let value = zap::lookup(&self.dsl.mos, &self.io, props, name)?;
+        Ok(value.and_then(|v| v.as_str().map(str::to_string)))
+    }
+
+    /// The names of all of them, in the order in which they are stored.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn user_property_names(&self) -> Result<Vec<String>> {
+        let Some(props) = self.props_object()? else { return Ok(Vec::new()) };
+        let all = zap::iter(&self.dsl.mos, &self.io, props)?.into_iter();
+        let user = all.filter(|e| e.value.as_str().is_some()).map(|e| e.name_str());
+        Ok(user.filter(|name| is_user(name)).collect())
     }
 
     /// Sets a user's property, or takes it away where the text is empty (`spa_sync_props`, spa.c).
@@ -78,10 +86,10 @@ impl Pool {
             return Err(crate::PoolError::Invalid(format!("'{name}' is no user's property")));
         }
         let (mos, io) = (&mut self.dsl.mos, &mut self.io);
-        if !text.is_empty() {
-            zap::update(mos, io, props, name, &ZapValue::string(text))?;
-        } else if zap::lookup(mos, io, props, name)?.is_some() {
+        if text.is_empty() {
             zap::remove(mos, io, props, name)?;
+        } else {
+            zap::update(mos, io, props, name, &ZapValue::string(text))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! 2. A command that ends half-way leaves what it committed: the beginning of the image, and behind it what was there.
 //! 3. Blocks of zeros become holes, and holes of the image are not read.
 
-use super::put::{COMMIT_BYTES, open_head};
+use super::put::{commit_bytes, open_head};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For, Open};
 use icecore_dmu::{BlockWriter, Objset};
@@ -124,7 +124,7 @@ impl Copy {
 
     fn breathe(&mut self, at: u64, more: u64) -> Outcome {
         self.waiting += more;
-        if self.waiting >= COMMIT_BYTES.min(self.pool.dsl.info.at_once) { self.commit(at) } else { Ok(()) }
+        if self.waiting >= commit_bytes(&self.pool) { self.commit(at) } else { Ok(()) }
     }
 
     fn commit(&mut self, at: u64) -> Outcome {

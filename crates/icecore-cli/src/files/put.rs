@@ -21,8 +21,13 @@ pub const RM_USAGE: &str = "rm [-rf] POOL/FS:PATH ...";
 pub const IMPORT_USAGE: &str = "import-tree DIR POOL/FS[:PATH]";
 
 /// Bytes and changes between two commits.
-pub(super) const COMMIT_BYTES: u64 = 256 << 20;
+const COMMIT_BYTES: u64 = 256 << 20;
 const COMMIT_CHANGES: u64 = 20_000;
+
+/// Bytes between two commits of this pool, which may be too small for [`COMMIT_BYTES`].
+pub(super) fn commit_bytes(pool: &Open) -> u64 {
+    COMMIT_BYTES.min(pool.dsl.info.at_once)
+}
 
 /// A file system open for writing.
 pub struct Target {
@@ -130,7 +135,7 @@ impl Target {
 
     /// Commits now and then, between whole files.
     pub(super) fn breathe(&mut self) -> Outcome {
-        if self.bytes >= COMMIT_BYTES.min(self.pool.dsl.info.at_once) || self.changes >= COMMIT_CHANGES {
+        if self.bytes >= commit_bytes(&self.pool) || self.changes >= COMMIT_CHANGES {
             self.commit()?;
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! `zpool add` of single disks and mirrors (`zpool_do_add`, zpool_main.c; `zpool_add`, libzfs_pool.c).
 
-use super::create::missing_equals;
 use super::import::display_name;
 use super::vdevs::{self, Groups, Terms};
 use crate::args::{Typed, flag, value};
@@ -26,12 +25,8 @@ pub fn run(args: &[String]) -> Outcome {
     ];
     let typed = Typed::parse_plain(args, &known, USAGE)?;
     let mut wish = None;
-    for o in typed.values('o') {
-        let (p, v) = o.split_once('=').ok_or_else(|| Fail::usage(missing_equals('o').message, USAGE))?;
-        if p != "ashift" {
-            return Err(Fail::usage(format!("property '{p}' cannot be set here"), USAGE));
-        }
-        wish = Some(v);
+    for text in vdevs::ashift_options(&typed, USAGE) {
+        wish = Some(text?);
     }
     let [name, words @ ..] = typed.operands.as_slice() else {
         return Err(Fail::usage("missing pool name argument", USAGE));

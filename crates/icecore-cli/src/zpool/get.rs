@@ -210,8 +210,8 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
             Value::text(word, if n == *default { "default" } else { "local" })
         }
         p if is_user(p) => {
-            let set = pool.user_properties().ok()?.into_iter().find(|(name, _)| name == p);
-            set.map_or_else(|| Value::text("-", "default"), |(_, text)| Value::text(text, "local"))
+            let set = pool.user_property(p).ok()?;
+            set.map_or_else(|| Value::text("-", "default"), |text| Value::text(text, "local"))
         }
         p => {
             let f = icecore_dsl::Feature::by_name(p.strip_prefix("feature@")?)?;
@@ -223,9 +223,8 @@ pub fn property(pool: &Pool, record: &Imported, p: &str) -> Option<Value> {
 
 /// All that a pool has, in OpenZFS's order.
 fn all_of(pool: &Pool) -> Outcome<Vec<String>> {
-    let users = pool.user_properties()?.into_iter().map(|(name, _)| name);
     let features = icecore_dsl::Feature::ALL.iter().map(|f| format!("feature@{}", f.name));
-    Ok(PROPS.iter().map(|p| (*p).to_string()).chain(users).chain(features).collect())
+    Ok(PROPS.iter().map(|p| (*p).to_string()).chain(pool.user_property_names()?).chain(features).collect())
 }
 
 pub fn run(args: &[String]) -> Outcome {

@@ -3,7 +3,7 @@
 //!
 //! A resilver is done when the command ends: there is none in the background, and none to wait for.
 
-use super::vdevs::{Member, full_path};
+use super::vdevs::{self, Member, full_path};
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::fail::{Fail, Outcome};
@@ -89,14 +89,8 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     let typed = Typed::parse_plain(args, &[flag('f', ""), flag('w', ""), value('o', "")], usage)?;
     let (name, devices) = operands(&typed, if instead { 1 } else { 2 }, 2, usage)?;
     let mut ashift = None;
-    for o in typed.values('o') {
-        let (p, v) = o
-            .split_once('=')
-            .ok_or_else(|| Fail::usage(super::create::missing_equals('o').message, usage))?;
-        if p != "ashift" {
-            return Err(Fail::usage(format!("property '{p}' cannot be set here"), usage));
-        }
-        ashift = Some(super::vdevs::ashift(v)?);
+    for text in vdevs::ashift_options(&typed, usage) {
+        ashift = Some(vdevs::ashift(text?)?);
     }
     let old = &devices[0];
     let new = devices.get(1).unwrap_or(old);

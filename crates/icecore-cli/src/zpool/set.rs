@@ -1,6 +1,7 @@
 //! `zpool set` (`zpool_do_set`, zpool_main.c; `zpool_set_prop`, `zpool_valid_proplist`, libzfs_pool.c).
 
 use super::get::{canonical, known, number_of, words_of};
+use super::vdevs::ASHIFT;
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
@@ -18,8 +19,6 @@ const NAME_MAX: usize = 256;
 const VALUE_MAX: usize = 4096;
 /// What can be set when a pool is made or imported, and not later.
 const ONCE: &[&str] = &["altroot", "tname"];
-/// What is stored as a number that is none of a few words.
-const ASHIFT: std::ops::RangeInclusive<u64> = 9..=16;
 /// `EINVAL`, which is what the command ends with where a pool is no pool.
 const NOT_A_POOL: i32 = 22;
 

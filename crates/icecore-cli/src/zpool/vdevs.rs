@@ -1,6 +1,7 @@
 //! Vdev specifications, as `zpool create` and `zpool add` take them (zpool_vdev.c): devices are named, looked at and compared
 //! before the first is written.
 
+use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::state;
 use icecore_env::{Access, Device, Env, FileDevice};
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// Devices of a mirror may differ by this many bytes (`ZPOOL_FUZZ`).
 const FUZZ: u64 = 16 << 20;
+
+/// Sector sizes that vdevs can have, as powers of two (`ASHIFT_MIN`, `ASHIFT_MAX`, zfs.h).
+pub const ASHIFT: std::ops::RangeInclusive<u64> = 9..=16;
 
 /// Top-level vdevs with their devices.
 pub type Groups = Vec<(NewKind, Vec<Member>)>;
@@ -102,12 +106,23 @@ impl Unfit {
     }
 }
 
+/// What each `-o` says of `ashift`, which is all that devices of a pool that is there may be told.
+pub fn ashift_options<'a>(typed: &'a Typed, usage: &'a str) -> impl Iterator<Item = Outcome<&'a str>> {
+    typed.values('o').map(move |o| match o.split_once('=') {
+        None => Err(Fail::usage(super::create::missing_equals('o').message, usage)),
+        Some(("ashift", text)) => Ok(text),
+        Some((p, _)) => Err(Fail::usage(format!("property '{p}' cannot be set here"), usage)),
+    })
+}
+
 /// The value of `-o ashift`; `None` for what suits the devices.
 pub fn ashift(text: &str) -> Outcome<Option<u64>> {
     let n = icecore_dsl::prop::size(text).map_err(|_| Fail::new("ashift must be a number."))?;
-    if n != 0 && !(9..=16).contains(&n) {
+    if n != 0 && !ASHIFT.contains(&n) {
         return Err(Fail::new(format!(
-            "invalid 'ashift={n}' property: only values between 9 and 16 are allowed."
+            "invalid 'ashift={n}' property: only values between {} and {} are allowed.",
+            ASHIFT.start(),
+            ASHIFT.end()
         )));
     }
     Ok((n != 0).then_some(n))
