@@ -4,23 +4,29 @@ use crate::zoo::open;
 use icecore_dmu::{BlockStore, ReadError, Want};
 use icecore_dsl::{Chance, DatasetRef, Dsl, Kind, PoolInfo};
 use icecore_format::{Blkptr, Bookmark, Txg};
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+#[derive(Default)]
+struct Seen {
+    places: BTreeSet<[u64; 2]>,
+    blocks: Vec<Blkptr>,
+}
 
 /// Passes reads on and remembers them, each block once.
 struct Recorder<'a> {
     inner: &'a dyn BlockStore,
-    seen: RefCell<BTreeSet<[u64; 2]>>,
-    blocks: RefCell<Vec<Blkptr>>,
+    seen: Mutex<Seen>,
 }
 
 impl BlockStore for Recorder<'_> {
     fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
         let first = bp.dvas().first().filter(|_| !bp.is_embedded());
-        if first.is_some_and(|dva| self.seen.borrow_mut().insert(dva.words())) {
-            self.blocks.borrow_mut().push(*bp);
+        if let (Some(dva), Ok(mut seen)) = (first, self.seen.lock())
+            && seen.places.insert(dva.words())
+        {
+            seen.blocks.push(*bp);
         }
         self.inner.read(bp, at, want)
     }
@@ -50,8 +56,7 @@ impl Chance for NoChance {
 pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
     let pool = open(&[image.to_path_buf()])?;
     let io: &dyn BlockStore = pool.io();
-    let recorder =
-        Recorder { inner: io, seen: RefCell::new(BTreeSet::new()), blocks: RefCell::new(Vec::new()) };
+    let recorder = Recorder { inner: io, seen: Mutex::default() };
     let info = PoolInfo { name: pool.name().into(), version: 5000, usable: 1 << 30, at_once: 1 << 23 };
     let text = |e: icecore_dsl::DslError| e.to_string();
     let dsl = Dsl::open(&recorder, &pool.uberblock().rootbp, info, Box::new(NoChance)).map_err(text)?;
@@ -60,11 +65,11 @@ pub fn of_snapshot_list(image: &Path) -> Result<Vec<Blkptr>, String> {
         names.iter().map(|name| dsl.lookup_head(&recorder, name)).collect::<Result<_, _>>().map_err(text)?;
     dsl.kinds(&recorder, &heads).into_iter().collect::<Result<Vec<_>, _>>().map_err(text)?;
     let heads: Vec<(DatasetRef, Kind)> = heads.into_iter().map(|head| (head, Kind::Snapshot)).collect();
-    for (snapshots, name) in dsl.snapshots_known(&recorder, &heads).into_iter().zip(names) {
+    for (snapshots, name) in dsl.snapshots_known(&recorder, &heads).zip(names) {
         let asking = dsl.asking(&recorder, &["used", "referenced"]);
         for (snap, known) in snapshots.map_err(text)? {
             asking.rows(&format!("{name}@{snap}"), Some(&known)).map_err(text)?;
         }
     }
-    Ok(recorder.blocks.into_inner())
+    Ok(recorder.seen.into_inner().map_err(|e| e.to_string())?.blocks)
 }

@@ -21,23 +21,38 @@ pub struct Table {
 pub struct Cells {
     /// What all of them say. What is written here belongs to the cell that is ended next.
     pub text: String,
+    /// How many were ended.
+    len: usize,
+    /// Where each ends, for people.
     ends: Vec<usize>,
+    /// For scripts: so many to a row, TABs and ends of lines are in `text`.
+    row_of: Option<usize>,
 }
 
 impl Cells {
+    /// Cells as scripts read them, `columns` to a row.
+    #[must_use]
+    pub fn scripted(columns: usize) -> Self {
+        Self { row_of: Some(columns.max(1)), ..Self::default() }
+    }
     /// Ends a cell.
     pub fn end(&mut self) {
-        self.ends.push(self.text.len());
+        self.len += 1;
+        match self.row_of {
+            Some(columns) => self.text.push(if self.len.is_multiple_of(columns) { '\n' } else { '\t' }),
+            None => self.ends.push(self.text.len()),
+        }
     }
-    /// How many there are.
+    /// How many there are, and how long their texts are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
+    pub fn mark(&self) -> (usize, usize) {
+        (self.len, self.text.len())
     }
-    /// Forgets all but the first `len`.
-    pub fn truncate(&mut self, len: usize) {
+    /// Forgets what came after [`Cells::mark`].
+    pub fn back_to(&mut self, (len, text): (usize, usize)) {
+        self.len = len;
         self.ends.truncate(len);
-        self.text.truncate(self.ends.last().copied().unwrap_or(0));
+        self.text.truncate(text);
     }
     fn iter(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(&0).chain(&self.ends);
@@ -66,13 +81,13 @@ impl Table {
     /// Whether there are rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.cells.len() == 0
+        self.cells.len == 0
     }
     /// The text: with `scripted`, no header and TABs.
     #[must_use]
     pub fn render(&self, scripted: bool) -> String {
         let columns = self.header.len().max(1);
-        let mut out = String::with_capacity(self.cells.text.len() + self.cells.len());
+        let mut out = String::with_capacity(self.cells.text.len() + self.cells.len);
         if scripted {
             for (i, text) in self.cells.iter().enumerate() {
                 out.push_str(text);

@@ -10,4 +10,7 @@ pub mod store;
 pub mod zap;
 
 pub use objset::{DataBlock, Delta, NewObject, Objset, Policy, Room, Space};
-pub use store::{BlockStore, BlockWriter, Fetch, Form, NewBlock, RawCrypt, ReadError, Want, WriteError};
+pub use store::{
+    BlockStore, BlockWriter, Fetch, Form, Look, NewBlock, Passing, RawCrypt, ReadError, Want, WriteError,
+    look_each, map_each,
+};

@@ -27,6 +27,7 @@ use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Corrupt, Dnode, Objec
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use many::Picked;
 pub use object::NewObject;
 pub use room::Room;
 pub use scan::DataBlock;
@@ -321,7 +322,7 @@ impl Objset {
         let Some(block) = self.meta_block(io, obj.0 / SLOTS_PER_BLOCK)? else {
             return Err(ReadError::NoObject(obj));
         };
-        dnode_in(&block, obj)
+        dnode_in(&block, &Starts::of(&block), obj)
     }
 
     /// What need not be read to know the head of `obj`: it was changed, lies in the objset block, or cannot be.
@@ -513,13 +514,31 @@ fn whole<B: AsRef<[u8]>>(block: B) -> Result<B, ReadError> {
     }
 }
 
+/// Where dnodes begin in a block of them: one bit a slot, and the damage behind which nothing is known.
+struct Starts {
+    slots: u32,
+    damage: Option<Corrupt>,
+}
+
+impl Starts {
+    fn of(block: &[u8]) -> Self {
+        let mut starts = Self { slots: 0, damage: None };
+        for found in slots_of(block) {
+            match found {
+                Ok((at, _)) => starts.slots |= 1_u32.checked_shl(at as u32).unwrap_or(0),
+                Err(damage) => starts.damage = Some(damage),
+            }
+        }
+        starts
+    }
+}
+
 /// The dnode of `obj` in the block of dnodes that it belongs into.
-fn dnode_in(block: &[u8], obj: ObjectId) -> Result<Dnode, ReadError> {
+fn dnode_in(block: &[u8], starts: &Starts, obj: ObjectId) -> Result<Dnode, ReadError> {
     let index = (obj.0 % SLOTS_PER_BLOCK) as usize;
-    if !slots_of(block).any(|found| found.is_ok_and(|(at, _)| at == index)) {
+    if starts.slots & (1 << index) == 0 {
         // Not there, or what is before it runs past the end.
-        slot_starts(block)?;
-        return Err(ReadError::NoObject(obj));
+        return Err(starts.damage.clone().map_or(ReadError::NoObject(obj), ReadError::Corrupt));
     }
     let bytes = block.get(index * 512..).ok_or(ReadError::NoObject(obj))?;
     Ok(Dnode::parse(bytes)?)

@@ -12,7 +12,7 @@
 use icecore_format::fletcher::Fletcher4;
 use icecore_format::{Blkptr, Bookmark, Checksum, Compress, Corrupt, ObjectId, ObjectType, Txg};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// In which form a block is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -147,8 +147,38 @@ impl Fetch {
     }
 }
 
+/// Whom [`BlockStore::read_each`] shows blocks.
+pub type Look<'a> = dyn Fn(usize, Result<&[u8], ReadError>) + Sync + 'a;
+
+/// What `f` makes of each number below `n`, by the workers of `io`, in the order of the numbers.
+pub fn map_each<T: Send + Sync>(io: &dyn BlockStore, n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let slots: Vec<OnceLock<T>> = (0..n).map(|_| OnceLock::new()).collect();
+    io.for_each(n, &|i| {
+        if let Some(slot) = slots.get(i) {
+            let _ = slot.set(f(i));
+        }
+    });
+    slots.into_iter().filter_map(OnceLock::into_inner).collect()
+}
+
+/// What `f` makes of each of `blocks` in passing, in their order.
+pub fn look_each<T: Send + Sync>(
+    io: &dyn BlockStore,
+    blocks: &[(Blkptr, Bookmark)],
+    want: Want,
+    f: impl Fn(Result<&[u8], ReadError>) -> T + Sync,
+) -> Vec<T> {
+    let slots: Vec<OnceLock<T>> = blocks.iter().map(|_| OnceLock::new()).collect();
+    io.read_each(blocks, want, &|i, block| {
+        if let Some(slot) = slots.get(i) {
+            let _ = slot.set(f(block));
+        }
+    });
+    slots.into_iter().filter_map(OnceLock::into_inner).collect()
+}
+
 /// Reads blocks.
-pub trait BlockStore {
+pub trait BlockStore: Sync {
     /// The contents of the block that `bp` points to, in the form wanted. `bp` is checked; holes must not
     /// be asked for. Embedded pointers are decoded. `at.objset` selects the key.
     fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError>;
@@ -168,11 +198,46 @@ pub trait BlockStore {
         meanwhile();
     }
 
+    /// Calls `job` with each number below `n`, in any order, several at the same time where the store has workers.
+    fn for_each(&self, n: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..n).for_each(job);
+    }
+
+    /// Shows `look` each of `blocks`, with its place in them, in any order, several at the same time where the store
+    /// has workers. What is shown passes by: it is not kept. Results are the same as of single reads.
+    fn read_each(&self, blocks: &[(Blkptr, Bookmark)], want: Want, look: &Look<'_>) {
+        self.for_each(blocks.len(), &|i| {
+            if let Some((bp, at)) = blocks.get(i) {
+                look(i, self.read(bp, at, want).as_deref().map_err(Clone::clone));
+            }
+        });
+    }
+
     /// Txg under construction (writers) or of the opened uberblock (readers).
     fn txg(&self) -> Txg;
 
     /// Whether holes carry their birth txg (feature hole_birth active).
     fn hole_birth(&self) -> bool;
+}
+
+/// A store that keeps no data of objects, for who goes through very many of them once. Their heads, and where their blocks are, are
+/// kept as ever: neighbours need the same.
+pub struct Passing<'a>(pub &'a dyn BlockStore);
+
+impl BlockStore for Passing<'_> {
+    fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
+        if at.object == ObjectId(0) || at.level > 0 {
+            return self.0.read(bp, at, want);
+        }
+        let read = look_each(self.0, &[(*bp, *at)], want, |block| block.map(Arc::from)).pop();
+        read.unwrap_or_else(|| Err(Corrupt::new("batch", "index").into()))
+    }
+    fn txg(&self) -> Txg {
+        self.0.txg()
+    }
+    fn hole_birth(&self) -> bool {
+        self.0.hole_birth()
+    }
 }
 
 /// Salt, IV, MAC and byte order of a block received as ciphertext (or of authenticated plain text, whose

@@ -8,7 +8,7 @@ use crate::bookmark::BookmarkPhys;
 use crate::error::{DslError, Result};
 use crate::name::{self, NESTING_MAX, Part};
 use crate::phys::{Brief, Dataset};
-use icecore_dmu::{BlockStore, Objset, Want};
+use icecore_dmu::{BlockStore, Objset, Passing, Want, look_each, map_each};
 use icecore_format::objset::{ObjsetPhys, ObjsetType};
 use icecore_format::{Blkptr, Bookmark, Corrupt, Txg};
 
@@ -62,7 +62,7 @@ pub struct Known {
     /// What it is.
     pub kind: Kind,
     /// What its object says, if it was read.
-    pub brief: Option<Box<Brief>>,
+    pub brief: Option<Brief>,
 }
 
 impl Kind {
@@ -229,41 +229,39 @@ impl Dsl {
         head: DatasetRef,
     ) -> Result<Vec<(String, DatasetRef)>> {
         let all =
-            self.snapshots_known(io, &[(head, Kind::Snapshot)]).pop().unwrap_or_else(|| Ok(Vec::new()))?;
-        Ok(all.into_iter().map(|(name, known)| (name, known.r)).collect())
+            self.snapshots_known(io, &[(head, Kind::Snapshot)]).next().unwrap_or_else(|| Ok(Vec::new()));
+        Ok(all?.into_iter().map(|(name, known)| (name, known.r)).collect())
     }
 
-    /// [`Dsl::snapshots`] of each of `heads`, with what their objects say, which has to be read for their order. The heads
-    /// come with the kind that their snapshots have.
+    /// [`Dsl::snapshots`] of each of `heads`, in their order, with what their objects say, which has to be read for the order
+    /// of snapshots. The heads come with the kind that their snapshots have.
     pub fn snapshots_known(
         &self,
         io: &dyn BlockStore,
         heads: &[(DatasetRef, Kind)],
-    ) -> Vec<Result<Vec<(String, Known)>>> {
+    ) -> impl Iterator<Item = Result<Vec<(String, Known)>>> {
         let objs: Vec<u64> = heads.iter().map(|(head, _)| head.obj).collect();
-        let names: Vec<Result<Vec<(String, u64)>>> = (self.datasets(io, &objs, |ds| ds.snapnames_zapobj))
-            .into_iter()
-            .map(|names| self.zap_list_u64(io, names?))
-            .collect();
+        let zaps: Vec<Result<u64>> = self.datasets(io, &objs, |ds| ds.snapnames_zapobj).collect();
+        let names: Vec<Result<Vec<(String, u64)>>> = map_each(io, zaps.len(), |i| match &zaps[i] {
+            Ok(zap) => self.zap_list_u64(&Passing(io), *zap),
+            Err(e) => Err(e.clone()),
+        });
         // Snapshots of many datasets lie mixed, as they were made: their blocks are read once for all of them.
         let objs: Vec<u64> = names.iter().flatten().flatten().map(|(_, obj)| *obj).collect();
-        let mut read = self.datasets(io, &objs, |ds| Box::new(Brief::of(&ds))).into_iter();
-        let mut out = Vec::with_capacity(heads.len());
-        for (names, (head, kind)) in names.into_iter().zip(heads) {
-            out.push(names.and_then(|names| {
-                // Each takes its own, also where one cannot be read.
-                let own: Vec<_> = read.by_ref().take(names.len()).collect();
-                let mut all = Vec::with_capacity(names.len());
-                for ((name, obj), brief) in names.into_iter().zip(own) {
-                    let r = DatasetRef { obj, dir: head.dir, snapshot: true };
-                    all.push((brief?, name, r));
-                }
-                all.sort_by(|a, b| (a.0.creation_txg, &a.1).cmp(&(b.0.creation_txg, &b.1)));
-                let known = |(brief, name, r)| (name, Known { r, kind: *kind, brief: Some(brief) });
-                Ok(all.into_iter().map(known).collect())
-            }));
-        }
-        out
+        let mut read = self.datasets(io, &objs, |ds| Brief::of(&ds));
+        names.into_iter().zip(heads).map(move |(names, (head, kind))| {
+            let names = names?;
+            // Each takes its own, also where one cannot be read.
+            let own: Vec<_> = read.by_ref().take(names.len()).collect();
+            let mut all = Vec::with_capacity(names.len());
+            for ((name, obj), brief) in names.into_iter().zip(own) {
+                let r = DatasetRef { obj, dir: head.dir, snapshot: true };
+                let brief = brief?;
+                all.push((brief.creation_txg, name, Known { r, kind: *kind, brief: Some(brief) }));
+            }
+            all.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+            Ok(all.into_iter().map(|(_, name, known)| (name, known)).collect())
+        })
     }
 
     /// The snapshot of `path` with this guid, or of the snapshots it was cloned from.
@@ -371,20 +369,20 @@ impl Dsl {
     /// The kinds of heads, in their order, from their objsets, which are read together.
     pub fn kinds(&self, io: &dyn BlockStore, heads: &[DatasetRef]) -> Vec<Result<Kind>> {
         let objs: Vec<u64> = heads.iter().map(|head| head.obj).collect();
-        let all = self.datasets(io, &objs, |ds| ds.bp);
+        let all: Vec<Result<Blkptr>> = self.datasets(io, &objs, |ds| ds.bp).collect();
         let root = |(head, bp): (&DatasetRef, &Result<Blkptr>)| {
             let bp = *bp.as_ref().ok()?;
             (!bp.is_hole()).then(|| (bp, Bookmark::root(head.obj)))
         };
         let roots: Vec<(Blkptr, Bookmark)> = heads.iter().zip(&all).filter_map(root).collect();
-        let mut read = io.read_many(&roots, Want::NoKey).into_iter();
+        let types = look_each(io, &roots, Want::NoKey, |block| Ok(ObjsetPhys::parse(block?)?.kind()));
+        let mut types = types.into_iter();
         let kind = |bp: Result<Blkptr>| {
-            let block = if bp?.is_hole() { None } else { read.next() };
-            let volume = match block {
-                Some(block) => ObjsetPhys::parse(&block?)?.kind() == ObjsetType::Zvol,
-                None => false,
-            };
-            Ok(if volume { Kind::Volume } else { Kind::Filesystem })
+            let kind: Option<Result<ObjsetType>> = if bp?.is_hole() { None } else { types.next() };
+            Ok(match kind.transpose()? {
+                Some(ObjsetType::Zvol) => Kind::Volume,
+                _ => Kind::Filesystem,
+            })
         };
         all.into_iter().map(kind).collect()
     }

@@ -8,8 +8,9 @@ use crate::error::{DslError, Result};
 use crate::feature::Feature;
 use crate::phys::{DATASET_LEN, DIR_LEN, Dataset, Dir};
 use crate::{DIRECTORY, Dsl};
+use icecore_dmu::objset::Picked;
 use icecore_dmu::zap::{self, ZapValue};
-use icecore_dmu::{BlockStore, BlockWriter, NewObject, ReadError};
+use icecore_dmu::{BlockStore, BlockWriter, NewObject};
 use icecore_format::{Corrupt, Dnode, ObjectId, ObjectType};
 
 /// `DMU_OTN_ZAP_METADATA`.
@@ -47,19 +48,14 @@ impl Dsl {
     }
 
     /// What `pick` takes of [`Dsl::dataset`] of each of `objs`, in their order; what they lie in is read together.
-    pub(crate) fn datasets<T>(
+    pub(crate) fn datasets<T: Send>(
         &self,
         io: &dyn BlockStore,
         objs: &[u64],
-        pick: impl Fn(Dataset) -> T,
-    ) -> Vec<Result<T>> {
+        pick: impl Fn(Dataset) -> T + Sync,
+    ) -> Picked<Result<T>> {
         let ids: Vec<ObjectId> = objs.iter().copied().map(ObjectId).collect();
-        let mut all: Vec<Option<Result<T>>> = objs.iter().map(|_| None).collect();
-        self.mos.dnodes(io, &ids, |i, dn| {
-            all[i] = Some(dn.map_err(DslError::from).and_then(|dn| dataset_in(objs[i], &dn)).map(&pick));
-        });
-        let asked = all.into_iter().zip(ids);
-        asked.map(|(ds, id)| ds.unwrap_or_else(|| Err(ReadError::NoObject(id).into()))).collect()
+        self.mos.dnodes(io, &ids, |i, dn| Ok(pick(dataset_in(objs[i], &dn?)?)))
     }
 
     pub(crate) fn put_dir(&mut self, io: &dyn BlockStore, obj: u64, dd: &Dir) -> Result<()> {

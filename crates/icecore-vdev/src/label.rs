@@ -90,7 +90,8 @@ impl Labels {
     /// Reads the configurations of all four.
     #[must_use]
     pub fn read(device: &dyn Device) -> Self {
-        Self { each: (0..LABELS).map(|l| read_config(device, l)).collect() }
+        let mut buf = vec![0; CONFIG_SIZE];
+        Self { each: (0..LABELS).map(|l| read_config(device, l, &mut buf)).collect() }
     }
 
     /// The sound ones with their numbers.
@@ -113,15 +114,15 @@ impl Labels {
     }
 }
 
-fn read_config(device: &dyn Device, l: usize) -> Result<PoolConfig, LabelFault> {
+/// The configuration in label `l`, by way of `buf`, which has [`CONFIG_SIZE`] bytes.
+fn read_config(device: &dyn Device, l: usize, buf: &mut [u8]) -> Result<PoolConfig, LabelFault> {
     let at = label_offset(device.size(), l as u64).ok_or(LabelFault::NoRoom)? + layout::CONFIG_AT;
-    let mut buf = vec![0; CONFIG_SIZE];
-    device.read_at(at, &mut buf).map_err(LabelFault::Device)?;
-    if label_verify(&buf, at).is_err() {
+    device.read_at(at, buf).map_err(LabelFault::Device)?;
+    if label_verify(buf, at).is_err() {
         let blank = buf.iter().all(|b| *b == 0);
         return Err(if blank { LabelFault::Blank } else { LabelFault::Checksum });
     }
-    let list = layout::parse_config(&buf).map_err(LabelFault::Corrupt)?;
+    let list = layout::parse_config(buf).map_err(LabelFault::Corrupt)?;
     PoolConfig::parse(&list).map_err(LabelFault::Corrupt)
 }
 
@@ -155,26 +156,32 @@ impl fmt::Debug for FoundUberblock {
 /// Every sound uberblock of a device, in label and slot order. Without an ashift all slot sizes are tried.
 #[must_use]
 pub fn read_uberblocks(device: &dyn Device, ashift: Option<u64>) -> Vec<FoundUberblock> {
-    let rings = read_rings(device);
-    slots(&rings, ashift).filter(Slot::is_sound).map(|s| s.claim).collect()
+    let mut all = Vec::new();
+    each_ring(device, |ring| all.extend(slots(ring, ashift).filter(Slot::is_sound).map(|s| s.claim)));
+    all
 }
 
 /// What [`best_uberblock`] finds among all of [`read_uberblocks`], at the price of a few checksums: who claims to be newest is
 /// asked for proof first.
 #[must_use]
 pub fn newest_uberblock(device: &dyn Device, ashift: Option<u64>, max: Txg) -> Option<FoundUberblock> {
-    let rings = read_rings(device);
-    let mut claims: Vec<Slot<'_>> = slots(&rings, ashift).filter(|s| s.claim.txg() <= max).collect();
-    // Stable: among equals the first, as there.
-    claims.sort_by(|a, b| b.claim.uberblock.cmp_age(&a.claim.uberblock));
-    claims.into_iter().find(Slot::is_sound).map(|s| s.claim)
+    let mut best: Option<FoundUberblock> = None;
+    each_ring(device, |ring| {
+        let newer = |s: &Slot<'_>| best.is_none_or(|b| s.claim.uberblock.cmp_age(&b.uberblock).is_gt());
+        let mut claims: Vec<Slot<'_>> = slots(ring, ashift).filter(|s| s.claim.txg() <= max).collect();
+        // Stable: among equals the first, as there.
+        claims.sort_by(|a, b| b.claim.uberblock.cmp_age(&a.claim.uberblock));
+        let sound = claims.into_iter().take_while(newer).find(Slot::is_sound);
+        best = sound.map(|s| s.claim).or(best);
+    });
+    best
 }
 
 /// A label's ring of uberblocks and where on the device it begins.
-struct Ring {
+struct Ring<'a> {
     label: usize,
     at: u64,
-    bytes: Vec<u8>,
+    bytes: &'a [u8],
 }
 
 /// A slot that begins as an uberblock does.
@@ -190,10 +197,12 @@ impl Slot<'_> {
     }
 }
 
-fn read_rings(device: &dyn Device) -> Vec<Ring> {
-    let read = |label: usize| {
-        let at = label_offset(device.size(), label as u64)? + layout::RING_AT;
-        let mut bytes = vec![0; RING_SIZE];
+/// Shows `look` the ring of each label, in their order.
+fn each_ring(device: &dyn Device, mut look: impl FnMut(&Ring<'_>)) {
+    let mut bytes = vec![0; RING_SIZE];
+    for label in 0..LABELS {
+        let Some(at) = label_offset(device.size(), label as u64) else { continue };
+        let at = at + layout::RING_AT;
         if device.read_at(at, &mut bytes).is_err() {
             // One bad sector must not hide the other slots.
             for (chunk, i) in bytes.chunks_mut(1 << 10).zip(0_u64..) {
@@ -202,22 +211,20 @@ fn read_rings(device: &dyn Device) -> Vec<Ring> {
                 }
             }
         }
-        Some(Ring { label, at, bytes })
-    };
-    (0..LABELS).filter_map(read).collect()
+        look(&Ring { label, at, bytes: &bytes });
+    }
 }
 
-/// The slots of all rings that are in use, in label and slot order; without an ashift in every size that slots can have.
-fn slots(rings: &[Ring], ashift: Option<u64>) -> impl Iterator<Item = Slot<'_>> {
+/// The slots of a ring that are in use, in their order; without an ashift in every size that slots can have.
+fn slots<'a>(ring: &Ring<'a>, ashift: Option<u64>) -> impl Iterator<Item = Slot<'a>> {
     let shifts = ashift.map_or(10..=13, |a| slot_shift(a)..=slot_shift(a));
-    rings.iter().flat_map(move |ring| {
-        shifts.clone().flat_map(move |shift| {
-            ring.bytes.chunks_exact(1 << shift).enumerate().filter_map(move |(slot, bytes)| {
-                let uberblock = UberblockPhys::parse(bytes)?;
-                let foreign = !bytes.starts_with(&uberblock::MAGIC.to_le_bytes());
-                let claim = FoundUberblock { label: ring.label, slot, foreign, uberblock };
-                Some(Slot { claim, at: ring.at + ((slot as u64) << shift), bytes })
-            })
+    let Ring { label, at, bytes } = *ring;
+    shifts.flat_map(move |shift| {
+        bytes.chunks_exact(1 << shift).enumerate().filter_map(move |(slot, bytes)| {
+            let uberblock = UberblockPhys::parse(bytes)?;
+            let foreign = !bytes.starts_with(&uberblock::MAGIC.to_le_bytes());
+            let claim = FoundUberblock { label, slot, foreign, uberblock };
+            Some(Slot { claim, at: at + ((slot as u64) << shift), bytes })
         })
     })
 }

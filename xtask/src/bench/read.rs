@@ -2,8 +2,8 @@
 //!
 //! One pool of [`FILES`] small files and [`BIG`] large ones is scrubbed, against `zdb -bcc` of it and against reading as many bytes
 //! and summing them; its small files are copied out, against `zdb -r` of single files; another of [`DATASETS`] ×
-//! [`SNAPSHOTS`] snapshots is listed, against reading the blocks that say what is listed, as they have to be read: each by
-//! its pointer, verified and decompressed, once.
+//! [`SNAPSHOTS`] snapshots is opened and listed, against reading its labels and the blocks that say what is listed, as they have
+//! to be read: each by its pointer, verified and decompressed, once.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -241,12 +241,24 @@ fn list(bench: &Bench, table: &mut Table) -> Outcome {
     bench.destroy()
 }
 
-/// Seconds that it takes to read each of these blocks by its pointer, to verify and to unpack it, one after another.
+/// Seconds that it takes to read the labels of a device and to verify their configurations, and then to read each of these blocks
+/// by its pointer, to verify and to unpack it, one after another.
 fn read_each(path: &Path, blocks: &[Blkptr]) -> Outcome<f64> {
     /// Offset 0 of a pointer lies behind two labels and the boot block.
     const FRONT: u64 = 4 << 20;
+    const LABEL: u64 = 256 << 10;
+    /// Of a label, behind what boot loaders own: the configuration, and the ring of uberblocks.
+    const CONFIG: std::ops::Range<usize> = 16 << 10..128 << 10;
     let file = File::open(path).map_err(|e| e.to_string())?;
+    let size = file.metadata().map_err(|e| e.to_string())?.len() / LABEL * LABEL;
     let start = Instant::now();
+    let mut label = vec![0; LABEL as usize];
+    for at in [0, LABEL, size - 2 * LABEL, size - LABEL] {
+        let part = label.get_mut(CONFIG.start..).ok_or("label")?;
+        file.read_exact_at(part, at + CONFIG.start as u64).map_err(|e| e.to_string())?;
+        let config = label.get(CONFIG).ok_or("label")?;
+        checksum::embedded::label_verify(config, at + CONFIG.start as u64).map_err(|e| e.to_string())?;
+    }
     for bp in blocks {
         let dva = bp.dvas().first().ok_or("a pointer without a place")?;
         let mut stored = vec![0; bp.psize() as usize];

@@ -3,9 +3,9 @@
 
 use icecore_dmu::{BlockStore, ReadError, Want};
 use icecore_format::{Blkptr, Bookmark, Txg};
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Edits taken from one input at most.
 const EDITS_MAX: usize = 48;
@@ -64,21 +64,20 @@ impl Edit {
 pub struct Tampered<'a> {
     inner: &'a dyn BlockStore,
     edits: Vec<Edit>,
-    asked: Cell<usize>,
+    asked: AtomicUsize,
     limit: usize,
 }
 
 impl<'a> Tampered<'a> {
     /// Edits what `inner` says by `data`; after `limit` blocks everything fails, so that an input has an end.
     pub fn new(inner: &'a dyn BlockStore, data: &[u8], limit: usize) -> Self {
-        Self { inner, edits: edits(data), asked: Cell::new(0), limit }
+        Self { inner, edits: edits(data), asked: AtomicUsize::new(0), limit }
     }
 }
 
 impl BlockStore for Tampered<'_> {
     fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
-        let number = self.asked.get();
-        self.asked.set(number + 1);
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
         if number > self.limit {
             return Err(ReadError::Device("enough".into()));
         }

@@ -145,9 +145,9 @@ fn found_cells(
         let asking = pool.dsl.asking(pool.io(), &asked);
         let mut lost = Vec::new();
         for s in found {
-            let before = out.len();
+            let before = out.mark();
             if let Err(e) = row(&asking, s, columns, exact, out) {
-                out.truncate(before);
+                out.back_to(before);
                 lost.push(super::cannot("open", &s.name, &e));
             }
         }
@@ -188,13 +188,17 @@ fn row(
 }
 
 fn print_table(columns: &[String], scripted: bool, fill: impl FnOnce(&mut Cells) -> Outcome) -> Outcome {
-    let mut cells = Cells::default();
+    let mut cells = if scripted { Cells::scripted(columns.len()) } else { Cells::default() };
     let outcome = fill(&mut cells);
+    if scripted {
+        print!("{}", cells.text);
+        return outcome;
+    }
     let align = |c: &String| if numeric(c) { Align::Right } else { Align::Left };
     let table = Table::of(columns.iter().map(|c| (heading(c), align(c))).collect(), cells);
     if !table.is_empty() {
-        print!("{}", table.render(scripted));
-    } else if outcome.is_ok() && !scripted {
+        print!("{}", table.render(false));
+    } else if outcome.is_ok() {
         eprintln!("no datasets available");
     }
     outcome

@@ -124,8 +124,8 @@ pub fn each(names: &[String], query: &Query, mut show: impl FnMut(&Pool, &Select
     together(names, query, |pool, found| found.iter().filter_map(|s| show(pool, s).err()).collect())
 }
 
-/// Shows the names in the pools asked for, in the order of the tree, all that one operand selects at once. What could not be
-/// shown is told at the end.
+/// Shows the names in the pools asked for, in the order of the tree, very many of one operand in parts. What could not be shown
+/// is told at the end.
 pub fn together(
     names: &[String],
     query: &Query,
@@ -179,12 +179,11 @@ pub fn together(
             },
         };
         // What damage hides is told; the rest is shown.
-        let mut lost = Vec::new();
-        match select(&pool, name, &query, &mut lost) {
-            Ok(found) => lost.extend(show(&pool, &found)),
-            Err(f) => lost.push(f),
+        let mut out = Walked { pool: &pool, found: Vec::new(), lost: Vec::new(), show: &mut show };
+        if let Err(f) = select(name, &query, &mut out) {
+            out.lost.push(f);
         }
-        failed.extend(lost.into_iter().map(|f| f.message));
+        failed.extend(out.end().into_iter().map(|f| f.message));
         failed.dedup();
         open = Some(pool);
     }
@@ -218,14 +217,14 @@ fn pool_for(name: &str) -> Result<Open, (Why, Fail)> {
         .map_err(|n| (n.why, Fail::new(format!("cannot open '{name}': {}", n.fail.message))))
 }
 
-/// The names below `name` that the query asks for, as far as they can be read: what could not is added to `lost`.
-fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outcome<Vec<Selected>> {
+/// The names below `name` that the query asks for, as far as they can be read.
+fn select(name: &str, query: &Query, out: &mut Walked<'_>) -> Outcome {
+    let pool = out.pool;
     let found = pool.dsl.lookup(pool.io(), name).map_err(|e| cannot("open", name, &e))?;
-    let mut out = Vec::new();
     match found {
         Found::Bookmark { .. } => {
             let wanted = query.types.unwrap_or(Types::ALL).bookmark;
-            push(&mut out, wanted, name.to_string(), Kind::Bookmark, None);
+            out.push(wanted, name.to_string(), Kind::Bookmark, None);
         }
         Found::Dataset(r) => {
             let kind = pool.dsl.kind(pool.io(), r).map_err(|e| cannot("open", name, &e))?;
@@ -234,7 +233,7 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                 if !types.has(kind) {
                     return Err(super::wrong_kind(name));
                 }
-                push(&mut out, true, name.to_string(), kind, Some(Known { r, kind, brief: None }));
+                out.push(true, name.to_string(), kind, Some(Known { r, kind, brief: None }));
             } else {
                 let depth = if query.recursive {
                     query.depth.unwrap_or(usize::MAX)
@@ -248,26 +247,44 @@ fn select(pool: &Pool, name: &str, query: &Query, lost: &mut Vec<Fail>) -> Outco
                 let types = query.types.unwrap_or(Types::HEADS);
                 let only_below = query.types.is_some() && !types.filesystem && !types.volume && depth == 0;
                 let depth = if only_below { 1 } else { depth };
-                let top = Head { name: name.to_string(), r, depth };
-                walk(pool, top, types, only_below, &mut Walked { found: &mut out, lost })?;
+                walk(Head { name: name.to_string(), r, depth }, types, only_below, out);
             }
         }
     }
-    Ok(out)
+    Ok(())
 }
 
-fn push(out: &mut Vec<Selected>, wanted: bool, name: String, kind: Kind, found: Option<Known>) {
-    if wanted {
-        out.push(Selected { name, kind, found });
-    }
-}
+/// As many are shown at once.
+const PART: usize = 1024;
 
+/// What was found and not yet shown, and what could not be.
 struct Walked<'a> {
-    found: &'a mut Vec<Selected>,
-    lost: &'a mut Vec<Fail>,
+    pool: &'a Pool,
+    found: Vec<Selected>,
+    lost: Vec<Fail>,
+    show: &'a mut dyn FnMut(&Pool, &[Selected]) -> Vec<Fail>,
 }
 
 impl Walked<'_> {
+    fn push(&mut self, wanted: bool, name: String, kind: Kind, found: Option<Known>) {
+        if wanted {
+            self.found.push(Selected { name, kind, found });
+        }
+        if self.found.len() >= PART {
+            self.show_found();
+        }
+    }
+    fn show_found(&mut self) {
+        if !self.found.is_empty() {
+            self.lost.extend((self.show)(self.pool, &self.found));
+            self.found.clear();
+        }
+    }
+    /// Shows the rest. What could not be read or shown.
+    fn end(mut self) -> Vec<Fail> {
+        self.show_found();
+        self.lost
+    }
     /// What was got; nothing where it could not be read, and that is noted.
     fn or_note<T>(&mut self, name: &str, got: Result<Vec<T>, DslError>) -> Vec<T> {
         got.unwrap_or_else(|e| {
@@ -285,8 +302,8 @@ struct Head {
 }
 
 /// `top` and, not if `flat`, the heads below it, with what hangs on each. Snapshots of all are read together.
-fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) -> Outcome {
-    let (io, dsl) = (pool.io(), &pool.dsl);
+fn walk(top: Head, types: Types, flat: bool, out: &mut Walked<'_>) {
+    let (io, dsl) = (out.pool.io(), &out.pool.dsl);
     let mut heads = Vec::new();
     let mut seen = BTreeSet::new();
     let mut next = vec![top];
@@ -297,7 +314,7 @@ fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) 
             continue;
         }
         if !flat && head.depth > 0 {
-            let below = below(pool, &head, out);
+            let below = below(&head, out);
             next.extend(below.into_iter().rev());
         }
         heads.push(head);
@@ -310,7 +327,7 @@ fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) 
         Some((head.r, if kind == Kind::Volume { Kind::VolumeSnapshot } else { Kind::Snapshot }))
     };
     let with_snapshots: Vec<(DatasetRef, Kind)> = heads.iter().zip(&kinds).filter_map(of_snapshots).collect();
-    let mut snapshots = dsl.snapshots_known(io, &with_snapshots).into_iter();
+    let mut snapshots = dsl.snapshots_known(io, &with_snapshots);
     for (Head { name, r, depth }, kind) in heads.into_iter().zip(kinds) {
         let kind = match kind {
             Ok(kind) => kind,
@@ -319,24 +336,23 @@ fn walk(pool: &Pool, top: Head, types: Types, flat: bool, out: &mut Walked<'_>) 
                 continue;
             }
         };
-        push(out.found, types.has(kind), name.clone(), kind, Some(Known { r, kind, brief: None }));
+        out.push(types.has(kind), name.clone(), kind, Some(Known { r, kind, brief: None }));
         if types.snapshot && depth > 0 {
             for (snap, known) in out.or_note(&name, snapshots.next().unwrap_or_else(|| Ok(Vec::new()))) {
-                push(out.found, true, format!("{name}@{snap}"), known.kind, Some(known));
+                out.push(true, [&name, "@", &snap].concat(), known.kind, Some(known));
             }
         }
         if types.bookmark && depth > 0 {
             for (mark, _) in out.or_note(&name, dsl.bookmarks(io, &name)) {
-                push(out.found, true, format!("{name}#{mark}"), Kind::Bookmark, None);
+                out.push(true, format!("{name}#{mark}"), Kind::Bookmark, None);
             }
         }
     }
-    Ok(())
 }
 
 /// The heads one level below `head`.
-fn below(pool: &Pool, head: &Head, out: &mut Walked<'_>) -> Vec<Head> {
-    let (io, dsl) = (pool.io(), &pool.dsl);
+fn below(head: &Head, out: &mut Walked<'_>) -> Vec<Head> {
+    let (io, dsl) = (out.pool.io(), &out.pool.dsl);
     let mut all = Vec::new();
     for (child, dir) in out.or_note(&head.name, dsl.children_of(io, head.r.dir)) {
         let name = format!("{}/{child}", head.name);

@@ -62,7 +62,10 @@ impl Answer<'_> {
             (Shown::NoLimit, true) => out.write_str("0"),
             (Shown::NoLimit, false) => out.write_str("none"),
             (Shown::Ratio(n), _) => write!(out, "{}.{:02}{}", n / 100, n % 100, if exact { "" } else { "x" }),
-            (Shown::Plain(n), _) | (Shown::Bytes(n) | Shown::Count(n), true) => write!(out, "{n}"),
+            (Shown::Plain(n), _) | (Shown::Bytes(n) | Shown::Count(n), true) => {
+                out.push_str(itoa::Buffer::new().format(*n));
+                Ok(())
+            }
             (Shown::Bytes(n), false) => nice(*n, BYTES, out),
             (Shown::Count(n), false) => nice(*n, COUNTS, out),
         };
@@ -90,8 +93,8 @@ pub struct Asking<'a> {
     io: &'a dyn BlockStore,
     /// The only properties that are asked for, in their order; `None` for any.
     wanted: Option<Vec<(&'a str, Option<&'static Prop>)>>,
-    /// Of a snapshot its object tells all that is asked for.
-    object_tells: bool,
+    /// The same where the object of a snapshot tells all of them.
+    told: Option<Vec<Told>>,
     /// What is inherited from a directory, by heads or by snapshots.
     inherited: RefCell<BTreeMap<(u64, bool), Rc<Stats>>>,
 }
@@ -132,12 +135,6 @@ impl<'a> Subject<'a> {
             Kind::Volume => VOL,
             Kind::Snapshot | Kind::VolumeSnapshot => SNAP,
             Kind::Bookmark => BOOK,
-        }
-    }
-    fn head_mask(&self) -> u8 {
-        match self.kind {
-            Kind::Volume | Kind::VolumeSnapshot => VOL,
-            _ => FS,
         }
     }
     fn is_snapshot(&self) -> bool {
@@ -189,24 +186,58 @@ const OF_OBJECT: [&str; 13] = [
     "numclones",
 ];
 
-/// The number `name` of [`OF_OBJECT`]; `None` of a head where its directory tells it.
-fn of_object(name: &str, r: DatasetRef, ds: &Brief) -> Option<u64> {
+/// What tells a number by the object of a dataset; `None` of a head where its directory tells it.
+type Teller = fn(DatasetRef, &Brief) -> Option<u64>;
+
+/// The teller of one of [`OF_OBJECT`].
+fn teller(name: &str) -> Option<Teller> {
     Some(match name {
-        "refcompressratio" => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
-        "logicalreferenced" => ds.uncompressed_bytes,
-        "compressratio" if r.snapshot => ratio(ds.uncompressed_bytes, ds.compressed_bytes),
-        "used" if r.snapshot => ds.unique_bytes,
-        "referenced" => ds.referenced_bytes,
-        "creation" => ds.creation_time,
-        "createtxg" => ds.creation_txg,
-        "guid" => ds.guid,
-        "unique" => ds.unique_bytes,
-        "objsetid" => r.obj,
-        "defer_destroy" => u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0),
-        "inconsistent" => u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0),
-        "numclones" if r.snapshot => ds.num_children.saturating_sub(1),
+        "refcompressratio" => |_, ds| Some(ratio(ds.uncompressed_bytes, ds.compressed_bytes)),
+        "logicalreferenced" => |_, ds| Some(ds.uncompressed_bytes),
+        "compressratio" => |r, ds| r.snapshot.then(|| ratio(ds.uncompressed_bytes, ds.compressed_bytes)),
+        "used" => |r, ds| r.snapshot.then_some(ds.unique_bytes),
+        "referenced" => |_, ds| Some(ds.referenced_bytes),
+        "creation" => |_, ds| Some(ds.creation_time),
+        "createtxg" => |_, ds| Some(ds.creation_txg),
+        "guid" => |_, ds| Some(ds.guid),
+        "unique" => |_, ds| Some(ds.unique_bytes),
+        "objsetid" => |r, _| Some(r.obj),
+        "defer_destroy" => |_, ds| Some(u64::from(ds.flags & DS_FLAG_DEFER_DESTROY != 0)),
+        "inconsistent" => |_, ds| Some(u64::from(ds.flags & DS_FLAG_INCONSISTENT != 0)),
+        "numclones" => |r, ds| r.snapshot.then(|| ds.num_children.saturating_sub(1)),
         _ => return None,
     })
+}
+
+/// A property as the object of a snapshot tells it by itself, worked out once for all that are asked about.
+struct Told {
+    prop: &'static Prop,
+    form: Form,
+    /// `None` where only heads have the property.
+    teller: Option<Teller>,
+}
+
+impl Told {
+    /// `None` where more has to be asked than the object.
+    fn of(p: &'static Prop) -> Option<Self> {
+        let has = p.types & SNAP != 0;
+        let teller = if has { Some(teller(p.name)?) } else { None };
+        Some(Self { prop: p, form: Form::of(p), teller })
+    }
+    /// As [`answer`] finds it.
+    fn answer(&self, kind: Kind, r: DatasetRef, ds: &Brief) -> Option<Answer<'static>> {
+        let p = self.prop;
+        let n = self.teller.filter(|_| p.types == SNAP || p.types & head_mask(kind) != 0)?(r, ds)?;
+        Some(Answer { shown: self.form.shown(p, n)?, source: Source::None })
+    }
+}
+
+/// The bit of the kind of dataset that `kind` is, or is a snapshot of.
+fn head_mask(kind: Kind) -> u8 {
+    match kind {
+        Kind::Volume | Kind::VolumeSnapshot => VOL,
+        _ => FS,
+    }
 }
 
 /// The `@SNAP` or `#MARK` of a `written@SNAP` or `written#MARK`.
@@ -232,15 +263,14 @@ impl Dsl {
     #[must_use]
     pub fn asking<'a>(&'a self, io: &'a dyn BlockStore, props: &[&'a str]) -> Asking<'a> {
         let wanted: Vec<_> = props.iter().map(|p| (*p, table::find(p))).collect();
-        let tells = |p: &Prop| p.types & SNAP == 0 || OF_OBJECT.contains(&p.name);
-        let object_tells = wanted.iter().all(|(_, p)| p.is_some_and(tells));
-        Asking { wanted: Some(wanted), object_tells, ..self.asking_all(io) }
+        let told = wanted.iter().map(|(_, p)| Told::of((*p)?)).collect();
+        Asking { wanted: Some(wanted), told, ..self.asking_all(io) }
     }
 
     /// A question about all properties.
     #[must_use]
     pub fn asking_all<'a>(&'a self, io: &'a dyn BlockStore) -> Asking<'a> {
-        Asking { dsl: self, io, wanted: None, object_tells: false, inherited: RefCell::default() }
+        Asking { dsl: self, io, wanted: None, told: None, inherited: RefCell::default() }
     }
 
     /// Every property of `name` that `zfs get all` shows, in its order.
@@ -319,6 +349,13 @@ impl Asking<'_> {
         known: Option<&Known>,
         take: &mut dyn FnMut(Option<Answer<'_>>),
     ) -> Result<()> {
+        if let Some(told) = &self.told
+            && let Some(Known { r, kind, brief }) = known.filter(|known| known.r.snapshot)
+        {
+            let ds = self.brief(*r, brief.as_ref())?;
+            told.iter().for_each(|told| take(told.answer(*kind, *r, &ds)));
+            return Ok(());
+        }
         let mut subject: Option<Subject<'_>> = None;
         for (prop, native) in self.wanted.as_deref().unwrap_or_default() {
             if let Some(from) = written_since(prop) {
@@ -336,7 +373,7 @@ impl Asking<'_> {
     fn subject<'a>(&'a self, name: &'a str, known: Option<&Known>) -> Result<Subject<'a>> {
         let (dsl, io) = (self.dsl, self.io);
         if let Some(Known { r, kind, brief }) = known {
-            return self.dataset_subject(Subject::new(name, *kind, self), *r, brief.as_deref());
+            return self.dataset_subject(Subject::new(name, *kind, self), *r, brief.as_ref());
         }
         match dsl.lookup(io, name)? {
             Found::Dataset(r) => self.dataset_subject(Subject::new(name, dsl.kind(io, r)?, self), r, None),
@@ -353,6 +390,14 @@ impl Asking<'_> {
         }
     }
 
+    /// What the object of `r` says, unless it is known.
+    fn brief(&self, r: DatasetRef, known: Option<&Brief>) -> Result<Brief> {
+        match known {
+            Some(brief) => Ok(*brief),
+            None => Ok(Brief::of(&self.dsl.dataset(self.io, r.obj)?)),
+        }
+    }
+
     fn dataset_subject<'a>(
         &self,
         mut s: Subject<'a>,
@@ -360,16 +405,7 @@ impl Asking<'_> {
         brief: Option<&Brief>,
     ) -> Result<Subject<'a>> {
         let (dsl, io) = (self.dsl, self.io);
-        let ds = brief
-            .map_or_else(|| Ok(Brief::of(&dsl.dataset(io, r.obj)?)), |brief| Ok::<_, DslError>(*brief))?;
-        if r.snapshot && self.object_tells {
-            for p in self.wanted.iter().flatten().filter_map(|(_, p)| *p) {
-                if let Some(n) = of_object(p.name, r, &ds) {
-                    s.stats.insert(p.name.into(), (Value::Number(n), None));
-                }
-            }
-            return Ok(s);
-        }
+        let ds = self.brief(r, brief)?;
         if s.wants_set() {
             s.stats = self.set_props(r, &ds)?;
         }
@@ -451,7 +487,7 @@ impl Dsl {
         s: &mut Subject<'_>,
     ) -> Result<()> {
         for name in OF_OBJECT {
-            if let Some(n) = of_object(name, r, ds) {
+            if let Some(n) = teller(name).and_then(|tell| tell(r, ds)) {
                 s.number(name, n);
             }
         }
@@ -667,13 +703,13 @@ fn answer<'a>(s: &'a Subject<'_>, p: &'static Prop) -> Option<Answer<'a>> {
         }),
         _ => {
             let (n, source) = numeric(s, p)?;
-            Some(Answer { shown: shown(p, n)?, source })
+            Some(Answer { shown: Form::of(p).shown(p, n)?, source })
         }
     }
 }
 
 fn numeric(s: &Subject<'_>, p: &Prop) -> Option<(u64, Source)> {
-    if s.is_snapshot() && p.types != SNAP && p.types & s.head_mask() == 0 {
+    if s.is_snapshot() && p.types != SNAP && p.types & head_mask(s.kind) == 0 {
         return None;
     }
     if ["version", "normalization", "utf8only", "casesensitivity"].contains(&p.name) {
@@ -708,28 +744,52 @@ fn numeric(s: &Subject<'_>, p: &Prop) -> Option<(u64, Source)> {
 }
 
 /// How a number is shown.
-fn shown(p: &Prop, n: u64) -> Option<Shown<'static>> {
-    Some(match p.name {
-        "compressratio" | "refcompressratio" => Shown::Ratio(n),
-        "quota" | "refquota" | "reservation" | "refreservation" if n == 0 => Shown::NoLimit,
-        "filesystem_limit" | "snapshot_limit" | "filesystem_count" | "snapshot_count" if n == u64::MAX => {
-            Shown::Text("none".into())
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Ratio,
+    /// A limit of bytes: none is 0.
+    Limit,
+    /// A limit of datasets: none is the largest number.
+    CountLimit,
+    Plain,
+    Bytes,
+    Count,
+    Word,
+}
+
+impl Form {
+    fn of(p: &Prop) -> Self {
+        match p.name {
+            "compressratio" | "refcompressratio" => Self::Ratio,
+            "quota" | "refquota" | "reservation" | "refreservation" => Self::Limit,
+            "filesystem_limit" | "snapshot_limit" | "filesystem_count" | "snapshot_count" => Self::CountLimit,
+            "guid" | "keyguid" | "ivsetguid" | "createtxg" | "objsetid" | "pbkdf2iters" | "creation"
+            | "snapshots_changed" | "pbkdf2salt" => Self::Plain,
+            "recordsize"
+            | "volsize"
+            | "volblocksize"
+            | "written"
+            | "logicalused"
+            | "logicalreferenced"
+            | "special_small_blocks" => Self::Count,
+            _ => match p.kind {
+                Type::Index(..) => Self::Word,
+                Type::Bytes(_) => Self::Bytes,
+                _ => Self::Count,
+            },
         }
-        "guid" | "keyguid" | "ivsetguid" | "createtxg" | "objsetid" | "pbkdf2iters" | "creation"
-        | "snapshots_changed" | "pbkdf2salt" => Shown::Plain(n),
-        "recordsize"
-        | "volsize"
-        | "volblocksize"
-        | "written"
-        | "logicalused"
-        | "logicalreferenced"
-        | "special_small_blocks" => Shown::Count(n),
-        _ => match p.kind {
-            Type::Index(..) => Shown::Text(p.word(n)?.into()),
-            Type::Bytes(_) => Shown::Bytes(n),
-            _ => Shown::Count(n),
-        },
-    })
+    }
+    fn shown(self, p: &Prop, n: u64) -> Option<Shown<'static>> {
+        Some(match self {
+            Self::Ratio => Shown::Ratio(n),
+            Self::Limit if n == 0 => Shown::NoLimit,
+            Self::CountLimit if n == u64::MAX => Shown::Text("none".into()),
+            Self::Plain => Shown::Plain(n),
+            Self::Limit | Self::Bytes => Shown::Bytes(n),
+            Self::Count | Self::CountLimit => Shown::Count(n),
+            Self::Word => Shown::Text(p.word(n)?.into()),
+        })
+    }
 }
 
 /// The path a file system would be mounted at: the inherited one goes on with the rest of the name.
@@ -787,7 +847,9 @@ fn nice(n: u64, units: [&str; 7], out: &mut String) -> std::fmt::Result {
     let unit = units[index];
     let whole = 1_u64 << (10 * index);
     if index == 0 || n.is_multiple_of(whole) {
-        return write!(out, "{}{unit}", n >> (10 * index));
+        out.push_str(itoa::Buffer::new().format(n >> (10 * index)));
+        out.push_str(unit);
+        return Ok(());
     }
     let (value, start) = (n as f64 / whole as f64, out.len());
     for precision in (0..=2).rev() {

@@ -2,7 +2,7 @@
 
 use super::cache::Key;
 use super::{Block, Io, codec};
-use icecore_dmu::{BlockStore, Fetch, ReadError, Want};
+use icecore_dmu::{BlockStore, Fetch, Look, ReadError, Want};
 use icecore_env::map;
 use icecore_format::fletcher::Fletcher4;
 use icecore_format::{Blkptr, Bookmark, Checksum, Corrupt, Dva, Txg};
@@ -179,6 +179,27 @@ impl BlockStore for Io {
             }
         };
         self.env.workers.for_each_index_beside(slots.len(), &job, meanwhile);
+    }
+
+    fn for_each(&self, n: usize, job: &(dyn Fn(usize) + Sync)) {
+        match n {
+            0 => {}
+            1 => job(0),
+            _ => self.env.workers.for_each_index(n, job),
+        }
+    }
+
+    fn read_each(&self, blocks: &[(Blkptr, Bookmark)], want: Want, look: &Look<'_>) {
+        let spare: Mutex<Vec<Vec<u8>>> = Mutex::default();
+        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+        self.for_each(blocks.len(), &|i| {
+            let Some((bp, at)) = blocks.get(i) else { return };
+            let buffer = spare().pop().unwrap_or_default();
+            let mut fetch = Fetch::new(*bp, *at, want, buffer);
+            self.fetch_one(&mut fetch);
+            look(i, fetch.result.map(|()| fetch.bytes.as_slice()));
+            spare().push(fetch.bytes);
+        });
     }
 
     fn txg(&self) -> Txg {

@@ -6,19 +6,19 @@ use icecore_format::nvlist::NvList;
 use icecore_format::stream::{Record, feature};
 use icecore_format::{Blkptr, Bookmark, Txg};
 use icecore_stream::send::{Packing, SendSpec, exact_size, resolve, send_one};
-use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts what is asked for.
 struct Counting<'a> {
     store: &'a dyn BlockStore,
-    blocks: Cell<u64>,
-    bytes: Cell<u64>,
+    blocks: AtomicU64,
+    bytes: AtomicU64,
 }
 impl BlockStore for Counting<'_> {
     fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
-        self.blocks.set(self.blocks.get() + 1);
-        self.bytes.set(self.bytes.get() + bp.psize());
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bp.psize(), Ordering::Relaxed);
         self.store.read(bp, at, want)
     }
     fn txg(&self) -> Txg {
@@ -32,9 +32,9 @@ impl BlockStore for Counting<'_> {
 fn cost(spec: &SendSpec) -> (u64, u64) {
     let pool = main_pool();
     let source = resolve(pool.io(), &pool.dsl, spec).unwrap();
-    let store = Counting { store: pool.io(), blocks: Cell::new(0), bytes: Cell::new(0) };
+    let store = Counting { store: pool.io(), blocks: AtomicU64::new(0), bytes: AtomicU64::new(0) };
     send_one(&store, &source, spec.flags, Packing::Native, &mut std::io::sink(), &mut |_| {}).unwrap();
-    (store.blocks.get(), store.bytes.get())
+    (store.blocks.into_inner(), store.bytes.into_inner())
 }
 
 #[test]

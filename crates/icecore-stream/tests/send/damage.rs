@@ -11,7 +11,7 @@ struct Changed<'a, F> {
     store: &'a dyn BlockStore,
     change: F,
 }
-impl<F: Fn(&Bookmark, &mut [u8])> BlockStore for Changed<'_, F> {
+impl<F: Fn(&Bookmark, &mut [u8]) + Sync> BlockStore for Changed<'_, F> {
     fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
         let mut bytes = self.store.read(bp, at, want)?.to_vec();
         if want != Want::Stored {
@@ -27,7 +27,7 @@ impl<F: Fn(&Bookmark, &mut [u8])> BlockStore for Changed<'_, F> {
     }
 }
 
-fn send_changed(spec: &SendSpec, change: impl Fn(&Bookmark, &mut [u8])) -> Result<u64, SendError> {
+fn send_changed(spec: &SendSpec, change: impl Fn(&Bookmark, &mut [u8]) + Sync) -> Result<u64, SendError> {
     let pool = main_pool();
     let source = resolve(pool.io(), &pool.dsl, spec).unwrap();
     let store = Changed { store: pool.io(), change };
