@@ -7,7 +7,7 @@
 use crate::fail::{Fail, Outcome};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An imported pool.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub fn all() -> Outcome<Vec<Imported>> {
 }
 
 /// All pools that a state folder knows, by name.
-pub fn all_in(folder: &std::path::Path) -> Outcome<Vec<Imported>> {
+pub fn all_in(folder: &Path) -> Outcome<Vec<Imported>> {
     let dir = folder.join("pools");
     let mut out = Vec::new();
     let entries = match fs::read_dir(&dir) {
@@ -122,7 +122,13 @@ pub fn can_remember(name: &str) -> Outcome {
     })
 }
 
-/// Remembers an imported pool. Written beside and renamed, so that a crash leaves the old or the new.
+/// Makes what was named or removed in a folder durable.
+fn settle(dir: Option<&Path>) -> std::io::Result<()> {
+    dir.map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+}
+
+/// Remembers an imported pool. Written beside and renamed, so that a crash leaves the old or the new. What a crash brings back
+/// or takes does no harm: the labels of the devices say whose the pool is.
 pub fn remember(pool: &Imported) -> Outcome {
     let path = file(&pool.name)?;
     let text = serde_json::to_string_pretty(pool).map_err(|e| Fail::new(e.to_string()))?;
@@ -134,7 +140,8 @@ pub fn remember(pool: &Imported) -> Outcome {
         let mut f = fs::File::create(&temp)?;
         std::io::Write::write_all(&mut f, text.as_bytes())?;
         f.sync_all()?;
-        fs::rename(&temp, &path)
+        fs::rename(&temp, &path)?;
+        settle(path.parent())
     };
     write().map_err(|e| Fail::new(format!("cannot remember pool '{}' in {}: {e}", pool.name, path.display())))
 }
@@ -142,7 +149,7 @@ pub fn remember(pool: &Imported) -> Outcome {
 /// Forgets an exported pool.
 pub fn forget(name: &str) -> Outcome {
     let path = file(name)?;
-    match fs::remove_file(&path) {
+    match fs::remove_file(&path).and_then(|()| settle(path.parent())) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Fail::new(format!("cannot remove {}: {e}", path.display()))),

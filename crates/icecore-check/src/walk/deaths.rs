@@ -40,6 +40,8 @@ const CHANGES: &[Work] = &[
     Walk::change_increment,
     Walk::change_mirror,
     Walk::change_mirror,
+    Walk::change_keys,
+    Walk::change_keys,
 ];
 
 impl Walk {
@@ -221,6 +223,11 @@ impl Walk {
         self.increased(&from, end, end, &to);
         let change = Change::of(&["zfs", "receive", "-u", "-F", &to], &[&to]);
         Ok(Some(Change { input: Some(stream), ..change }))
+    }
+
+    fn change_keys(&mut self) -> Outcome<Option<Change>> {
+        let change = self.change_key_whole()?;
+        Ok(change.map(|change| Change { words: change.line, input: None, heads: change.follow }))
     }
 
     fn change_mirror(&mut self) -> Outcome<Option<Change>> {

@@ -4,6 +4,14 @@ use super::model::{Key, within};
 use super::{Outcome, Step, Walk};
 use std::fs;
 
+/// `zfs change-key`, and what comes of it.
+pub(super) struct KeyChange {
+    pub line: Vec<String>,
+    key: Key,
+    /// The datasets that it opens then.
+    pub follow: Vec<String>,
+}
+
 impl Walk {
     /// A new key in a file of its own.
     pub fn new_key(&mut self) -> Outcome<Key> {
@@ -97,17 +105,47 @@ impl Walk {
 
     pub fn change_key(&mut self) -> Outcome<Step> {
         let Some(name) = self.some_encrypted() else { return Ok(Step::Skipped) };
-        if !self.unlock(&name)? {
-            return Ok(Step::Skipped);
+        let Some(change) = self.key_change(&name)? else { return Ok(Step::Skipped) };
+        let line: Vec<&str> = change.line.iter().map(String::as_str).collect();
+        let done = self.desk.run(&line)?;
+        if !done.ok() {
+            // A clone follows its origin; there may be no clones of another root.
+            return if self.has_relations(&name) {
+                Ok(Step::Refused)
+            } else {
+                Err(format!("{}: {}", line.join(" "), done.err))
+            };
         }
-        let root = self.root_of(&name)?;
+        self.key_changed(&change);
+        self.touch(&name);
+        Ok(Step::Done)
+    }
+
+    /// A change of keys that may be cut short: which key opens the datasets tells whether it came to be.
+    pub(super) fn change_key_whole(&mut self) -> Outcome<Option<KeyChange>> {
+        let Some(name) = self.some(|_, d| d.key.is_some() && !d.estranged && !d.received) else {
+            return Ok(None);
+        };
+        if self.has_relations(&name) {
+            return Ok(None);
+        }
+        let Some(change) = self.key_change(&name)? else { return Ok(None) };
+        self.key_changed(&change);
+        Ok(Some(change))
+    }
+
+    /// Another key for a dataset, or its parent's; `None` where what it takes is not at hand.
+    fn key_change(&mut self, name: &str) -> Outcome<Option<KeyChange>> {
+        if !self.unlock(name)? {
+            return Ok(None);
+        }
+        let root = self.root_of(name)?;
         let (key, words): (Key, Vec<String>) = if self.rng.one_in(3) && root == name {
             // Back under the parent's.
-            let Some((parent, _)) = name.rsplit_once('/') else { return Ok(Step::Skipped) };
-            let parent = parent.to_string();
-            let Some(key) = self.model.ds(&parent).key.clone() else { return Ok(Step::Skipped) };
-            if !self.unlock(&parent)? {
-                return Ok(Step::Skipped);
+            let Some((parent, _)) = name.rsplit_once('/') else { return Ok(None) };
+            let Some(key) = self.model.ds(parent).key.clone() else { return Ok(None) };
+            if !self.unlock(parent)? {
+                return Ok(None);
             }
             (key, vec!["-i".into()])
         } else {
@@ -122,28 +160,21 @@ impl Walk {
             self.model.sets.iter().filter(|(_, d)| d.key.is_some()).map(|(n, _)| n.clone()).collect();
         for other in candidates {
             let its = self.root_of(&other)?;
-            if its == name || (its == root && (within(&other, &name) || self.of_one_origin(&other, &name))) {
+            if its == name || (its == root && (within(&other, name) || self.of_one_origin(&other, name))) {
                 follow.push(other);
             }
         }
-        let mut line = vec!["zfs", "change-key"];
-        line.extend(words.iter().map(String::as_str));
-        line.push(&name);
-        let done = self.desk.run(&line)?;
-        if !done.ok() {
-            // A clone follows its origin; there may be no clones of another root.
-            return if self.has_relations(&name) {
-                Ok(Step::Refused)
-            } else {
-                Err(format!("{}: {}", line.join(" "), done.err))
-            };
+        let mut line = vec!["zfs".to_string(), "change-key".into()];
+        line.extend(words);
+        line.push(name.into());
+        Ok(Some(KeyChange { line, key, follow }))
+    }
+
+    fn key_changed(&mut self, change: &KeyChange) {
+        for other in &change.follow {
+            self.model.ds(other).key = Some(change.key.clone());
+            self.estrange(other);
         }
-        for other in follow {
-            self.model.ds(&other).key = Some(key.clone());
-            self.estrange(&other);
-        }
-        self.touch(&name);
-        Ok(Step::Done)
     }
 
     /// Copies of this dataset, or what it is a copy of, may not follow its key.

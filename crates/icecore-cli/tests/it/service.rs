@@ -152,6 +152,36 @@ fn killed_in_the_middle_it_comes_again() {
     desk.export_and_judge("tank");
 }
 
+/// The folder in which pools are remembered, as a crash may leave it: older than the devices, or newer.
+#[test]
+fn what_a_crash_makes_of_the_memory_of_pools() {
+    let desk = with_data();
+    let record = desk.path("state/pools/tank.json");
+    let kept = std::fs::read(&record).unwrap();
+    desk.ok("zfs create tank/new");
+    desk.export_and_judge("tank");
+    assert!(!record.exists());
+    // A pool that was exported is remembered again: it is there with all it has, and can be exported again.
+    std::fs::write(&record, &kept).unwrap();
+    assert!(desk.names("-r tank").contains(&"tank/new".into()));
+    desk.ok("zfs create tank/newer");
+    desk.export_and_judge("tank");
+    // One that was imported is not: it is found as any other.
+    desk.import("tank");
+    signal("-9", desk.service().unwrap());
+    std::fs::remove_file(&record).unwrap();
+    assert_eq!(desk.ok("zpool list -H"), "");
+    desk.import("tank");
+    assert!(desk.names("-r tank").contains(&"tank/newer".into()));
+    // A record that is no record is named, and nothing is done.
+    desk.ok("zpool export tank");
+    std::fs::write(&record, &kept[..kept.len() / 2]).unwrap();
+    desk.refused("zpool list", 1, &["tank.json is damaged", "remove it and import the pool again"]);
+    std::fs::remove_file(&record).unwrap();
+    desk.import("tank");
+    desk.export_and_judge("tank");
+}
+
 #[test]
 fn keys_stay_loaded_until_they_are_unloaded() {
     let desk = Desk::with_pool("tank");
