@@ -24,7 +24,7 @@ mount -o remount,bind,ro "$r/proc/sys"
 mount -t sysfs -o ro sysfs "$r/sys"
 mount -t tmpfs -o mode=755 run "$r/run"
 mount -t tmpfs -o mode=755 dev "$r/dev"
-for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 kmsg:1:11 fuse:10:229; do
+for node in null:1:3 console:5:1 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 kmsg:1:11 fuse:10:229; do
     IFS=: read -r name major minor <<<"$node"
     mknod -m 666 "$r/dev/$name" c "$major" "$minor"
 done

@@ -10,7 +10,7 @@ chmod 440 /etc/sudoers.d/zts
 chmod 755 /root # tests run python and others as an ordinary user
 mkdir -p /tmp/run
 for r in common linux; do
-    sed "s/^timeout = .*/timeout = ${ZTS_TIMEOUT:-120}/" /usr/share/zfs/runfiles/$r.run >/tmp/run/$r.run
+    sed "s/^timeout = .*/timeout = ${ZTS_TIMEOUT:-300}/" /usr/share/zfs/runfiles/$r.run >/tmp/run/$r.run
 done
 chmod -R a+rX /tmp/run
 mkdir -p /var/tmp/zts

@@ -11,6 +11,7 @@
 //!    suite that runs in one process (python's unittest) only the whole can be seen calling; tests known to run no zfs are left out.
 //! 3. What cannot be had (no root, no network, no package) is said, and is never a pass.
 
+mod class;
 mod report;
 pub mod shim;
 mod zts;
@@ -63,7 +64,7 @@ const PEERS: &[Peer] = &[
     Peer {
         name: "zts",
         apt: &["zfs-test", "ksh", "sudo"],
-        helpful: &["fio", "bc", "jq", "acl", "attr"],
+        helpful: &["fio", "bc", "jq", "acl", "attr", "rsync", "xxhash"],
         pip: &[],
         source: None,
     },
@@ -133,6 +134,7 @@ impl Stage {
             symlink("/peers/xtask", dir.join("sbin").join(name)).map_err(io)?;
             symlink("../icecore", dir.join("real").join(name)).map_err(io)?;
         }
+        symlink("/peers/scripts/zdb.sh", dir.join("sbin/zdb")).map_err(io)?;
         let scripts = repo_root().join("interop/peers");
         for entry in fs::read_dir(&scripts).map_err(io)?.flatten() {
             fs::copy(entry.path(), dir.join("scripts").join(entry.file_name())).map_err(io)?;
@@ -238,7 +240,7 @@ impl Case {
     /// A pass without a call of ours is none.
     fn unless_called(mut self, called: impl Fn(&str) -> bool) -> Self {
         if self.verdict == Verdict::Pass && !called(&self.name) {
-            self.verdict = Verdict::NotApplicable;
+            self.verdict = Verdict::Nothing;
             self.why = "never called our commands".into();
         }
         self

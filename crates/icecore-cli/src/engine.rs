@@ -6,6 +6,7 @@
 //! 2. While it is held nothing is read but what is in memory already: records come through [`Ahead`].
 
 use crate::fail::Outcome;
+use crate::mounts::Aside;
 use crate::pools::{Owned, Stream};
 use crate::session::{self, For, Has, Open, no_pool, pool_of};
 use crate::state::{self, Imported};
@@ -34,6 +35,7 @@ pub struct Engine {
     input: Option<Rc<RefCell<Ahead>>>,
     env: Env,
     since: Instant,
+    aside: Aside,
 }
 
 enum Home {
@@ -52,11 +54,15 @@ impl Engine {
             None => Home::Own(Box::new(state::find(pool_of(name))?.ok_or_else(|| no_pool(name))?)),
         };
         let env = open.io().env().clone();
-        Ok(Self { open: Some(open), home, input: None, env, since: Instant::now() })
+        Ok(Self { open: Some(open), home, input: None, env, since: Instant::now(), aside: Aside::default() })
     }
     /// From now on the pool is let go when `input` has nothing to receive.
     pub fn listen(&mut self, input: &Rc<RefCell<Ahead>>) {
         self.input = Some(Rc::clone(input));
+    }
+    /// Lets the pool go for good; what stepped aside for the receive is to come back.
+    pub fn end(self) -> Aside {
+        self.aside
     }
     /// Nothing comes any more.
     pub fn deaf(&mut self) {
@@ -120,6 +126,15 @@ impl icecore_stream::receive::Engine for Engine {
             Some(open) => icecore_dmu::BlockWriter::buffer(open.io_mut(), len),
             None => Vec::new(),
         }
+    }
+    fn set_aside(&mut self, datasets: &[String]) -> Result<(), String> {
+        let away = Aside::of_these(self.pool(), datasets);
+        if away.is_empty() {
+            return Ok(());
+        }
+        // What is read and written there needs the pool.
+        self.let_go();
+        self.aside.also(away).map_err(|f| f.message)
     }
     fn should_rest(&mut self) -> bool {
         let (Some(_), Home::Service(owned, _), Some(input)) = (&self.open, &self.home, &self.input) else {

@@ -11,7 +11,6 @@ use icecore_fuse::{Options, What};
 use icecore_pool::Shared;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -110,16 +109,10 @@ pub fn unmount(args: &[String]) -> Outcome {
 
 /// Whether a mount of ours is on `dir`. Asks the kernel's table: a mount whose process is gone answers nothing itself.
 pub fn is_ours(dir: &Path) -> bool {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let real = real_path(dir);
-    table.split(|b| *b == b'\n').any(|line| {
-        let mut fields = line.split(|b| *b == b' ');
-        let at = fields.nth(4).map(unescaped);
-        let kind = fields.skip_while(|f| *f != b"-").nth(1);
-        // What root mounts without fusermount3 has no second part.
-        let fuse = matches!(kind, Some(b"fuse.zfs" | b"fuse.icecore" | b"fuse"));
-        fuse && at.as_deref() == Some(real.as_os_str().as_bytes())
-    })
+    // What root mounts without fusermount3 has no second part.
+    let fuse = |kind: &[u8]| matches!(kind, b"fuse.zfs" | b"fuse.icecore" | b"fuse");
+    icecore_fuse::table::all().iter().any(|line| fuse(&line.kind) && line.dir == real)
 }
 
 /// The path with links resolved in all but its last part, which may be a dead mount.
@@ -127,35 +120,5 @@ pub fn real_path(dir: &Path) -> PathBuf {
     match (dir.parent().and_then(|p| p.canonicalize().ok()), dir.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => dir.to_path_buf(),
-    }
-}
-
-/// A field of the table: blanks and such are backslash and three octal digits.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, more)) = rest.split_first() {
-        let code = more.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match code.filter(|_| *first == b'\\') {
-            Some(byte) => {
-                out.push(byte);
-                rest = more.get(3..).unwrap_or(&[]);
-            }
-            None => {
-                out.push(*first);
-                rest = more;
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blanks_in_the_kernels_table() {
-        assert_eq!(unescaped(br"/mnt/my\040pool\134x\\9"), br"/mnt/my pool\x\\9");
     }
 }

@@ -457,18 +457,34 @@ pub fn below(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
 /// where they belong then.
 #[derive(Default)]
 pub struct Aside {
-    mounts: Vec<Arc<Mount>>,
+    mounts: Vec<Away>,
+}
+
+/// A mount that stepped aside.
+struct Away {
+    mount: Arc<Mount>,
+    /// Only who mounted it knew where.
+    legacy: bool,
+}
+
+impl Away {
+    fn of(mount: Arc<Mount>, pool: &Pool) -> Self {
+        let name = pool.dsl.by_object(pool.io(), mount.object).and_then(|r| pool.dsl.name(pool.io(), r));
+        let home = name.ok().and_then(|n| home(pool, &n).ok().flatten());
+        Self { mount, legacy: home.is_some_and(|h| h.mountpoint == "legacy") }
+    }
 }
 
 impl Aside {
     /// Unmounts what is mounted of `name` and below, the pool not in hand.
-    pub fn of(name: &str, force: bool) -> Outcome<Self> {
+    pub fn of(name: &str) -> Outcome<Self> {
         if !pools::serving() {
             return Ok(Self::default());
         }
-        let mounts = below(&*session::open(name, For::Read)?, name);
-        unmount_all(mounts.clone(), force)?;
-        Ok(Self { mounts })
+        let pool = session::open(name, For::Read)?;
+        let away = Self::find(&pool, below(&pool, name));
+        drop(pool);
+        away.go()
     }
     /// Unmounts `name`, and first what is mounted of those below in its directories.
     pub fn inside(name: &str) -> Outcome<Self> {
@@ -477,17 +493,46 @@ impl Aside {
         }
         let pool = session::open(name, For::Read)?;
         let (own, mut mounts) = (exactly(&pool, name), below(&pool, name));
-        drop(pool);
         mounts.retain(|m| own.iter().any(|o| m.dir().starts_with(o.dir())));
-        unmount_all(mounts.clone(), false)?;
-        Ok(Self { mounts })
+        let away = Self::find(&pool, mounts);
+        drop(pool);
+        away.go()
+    }
+    fn find(pool: &Pool, mounts: Vec<Arc<Mount>>) -> Self {
+        Self { mounts: mounts.into_iter().map(|m| Away::of(m, pool)).collect() }
+    }
+    fn go(self) -> Outcome<Self> {
+        unmount_all(self.mounts.iter().map(|a| Arc::clone(&a.mount)).collect(), false)?;
+        Ok(self)
+    }
+    /// What is mounted of these and below them, to step aside when `pool` is let go.
+    pub fn of_these(pool: &Pool, names: &[String]) -> Self {
+        let mut mounts: Vec<_> = names.iter().flat_map(|name| below(pool, name)).collect();
+        mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
+        mounts.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        Self::find(pool, mounts)
+    }
+    /// Unmounts what another found; what is in use stays where it is, and the first of that is told.
+    pub fn also(&mut self, other: Self) -> Outcome {
+        let mut busy = Ok(());
+        for away in other.mounts {
+            match unmount(&away.mount, false) {
+                Ok(()) => self.mounts.push(away),
+                Err(f) => busy = busy.and(Err(f)),
+            }
+        }
+        busy
+    }
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.mounts.is_empty()
     }
     /// Mounts again, where they belong by now, those that may be; the ones that are there already stay.
     pub fn back(self) -> Outcome {
         let mut mounts = self.mounts;
-        mounts.sort_by(|a, b| a.dir().cmp(b.dir()));
+        mounts.sort_by(|a, b| a.mount.dir().cmp(b.mount.dir()));
         let mut failed = None;
-        for mount in mounts {
+        for Away { mount, legacy } in mounts {
             let belongs = {
                 let Some(record) = state::find(&mount.pool)? else { continue };
                 let owned = pools::get(&record).map_err(|n| n.fail)?;
@@ -503,7 +548,9 @@ impl Aside {
             else {
                 continue;
             };
-            // Of a legacy mountpoint nobody but the one who mounted it knows where.
+            if home.mountpoint == "legacy" && !legacy {
+                continue;
+            }
             let dir = (home.mountpoint != "legacy").then(|| PathBuf::from(&home.mountpoint));
             if let Err(f) = again(&mount, dir.as_deref()) {
                 failed.get_or_insert(f);

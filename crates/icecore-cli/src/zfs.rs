@@ -22,10 +22,12 @@ mod upgrade;
 mod userspace;
 
 use crate::commands::{Absent, Command};
-use crate::fail::{Fail, Outcome};
+use crate::fail::{Fail, Outcome, USAGE};
 use crate::session::{self, For, Open};
+use icecore_dsl::prop::table;
 use icecore_dsl::{DslError, KeyError};
 use icecore_pool::Pool;
+use std::fmt::Write;
 
 pub use key::load_below as load_keys;
 pub use receive::{Stream as Kind, explain_stream as explain_receive, token_of};
@@ -81,7 +83,54 @@ const ABSENT: &[Absent] = &[
 
 /// Runs `zfs ARGS`.
 pub fn run(args: &[String]) -> Outcome {
-    crate::commands::run("zfs", COMMANDS, ABSENT, args)
+    let done = crate::commands::run("zfs", COMMANDS, ABSENT, args);
+    match (done, args) {
+        // Who asks without a word wants to know what there is (`usage`, zfs_main.c).
+        (Err(f), [only]) if f.status == USAGE && ["get", "set", "inherit"].contains(&only.as_str()) => {
+            Err(Fail { message: format!("{}\n\n{}", f.message, properties()), ..f })
+        }
+        (done, _) => done,
+    }
+}
+
+/// The native properties: which can be set and which are inherited, and their values.
+fn properties() -> String {
+    let mut all: Vec<_> = table::PROPS.iter().filter(|p| p.visible).collect();
+    all.sort_by_key(|p| (!p.readonly(), p.name));
+    let mut text = String::from("The following properties are supported:\n\n");
+    let mut line = |name: &str, edit: &str, inherit: &str, values: &str| {
+        let _ = writeln!(text, "\t{name:<24}{edit:<6}{inherit:<9}{values}");
+    };
+    let said = |yes: bool| if yes { "YES" } else { "NO" };
+    line("PROPERTY", "EDIT", "INHERIT", "VALUES");
+    for p in all {
+        line(p.name, said(!p.readonly()), said(p.inheritable()), values_of(p));
+    }
+    for owner in ["user", "group", "project"] {
+        for used in ["used", "objused"] {
+            line(&format!("{owner}{used}@..."), "NO", "NO", "<size>");
+        }
+        for quota in ["quota", "objquota"] {
+            line(&format!("{owner}{quota}@..."), "YES", "NO", "<size> | none");
+        }
+    }
+    line("written@<snapshot>", "NO", "NO", "<size>");
+    text.push_str("\nProperties of your own have a colon (:) in their names.");
+    text
+}
+
+fn values_of(p: &table::Prop) -> &'static str {
+    match (p.kind, p.name) {
+        (table::Type::Index(..), name) => table::values(name),
+        (_, "mountpoint") => "<path> | legacy | none",
+        (_, "keylocation") => "prompt | file://<path> | http[s]://<address> | none",
+        (_, "sharenfs" | "sharesmb") => "on | off | <options>",
+        (table::Type::Bytes(_), "quota" | "refquota" | "reservation" | "refreservation") => "<size> | none",
+        (table::Type::Bytes(_), _) => "<size>",
+        (table::Type::Count(_), "filesystem_limit" | "snapshot_limit") => "<count> | none",
+        (table::Type::Count(_), _) => "<number>",
+        (table::Type::Text(_), _) => "<text>",
+    }
 }
 
 /// The reason in OpenZFS's words (`zfs_standard_error`, libzfs_util.c).

@@ -85,6 +85,7 @@ impl From<Corrupt> for DslError {
 impl fmt::Display for DslError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Busy(why) if why.is_empty() => write!(f, "dataset is busy"),
             Self::Name(why)
             | Self::Invalid(why)
             | Self::Unsupported(why)

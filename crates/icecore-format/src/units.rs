@@ -66,6 +66,11 @@ impl Checksum {
         if own == Self::ON || own == Self::INHERIT { Self::FLETCHER_4 } else { own }
     }
 
+    /// Whether blocks have no checksum: off, and noparity, which was meant for raidz without parity.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        matches!(self, Self::OFF | Self::NOPARITY)
+    }
     /// Whether the algorithm is good enough for metadata (`ZCHECKSUM_FLAG_METADATA`): all but off,
     /// fletcher2 and the embedded ones.
     #[must_use]

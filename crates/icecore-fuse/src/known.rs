@@ -7,6 +7,8 @@ use crate::ino::Node;
 use fuser::INodeNo;
 use icecore_format::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 struct Name {
     lookups: u64,
@@ -37,12 +39,47 @@ impl Known {
             }
         }
     }
-    /// Number, directory and name of all that lie in the dataset at the top.
-    pub fn all(&self) -> Vec<(INodeNo, INodeNo, Vec<u8>)> {
+    /// All that lie in the dataset at the top, in which others are mounted at `mounts`.
+    pub fn all(&self, mounts: &[PathBuf]) -> Vec<Place> {
+        let on_the_way = self.on_the_way(mounts);
         let top = |n: u64| matches!(Node::from_number(n), Some(Node::Top | Node::Object(0, _)));
         let all = self.0.iter().filter(|(ino, _)| top(**ino));
-        all.map(|(ino, n)| (INodeNo(*ino), INodeNo(n.parent), n.name.clone())).collect()
+        let place = |(ino, n): (&u64, &Name)| Place {
+            ino: INodeNo(*ino),
+            parent: INodeNo(n.parent),
+            name: n.name.clone(),
+            leads_to_mount: on_the_way.contains(ino),
+        };
+        all.map(place).collect()
     }
+    /// Directories that are mounted upon, and those above them.
+    fn on_the_way(&self, mounts: &[PathBuf]) -> BTreeSet<u64> {
+        let mut out = BTreeSet::new();
+        if mounts.is_empty() {
+            return out;
+        }
+        let by_name: BTreeMap<(u64, &[u8]), u64> =
+            self.0.iter().map(|(ino, n)| ((n.parent, n.name.as_slice()), *ino)).collect();
+        for path in mounts {
+            let mut at = INodeNo::ROOT.0;
+            for part in path {
+                let Some(ino) = by_name.get(&(at, part.as_bytes())) else { break };
+                out.insert(*ino);
+                at = *ino;
+            }
+        }
+        out
+    }
+}
+
+/// Where a file was last found.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub ino: INodeNo,
+    pub parent: INodeNo,
+    pub name: Vec<u8>,
+    /// Something is mounted there or below.
+    pub leads_to_mount: bool,
 }
 
 /// Files of the dataset at the top that are open.
@@ -89,9 +126,19 @@ mod tests {
         k.told(INodeNo(40), INodeNo(1), b"b");
         k.told(INodeNo(1 << 50 | 40), INodeNo(1), b"of a snapshot");
         k.forgets(INodeNo(40), 1);
-        assert_eq!(k.all(), [(INodeNo(40), INodeNo(1), b"b".to_vec())]);
+        k.told(INodeNo(41), INodeNo(40), b"c");
+        let place = |ino, parent, name: &[u8], leads_to_mount| Place {
+            ino: INodeNo(ino),
+            parent: INodeNo(parent),
+            name: name.to_vec(),
+            leads_to_mount,
+        };
+        assert_eq!(k.all(&[]), [place(40, 1, b"b", false), place(41, 40, b"c", false)]);
+        assert_eq!(k.all(&["b".into()]), [place(40, 1, b"b", true), place(41, 40, b"c", false)]);
+        assert_eq!(k.all(&["b/c/d".into()]), [place(40, 1, b"b", true), place(41, 40, b"c", true)]);
+        k.forgets(INodeNo(41), 1);
         k.forgets(INodeNo(40), 1);
-        assert_eq!(k.all(), []);
+        assert_eq!(k.all(&[]), []);
         let (mut o, id) = (Opened::default(), ObjectId(7));
         o.open(id);
         o.open(id);

@@ -33,6 +33,7 @@ mod names;
 mod reading;
 mod requests;
 mod serve;
+pub mod table;
 mod views;
 
 use fuser::{BackgroundSession, Notifier};
@@ -235,12 +236,17 @@ impl Mounted {
     /// Tells the kernel to forget what it has of the dataset's files, because somebody else changed them. Must not be called
     /// with the pool in hand: the kernel may wait for requests that wait for it.
     pub fn forget_caches(&self) {
-        let all = locked(&self.server.known).all();
+        // A name on the way to another mount would take that mount with it.
+        let inside = |line: &table::Line| Some(line.dir.strip_prefix(&self.dir).ok()?.to_path_buf());
+        let mounts: Vec<PathBuf> = table::all().iter().filter_map(inside).collect();
+        let all = locked(&self.server.known).all(&mounts);
         // What it does not have any more it need not forget.
         let _ = self.notifier.inval_inode(fuser::INodeNo::ROOT, 0, 0);
-        for (ino, parent, name) in all {
-            let _ = self.notifier.inval_entry(parent, OsStr::from_bytes(&name));
-            let _ = self.notifier.inval_inode(ino, 0, 0);
+        for known in all {
+            if !known.leads_to_mount {
+                let _ = self.notifier.inval_entry(known.parent, OsStr::from_bytes(&known.name));
+            }
+            let _ = self.notifier.inval_inode(known.ino, 0, 0);
         }
     }
 }

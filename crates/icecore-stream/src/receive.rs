@@ -72,6 +72,11 @@ pub trait Engine {
     fn buffer(&mut self, len: usize) -> Vec<u8> {
         self.parts().0.buffer(len)
     }
+    /// These datasets are about to be destroyed, renamed or replaced: what has them in use lets go of them, as far as it can.
+    /// Everything is committed; the pool may have been let go meanwhile. An error names one that stays in use.
+    fn set_aside(&mut self, _datasets: &[String]) -> Result<(), String> {
+        Ok(())
+    }
     /// Whether others should have the pool now: they wait, and this receive has had it long enough or has nothing to
     /// do until more of its stream comes. Asked between records.
     fn should_rest(&mut self) -> bool {
@@ -406,9 +411,9 @@ impl Run<'_> {
         let above = path.rsplit_once('/').map(|(above, _)| above);
         let stays_plain = !kind.raw && new && props::says_plain(self.spec, context);
         // What the user says of encryption is said of the first dataset; those below it follow it.
+        let top = self.done.top.as_ref().is_none_or(|t| *t == path);
         let off = matches!(self.spec.crypt, Encryption::Off);
-        let top = off || self.done.top.as_ref().is_none_or(|t| *t == path);
-        let crypt = match (stays_plain, top) {
+        let crypt = match (stays_plain, top || off) {
             (true, _) => NewCrypt::Off,
             (false, true) => self.spec.crypt.as_new(),
             (false, false) => NewCrypt::Inherit,
@@ -418,6 +423,7 @@ impl Run<'_> {
             list,
             path: &path,
             snap: &snap,
+            top,
             origin: self.spec.origin.as_deref(),
             force: self.spec.force,
             resumable: self.spec.resumable,
@@ -440,6 +446,16 @@ impl Run<'_> {
         let (place, key) = match checked {
             Err(e) if self.would_be_there(&e, begin, &path) => (Place::New { origin: None }, None),
             other => other?,
+        };
+        let replaces = matches!(place, Place::Existing { from: None, .. }) && !self.spec.dry_run;
+        let (place, key) = if replaces {
+            // What uses it would find other files there (`zfs_receive_one`). Others may have had the pool then.
+            self.commit()?;
+            self.engine.set_aside(std::slice::from_ref(&path)).map_err(ReceiveError::InUse)?;
+            let (io, dsl) = self.engine.parts();
+            begin::check(dsl, io, &ask)?
+        } else {
+            (place, key)
         };
         if self.done.top.is_none() {
             self.done.top = Some(path.clone());
@@ -572,7 +588,7 @@ impl Run<'_> {
         let spec = self.spec;
         let (io, dsl) = self.engine.parts();
         let receiving = begin::start(dsl, io, ask, place, key, &mut |dsl, io, ds| {
-            props::apply_new(dsl, io, ds, ask.begin, context, spec)
+            props::apply_new(dsl, io, ds, ask, context, spec)
         })?;
         if receiving.key.is_none()
             && let Some(keys) = dsl.master_keys(io, receiving.ds.dir)?

@@ -1,10 +1,11 @@
 //! What the peers' cases came to: the table, and the list of what has passed before.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::Path;
 
+use super::class::Class;
 use crate::shell::Outcome;
 
 /// How a case ended.
@@ -12,8 +13,10 @@ use crate::shell::Outcome;
 pub enum Verdict {
     Pass,
     Fail,
-    /// It cannot be asked of us, or says nothing.
+    /// It cannot be asked of us.
     NotApplicable,
+    /// It says nothing of us: it skipped itself, or never called our commands.
+    Nothing,
 }
 
 /// One case of one peer.
@@ -24,6 +27,8 @@ pub struct Case {
     pub verdict: Verdict,
     /// Why not, in a line.
     pub why: String,
+    /// What it needs, where that is told apart.
+    pub class: Option<Class>,
 }
 
 impl Case {
@@ -37,7 +42,8 @@ impl Case {
             _ => return None,
         };
         let name = words.next()?.to_string();
-        Some(Self { peer: peer.into(), name, verdict, why: words.next().unwrap_or_default().trim().into() })
+        let why = words.next().unwrap_or_default().trim().into();
+        Some(Self { peer: peer.into(), name, verdict, why, class: None })
     }
     fn key(&self) -> String {
         format!("{} {}", self.peer, self.name)
@@ -53,22 +59,71 @@ pub fn table(cases: &[Case]) -> String {
             Verdict::Pass => "pass",
             Verdict::Fail => "FAIL",
             Verdict::NotApplicable => "n/a",
+            Verdict::Nothing => "-",
         };
         let _ = writeln!(out, "{:width$}  {verdict:4}  {}", case.key(), case.why);
     }
-    let _ = writeln!(out, "\n{:40} {:>5} {:>5} {:>5}", "", "pass", "fail", "n/a");
+    let _ = writeln!(out, "\n{:40} {:>5} {:>5} {:>5} {:>5}", "", "pass", "fail", "n/a", "-");
     // Of the suite's tests the group is said; of tools the tool.
     let group = |c: &Case| match c.name.rsplit_once('/') {
         Some((group, _)) => format!("{} {group}", c.peer),
         None => c.peer.clone(),
     };
     let groups: BTreeSet<String> = cases.iter().map(group).collect();
-    for g in groups {
-        let of = |v| cases.iter().filter(|c| group(c) == g && c.verdict == v).count();
-        let (pass, fail, not) = (of(Verdict::Pass), of(Verdict::Fail), of(Verdict::NotApplicable));
-        let _ = writeln!(out, "{g:40} {pass:>5} {fail:>5} {not:>5}");
+    for g in &groups {
+        let of = |v| cases.iter().filter(|c| group(c) == *g && c.verdict == v).count();
+        let (pass, fail) = (of(Verdict::Pass), of(Verdict::Fail));
+        let (not, nothing) = (of(Verdict::NotApplicable), of(Verdict::Nothing));
+        let _ = writeln!(out, "{g:40} {pass:>5} {fail:>5} {not:>5} {nothing:>5}");
+    }
+    let classed: Vec<&Case> = cases.iter().filter(|c| c.class.is_some()).collect();
+    if !classed.is_empty() {
+        let _ =
+            writeln!(out, "\npassed, of all that say something:{:7} {:>9} {:>9} {:>9}", "", "A", "B", "C");
+        for g in &groups {
+            let own: Vec<&Case> = classed.iter().copied().filter(|c| group(c) == *g).collect();
+            if !own.is_empty() {
+                let [a, b, c] = Class::ALL.map(|class| Share::of(&own, class).to_string());
+                let _ = writeln!(out, "{g:40} {a:>9} {b:>9} {c:>9}");
+            }
+        }
+        for class in Class::ALL {
+            let share = Share::of(&classed, class);
+            let goal = class.goal().map_or(String::new(), |g| format!(", goal {g} %"));
+            let asked: Vec<&Case> =
+                classed.iter().copied().filter(|c| c.verdict != Verdict::NotApplicable).collect();
+            let asked = Share::of(&asked, class);
+            let _ = writeln!(
+                out,
+                "class {class:?}: {share} ({} %{goal}); of those that can be asked here {asked} ({} %)",
+                share.percent(),
+                asked.percent()
+            );
+        }
     }
     out
+}
+
+/// How many of a class passed, of those that say something.
+struct Share {
+    pass: usize,
+    all: usize,
+}
+
+impl Share {
+    fn of(cases: &[&Case], class: Class) -> Self {
+        let counted = || cases.iter().filter(|c| c.class == Some(class) && c.verdict != Verdict::Nothing);
+        Self { pass: counted().filter(|c| c.verdict == Verdict::Pass).count(), all: counted().count() }
+    }
+    fn percent(&self) -> usize {
+        (100 * self.pass).checked_div(self.all).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.pass, self.all))
+    }
 }
 
 /// The cases that have passed: `PEER CASE`, one a line.
@@ -101,6 +156,23 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_of_a_class_leave_out_what_says_nothing() {
+        let case = |line: &str, class| Case { class: Some(class), ..Case::parse("zts", line).unwrap() };
+        let skipped = Case { verdict: Verdict::Nothing, ..case("NA\tg/d", Class::A) };
+        let cases =
+            [case("PASS\tg/a", Class::A), case("NA\tg/b", Class::A), case("FAIL\tg/c", Class::B), skipped];
+        let text = table(&cases);
+        assert!(
+            text.contains(
+                "class A: 1/2 (50 %, goal 90 %); of those that can be asked here 1/1 (100 %)\nclass B: 0/1"
+            ),
+            "{text}"
+        );
+        let row = text.lines().rfind(|l| l.starts_with("zts g ")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["zts", "g", "1/2", "0/1", "0/0"]);
+    }
 
     #[test]
     fn what_passed_before_is_missed_when_it_fails_or_cannot_be_asked_any_more() {

@@ -10,6 +10,7 @@ use std::path::Path;
 use icecore_check::fixture::repo_root;
 
 use super::Stage;
+use super::class::Class;
 use super::report::{Case, Verdict};
 use crate::shell::Outcome;
 
@@ -63,9 +64,38 @@ const HARD: &[(&str, &str)] = &[
     ("NEWFS", "device nodes of volumes"),
 ];
 
-/// Runs the groups asked for, or all of them.
+/// Runs the groups asked for, or all of them; what fails in its group is given a second chance alone, since one test may
+/// spoil the pools of the next.
 pub fn run(stage: &Stage, groups: &[&str]) -> Outcome<Vec<Case>> {
     let groups = if groups.is_empty() { GROUPS } else { groups };
+    let mut cases = together(stage, groups)?;
+    let again: Vec<String> = cases
+        .iter()
+        .filter(|c| c.verdict == Verdict::Fail && is_test(&c.name))
+        .map(|c| c.name.clone())
+        .collect();
+    // What was named alone has been alone.
+    if !again.is_empty() && !groups.iter().any(|g| g.contains('/')) {
+        let names: Vec<&str> = again.iter().map(String::as_str).collect();
+        let alone = together(stage, &names)?;
+        for case in cases.iter_mut().filter(|c| again.contains(&c.name)) {
+            if let Some(found) = alone.iter().find(|a| a.name == case.name) {
+                *case = found.clone();
+                if case.verdict == Verdict::Pass {
+                    case.why = "alone".into();
+                }
+            }
+        }
+    }
+    Ok(cases.into_iter().map(judged).collect())
+}
+
+fn is_test(name: &str) -> bool {
+    name.contains('/') && !name.ends_with("/setup") && !name.ends_with("/cleanup")
+}
+
+/// One run of the suite for each of these.
+fn together(stage: &Stage, groups: &[&str]) -> Outcome<Vec<Case>> {
     let mut words = vec!["/peers/scripts/zts.sh"];
     words.extend(groups);
     stage.sandbox(&words)?;
@@ -82,12 +112,13 @@ pub fn run(stage: &Stage, groups: &[&str]) -> Outcome<Vec<Case>> {
         if found.is_empty() {
             let last = text.lines().last().unwrap_or_default();
             let why = format!("the suite ran nothing: {last}");
-            cases.push(Case { peer: "zts".into(), name: (*group).into(), verdict: Verdict::Fail, why });
+            let name = (*group).into();
+            cases.push(Case { peer: "zts".into(), name, verdict: Verdict::Fail, why, class: None });
         }
         let full = fs::read(log.with_extension("full")).unwrap_or_default();
         let full = String::from_utf8_lossy(&full);
         let counted = found.into_iter().filter(|c| !vacuous.lines().any(|v| v == c.name));
-        cases.extend(counted.map(|c| stumbled(excuse(c), &full)));
+        cases.extend(counted.map(|c| stumbled(c, &full)));
     }
     Ok(cases.into_iter().map(|c| c.unless_called(called)).collect())
 }
@@ -103,20 +134,23 @@ fn verdict(line: &str) -> Option<Case> {
         "PASS" if around => return None,
         "SKIP" if around => return None,
         "PASS" => (Verdict::Pass, ""),
-        "SKIP" => (Verdict::NotApplicable, "skipped by the suite"),
+        "SKIP" => (Verdict::Nothing, "skipped by the suite"),
         "KILLED" => (Verdict::Fail, "took too long"),
         _ => (Verdict::Fail, ""),
     };
-    Some(Case { peer: "zts".into(), name, verdict, why: why.into() })
+    Some(Case { peer: "zts".into(), name, verdict, why: why.into(), class: None })
 }
 
-/// A failure for want of what a kernel has is told as that.
-fn excuse(mut case: Case) -> Case {
+/// With its class; a failure for want of what a kernel has is told as that.
+fn judged(mut case: Case) -> Case {
+    let script = Path::new(TESTS).join(format!("{}.ksh", case.name));
+    let Ok(text) = fs::read_to_string(script) else { return case };
+    if is_test(&case.name) {
+        case.class = Some(Class::of(&text));
+    }
     if case.verdict != Verdict::Fail {
         return case;
     }
-    let script = Path::new(TESTS).join(&case.name).with_extension("ksh");
-    let Ok(text) = fs::read_to_string(script) else { return case };
     let code: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with('#')).collect();
     let mut needs: Vec<&str> = Vec::new();
     for (word, what) in HARD {
@@ -189,7 +223,7 @@ mod tests {
         let pass = verdict(&line("cli_root/zfs_get/zfs_get_001_pos.ksh", "PASS")).unwrap();
         assert_eq!((pass.name.as_str(), pass.verdict), ("cli_root/zfs_get/zfs_get_001_pos", Verdict::Pass));
         assert_eq!(verdict(&line("rsend/x", "KILLED")).unwrap().verdict, Verdict::Fail);
-        assert_eq!(verdict(&line("rsend/x", "SKIP")).unwrap().verdict, Verdict::NotApplicable);
+        assert_eq!(verdict(&line("rsend/x", "SKIP")).unwrap().verdict, Verdict::Nothing);
         assert_eq!(verdict(&line("rsend/setup", "FAIL")).unwrap().verdict, Verdict::Fail);
         assert!(verdict(&line("rsend/setup", "PASS")).is_none());
         assert!(verdict("anything else").is_none());

@@ -58,7 +58,7 @@ pub fn run(args: &[String]) -> Outcome {
         return snapshots(pool, clones, &doomed, typed.has('d'));
     }
     drop(pool);
-    crate::mounts::unmount_all(mounted.clone(), typed.has('f'))?;
+    crate::mounts::unmount_all(mounted.clone(), false)?;
     let gone =
         session::open(name, For::Write).and_then(|pool| snapshots(pool, clones, &doomed, typed.has('d')));
     if gone.is_err() {
@@ -155,7 +155,7 @@ fn head(pool: Open, name: &str, typed: &Typed) -> Outcome {
     }
     let mounted: Vec<_> = doomed.iter().flat_map(|n| crate::mounts::exactly(&pool, n)).collect();
     drop(pool);
-    crate::mounts::unmount_all(mounted.clone(), typed.has('f'))?;
+    crate::mounts::unmount_all(mounted.clone(), false)?;
     let gone = destroy(name, doomed);
     if gone.is_err() {
         crate::mounts::again_all(&mounted);

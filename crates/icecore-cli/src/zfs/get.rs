@@ -36,7 +36,7 @@ pub fn run(args: &[String]) -> Outcome {
     let recursive = typed.has('r') || depth.is_some();
     let types = match typed.value('t') {
         Some(t) => Some(Types::parse(t, USAGE)?),
-        None if recursive => Some(Types::ALL),
+        None if recursive || names.is_empty() => Some(Types::ALL),
         None => None,
     };
     let wanted: Option<Vec<String>> = if asked == "all" {
@@ -69,14 +69,27 @@ pub fn run(args: &[String]) -> Outcome {
                 }
             };
             rows.iter_mut().for_each(|row| as_mounted(pool, &s.name, row));
+            let received = match s.known().filter(|_| fields.contains(&"received")) {
+                Some(known) => match pool.dsl.received_props(pool.io(), known.r) {
+                    Ok(received) => received,
+                    Err(e) => {
+                        lost.push(super::cannot("open", &s.name, &e));
+                        continue;
+                    }
+                },
+                None => Vec::new(),
+            };
             let mut properties = serde_json::Map::new();
             for row in rows.iter().filter(|r| sources.as_ref().is_none_or(|s| s.contains(&class(&r.source))))
             {
-                let shown = if exact { row.value.clone() } else { crate::human::property(row) };
+                let show =
+                    |row: &PropRow| if exact { row.value.clone() } else { crate::human::property(row) };
+                let shown = show(row);
                 if typed.has('j') {
                     properties.insert(row.name.to_string(), json_value(&shown, &row.source));
                 } else {
-                    table.row(fields.iter().map(|f| field(f, &s.name, row, &shown)).collect());
+                    let came = received.iter().find(|r| r.name == row.name).map_or("-".into(), show);
+                    table.row(fields.iter().map(|f| field(f, &s.name, row, &shown, &came)).collect());
                 }
             }
             if typed.has('j') {
@@ -153,13 +166,12 @@ fn fields(asked: Option<&str>) -> Outcome<Vec<&str>> {
     }
 }
 
-fn field(f: &str, name: &str, row: &PropRow, shown: &str) -> String {
+fn field(f: &str, name: &str, row: &PropRow, shown: &str, received: &str) -> String {
     match f {
         "name" => name.into(),
         "property" => row.name.to_string(),
         "value" => shown.into(),
-        "received" if row.source == Source::Received => shown.into(),
-        "received" => "-".into(),
+        "received" => received.into(),
         _ => row.source.text(),
     }
 }

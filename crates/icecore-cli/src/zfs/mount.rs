@@ -1,5 +1,7 @@
 //! `zfs mount` and `zfs unmount` (`share_mount_one`, `unshare_unmount`, zfs_main.c; `zfs_mount_at`, `zfs_unmount`,
 //! libzfs_mount.c).
+//!
+//! `-f` is taken and changes nothing: what is in use stays mounted, as it does on Linux (`do_unmount`, os/linux/libzfs_mount_os.c).
 
 use super::Named;
 use crate::args::{Typed, flag, value};
@@ -222,18 +224,17 @@ fn mount(home: &Home, how: How) -> Outcome {
 
 pub fn unmount(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, &[flag('a', ""), flag('f', ""), flag('u', "")], UNMOUNT_USAGE)?;
-    let force = typed.has('f');
     match (typed.has('a'), typed.operands.as_slice()) {
-        (true, []) => unmount_every(force, typed.has('u')),
+        (true, []) => unmount_every(typed.has('u')),
         (true, _) | (_, [_, _, ..]) => Err(Fail::usage("too many arguments", UNMOUNT_USAGE)),
         (false, []) => Err(Fail::usage("missing filesystem argument", UNMOUNT_USAGE)),
-        (false, [path]) if path.starts_with('/') => unmount_path(path, force, typed.has('u')),
-        (false, [name]) => unmount_name(name, force, typed.has('u')),
+        (false, [path]) if path.starts_with('/') => unmount_path(path, typed.has('u')),
+        (false, [name]) => unmount_name(name, typed.has('u')),
     }
 }
 
 /// The deepest first; what is in use stays, and the rest goes on.
-fn unmount_every(force: bool, keys: bool) -> Outcome {
+fn unmount_every(keys: bool) -> Outcome {
     let mut mounts: Vec<(String, Arc<Mount>)> =
         mounts::all().into_iter().filter_map(|m| Some((m.name()?, m))).collect();
     mounts.sort_by(|a, b| b.1.dir().cmp(a.1.dir()));
@@ -244,7 +245,7 @@ fn unmount_every(force: bool, keys: bool) -> Outcome {
         if skipped {
             continue;
         }
-        let done = mounts::unmount(&m, force).and_then(|()| unload(&name, keys));
+        let done = mounts::unmount(&m, false).and_then(|()| unload(&name, keys));
         if let Err(f) = done
             && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(f))
         {
@@ -264,7 +265,7 @@ fn unload_own(name: &str, keys: bool) -> Outcome {
     if root.as_deref() == Some(name) { unload(name, keys) } else { Ok(()) }
 }
 
-fn unmount_path(path: &str, force: bool, keys: bool) -> Outcome {
+fn unmount_path(path: &str, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{path}': {why}"));
     let real = crate::fuse::real_path(Path::new(path));
     let Some(m) = mounts::all().into_iter().find(|m| m.dir() == real) else {
@@ -278,12 +279,12 @@ fn unmount_path(path: &str, force: bool, keys: bool) -> Outcome {
             Ok(_) => fail("not a ZFS filesystem"),
         });
     };
-    let Some(name) = m.name() else { return mounts::unmount(&m, force) };
-    unmount_name(&name, force, keys)
+    let Some(name) = m.name() else { return mounts::unmount(&m, false) };
+    unmount_name(&name, keys)
 }
 
 /// A file system, and what is mounted of those below it.
-fn unmount_name(name: &str, force: bool, keys: bool) -> Outcome {
+fn unmount_name(name: &str, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{name}': {why}"));
     let (home, below) = {
         let pool = super::open(name, Named::Dataset, For::Read)?;
@@ -297,11 +298,13 @@ fn unmount_name(name: &str, force: bool, keys: bool) -> Outcome {
         return Err(fail("not currently mounted"));
     }
     let mut names: Vec<String> = below.iter().filter_map(|m| m.name()).collect();
-    mounts::unmount_all(below, force)?;
+    mounts::unmount_all(below.clone(), false)?;
     // Of those that have a key of their own too, what lies below first.
     names.sort();
-    for inner in names.iter().rev().filter(|n| *n != name) {
-        unload_own(inner, keys)?;
+    let mut inner = names.iter().rev().filter(|n| *n != name);
+    let unloaded = inner.try_for_each(|n| unload_own(n, keys)).and_then(|()| unload(name, keys));
+    if unloaded.is_err() {
+        mounts::again_all(&below);
     }
-    unload(name, keys)
+    unloaded
 }

@@ -85,8 +85,9 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let ahead = Ahead::new(stdin, head);
     engine.listen(&ahead);
-    run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'))?;
-    drop(engine);
+    let done = run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'));
+    let back = engine.end().back();
+    done.and(back)?;
     let target = target.split('@').next().unwrap_or(target);
     if typed.has('u') || typed.has('n') { Ok(()) } else { crate::mounts::received(target) }
 }
@@ -231,6 +232,7 @@ fn spec(typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
         if x.contains('=') {
             return Err(Fail::usage("invalid character '=' in property argument", USAGE));
         }
+        let x = super::list::canonical(x);
         once(x)?;
         spec.exclude.push(x.into());
     }
@@ -418,6 +420,7 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
             }
             text
         }
+        ReceiveError::InUse(why) => why.clone(),
         e => format!("cannot receive: {e}"),
     })
 }

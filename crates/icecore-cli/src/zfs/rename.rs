@@ -43,7 +43,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     may_become(from, to)?;
     // Only if their mountpoints follow the name.
-    let aside = crate::mounts::Aside::of(from, typed.has('f'))?;
+    let aside = crate::mounts::Aside::of(from)?;
     let renamed = dataset(from, to, parents);
     let back = aside.back();
     renamed.and(back)?;

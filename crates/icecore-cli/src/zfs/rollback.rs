@@ -36,7 +36,7 @@ pub fn run(args: &[String]) -> Outcome {
         return back(pool, name, &newer, clones);
     }
     drop(pool);
-    crate::mounts::unmount_all(mounts.clone(), typed.has('f'))?;
+    crate::mounts::unmount_all(mounts.clone(), false)?;
     let done = session::open(name, For::Write).and_then(|pool| back(pool, name, &newer, clones));
     if done.is_err() {
         crate::mounts::again_all(&mounts);

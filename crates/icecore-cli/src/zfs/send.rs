@@ -392,6 +392,7 @@ pub fn explain(to: &str, e: &SendError) -> Fail {
             "warning: cannot send '{to}': dataset key must be loaded\ndataset '{}' is encrypted: encryption key not loaded\nsend it raw with -w, which needs no key",
             to.split('@').next().unwrap_or(to)
         )),
+        SendError::Nothing(why) => Fail::new(format!("WARNING: {why}")),
         // Some of the engine's words are OpenZFS's whole line already.
         e => match e.to_string() {
             whole if whole.starts_with("cannot send ") => Fail::new(whole),

@@ -111,7 +111,7 @@ fn around(name: &str, moves: Moves, f: impl FnOnce() -> Outcome) -> Outcome {
     }
     let aside = match moves {
         Moves::Out => crate::mounts::Aside::inside(name)?,
-        _ => crate::mounts::Aside::of(name, false)?,
+        _ => crate::mounts::Aside::of(name)?,
     };
     let done = f();
     let back = aside.back();

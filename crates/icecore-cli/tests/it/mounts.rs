@@ -197,16 +197,21 @@ fn file_systems_come_and_go_with_their_datasets() {
     assert_eq!(errno(&fs::write(&file, "x").unwrap_err()), 30);
     d.ok("zfs inherit readonly tank/z/b/c");
     fs::write(&file, "x").unwrap();
-    // What is in use stays; by force it goes.
+    // What is in use stays, also with -f, as on Linux.
     let open = File::open(&file).unwrap();
     d.refused("zfs unmount tank/z/b/c", 1, &["cannot unmount '", "/elsewhere/b/c': pool or dataset is busy"]);
     d.refused("zfs destroy tank/z/b/c", 1, &["pool or dataset is busy"]);
     d.refused("zpool export tank", 1, &["pool or dataset is busy"]);
     assert!(m.mounted().contains(&"tank/z/b/c".into()));
-    d.ok("zfs unmount -f tank/z/b/c");
-    assert!(open.metadata().is_err());
+    d.refused("zfs unmount -f tank/z/b/c", 1, &["pool or dataset is busy"]);
+    d.refused("zfs destroy -f tank/z/b/c", 1, &["pool or dataset is busy"]);
+    assert!(open.metadata().is_ok());
     drop(open);
-    d.ok("zfs mount tank/z/b/c");
+    // What becomes legacy is unmounted: only mount(8) knows where it is wanted.
+    d.ok("zfs set mountpoint=legacy tank/z/b/c");
+    assert!(!m.mounted().contains(&"tank/z/b/c".into()));
+    d.ok("zfs inherit mountpoint tank/z/b/c");
+    assert!(m.mounted().contains(&"tank/z/b/c".into()));
     d.ok(&format!("zfs unmount {}", root.join("elsewhere/b/c").display()));
     d.ok("zfs destroy -r tank/z");
     assert!(!m.mounted().iter().any(|n| n.starts_with("tank/z")));
@@ -923,6 +928,10 @@ fn clones_of_encrypted_file_systems_are_mounted_and_keys_go_with_the_last() {
     d.ok("zfs snapshot tank/enc@s");
     d.ok("zfs clone tank/enc@s tank/clone");
     assert_eq!(fs::read_to_string(m.dir("tank/clone/file")).unwrap(), "secret");
+    // A key that a clone needs stays, and so does the mount that was to go with it.
+    d.refused("zfs unmount -u tank/enc", 1, &["Key unload error", "'tank/enc' is busy"]);
+    assert_eq!(d.get("keystatus", "tank/enc"), "available");
+    assert_eq!(fs::read_to_string(m.dir("tank/enc/file")).unwrap(), "secret");
     d.ok("zfs destroy tank/clone");
     d.feed("zfs create -o encryption=on -o keyformat=passphrase tank/enc/own", PASSPHRASE);
     d.ok("zfs unmount -u tank/enc");
@@ -1024,6 +1033,78 @@ fn a_head_is_changed_while_a_stream_comes_in() {
     m.judge();
 }
 
+/// The kernel forgets what it had of a file system that was changed, but not what is mounted in its directories.
+#[test]
+fn what_lies_in_a_changed_file_system_stays_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/fs");
+    let d = &m.desk;
+    d.ok("zfs create tank/fs/in");
+    let inner = m.dir("tank/fs/in").join("file");
+    fs::write(&inner, "there").unwrap();
+    for name in ["one", "two"] {
+        fs::write(dir.join(name), name).unwrap();
+    }
+    d.ok("zfs snapshot tank/fs@a");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    fs::remove_file(dir.join("two")).unwrap();
+    d.ok("zfs rollback tank/fs@a");
+    assert_eq!(fs::read_to_string(dir.join("two")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(&inner).unwrap(), "there");
+    assert!(m.mounted().contains(&"tank/fs/in".into()));
+    m.judge();
+}
+
+/// What the sender destroyed, renamed and promoted comes upon file systems that are mounted.
+#[test]
+fn a_package_brings_its_changes_to_what_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/s");
+    let d = &m.desk;
+    let (far, root) = (d.drive("far/drive.img", 128), d.path("root"));
+    d.ok(&format!("zpool create -o ashift=12 -R {} far {}", root.display(), far.display()));
+    for line in ["zfs create tank/s/gone", "zfs create tank/s/old", "zfs create tank/s/old/deep"] {
+        d.ok(line);
+    }
+    d.ok("zfs snapshot tank/s/old@first");
+    d.ok("zfs clone tank/s/old@first tank/s/clone");
+    d.ok("zfs snapshot -r tank/s@a");
+    d.piped("zfs send -R tank/s@a", "zfs receive far/d");
+    let all = ["far/d", "far/d/clone", "far/d/gone", "far/d/old", "far/d/old/deep"];
+    assert!(all.iter().all(|n| m.mounted().contains(&n.to_string())), "{:?}", m.mounted());
+    for line in ["zfs destroy -r tank/s/gone", "zfs rename tank/s/old tank/s/new", "zfs promote tank/s/clone"]
+    {
+        d.ok(line);
+    }
+    fs::write(dir.join("file"), "later").unwrap();
+    fs::write(m.dir("tank/s/new/deep").join("file"), "deeper").unwrap();
+    d.ok("zfs snapshot -r tank/s@b");
+    d.piped("zfs send -R -i @a tank/s@b", "zfs receive -F far/d");
+    assert_eq!(d.names("-r -t filesystem far/d"), ["far/d", "far/d/clone", "far/d/new", "far/d/new/deep"]);
+    assert_eq!(d.get("origin", "far/d/clone"), "-");
+    assert_eq!(d.get("origin", "far/d/new"), "far/d/clone@first");
+    let all = ["far/d", "far/d/clone", "far/d/new", "far/d/new/deep"];
+    assert!(all.iter().all(|n| m.mounted().contains(&n.to_string())), "{:?}", m.mounted());
+    assert_eq!(fs::read_to_string(m.dir("far/d").join("file")).unwrap(), "later");
+    assert_eq!(fs::read_to_string(m.dir("far/d/new/deep").join("file")).unwrap(), "deeper");
+    // What is in use is not replaced under whoever uses it.
+    d.ok("zfs create far/other");
+    let path = m.dir("far/other").join("file");
+    fs::write(&path, "in use").unwrap();
+    let (open, full) = (File::open(&path).unwrap(), d.bytes("zfs send tank/s@b"));
+    d.feed_refused("zfs receive -F far/other", &full, &["cannot unmount '", "pool or dataset is busy"]);
+    drop(open);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "in use");
+    d.feed("zfs receive -F far/other", &full);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "later");
+    d.export_and_judge("far");
+    m.judge();
+}
+
 /// A pool is filled, with files that are written over meanwhile: what does not fit is refused, and all that was taken is there.
 /// What replaces blocks needs places before theirs are free again.
 #[test]
@@ -1113,5 +1194,9 @@ fn properties_of_blocks_hold_while_mounted() {
     let before = used();
     write("hole-again");
     assert!(used() < before + (1 << 20), "{} after {before}", used());
+    // Written while there is nothing to tell whether it is whole.
+    d.ok("zfs set compression=off checksum=noparity tank/fs");
+    write("unsummed");
+    assert!(used() > before + (3 << 20), "{} after {before}", used());
     m.judge();
 }

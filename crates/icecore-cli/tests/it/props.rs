@@ -183,6 +183,18 @@ fn what_cannot_be_set_or_inherited() {
     desk.ok("zfs snapshot tank/fs@s");
     desk.ok("zfs set org.example:a=b tank/fs@s");
     let before = desk.seen("tank");
+    // Whoever asks without a word is told what there is, and of all datasets, snapshots too.
+    for line in ["zfs get", "zfs set", "zfs inherit"] {
+        let row = |name: &str, rest: &str| format!("\n\t{name:<24}{rest}");
+        let rows = [
+            row("PROPERTY", "EDIT  INHERIT  VALUES\n"),
+            row("atime", "YES   YES      on | off\n"),
+            row("quota", "YES   NO       <size> | none\n"),
+            row("creation", "NO    NO       <number>\n"),
+        ];
+        desk.refused(line, 2, &rows.each_ref().map(String::as_str));
+    }
+    assert_eq!(desk.ok("zfs get -H -o name type"), "tank\ntank/fs\ntank/fs@s\ntank/v\n");
     for p in PROPS.iter().filter(|p| p.readonly() && p.types & table::FS != 0 && p.name != "name") {
         let line = format!("zfs set {}=x tank/fs", p.name);
         desk.refused(&line, 255, &[&format!("cannot set property for 'tank/fs': '{}' is readonly", p.name)]);

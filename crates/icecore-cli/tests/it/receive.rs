@@ -47,6 +47,47 @@ fn names_and_properties_follow_the_flags() {
 }
 
 /// -F gives up what came after the base; without it that is a refusal which names it.
+/// What the user sets is set on the dataset that the receive is for; those below inherit it. What is left out is still known.
+#[test]
+fn what_the_user_asks_for_is_for_the_top_of_a_package() {
+    let desk = Desk::new();
+    desk.pool("tank", 128);
+    for line in ["zfs create tank/s", "zfs create tank/s/sub", "zfs snapshot -r tank/s@a"] {
+        desk.ok(line);
+    }
+    desk.piped("zfs send -R tank/s@a", "zfs receive tank/d");
+    for line in [
+        "zfs set copies=2 compression=gzip org.example:mine=yes refquota=40M quota=45M tank/s",
+        "zfs set checksum=sha256 exec=off devices=on tank/s",
+        "zfs set checksum=blake3 quota=60M tank/d",
+        "zfs set atime=on tank/s/sub",
+        "zfs set org.example:of=snapshot tank/s@a",
+        "zfs snapshot -r tank/s@b",
+    ] {
+        desk.ok(line);
+    }
+    let ask = "zfs receive -F -o atime=off -o org.example:asked=yes -o reservation=1M -x compress -x copies -x checksum -x quota -x refquota tank/d";
+    desk.piped("zfs send -R -i @a tank/s@b", ask);
+    let row = |prop: &str, name: &str| desk.ok(&format!("zfs get -H -o value,received,source {prop} {name}"));
+    assert_eq!(row("atime", "tank/d"), "off\t-\tlocal\n");
+    assert_eq!(row("atime", "tank/d/sub"), "off\ton\tinherited from tank/d\n");
+    assert_eq!(row("org.example:asked", "tank/d/sub"), "yes\t-\tinherited from tank/d\n");
+    assert_eq!(row("reservation", "tank/d/sub"), "none\t-\tdefault\n");
+    // What is set here stays; what cannot be inherited is not taken at all.
+    assert_eq!(row("checksum", "tank/d"), "blake3\tsha256\tlocal\n");
+    assert_eq!(row("quota", "tank/d"), "60M\t45M\tlocal\n");
+    assert_eq!(row("refquota", "tank/d"), "none\t-\tdefault\n");
+    // A stream may forbid, not allow.
+    assert_eq!(row("exec", "tank/d"), "off\toff\treceived\n");
+    assert_eq!(row("devices", "tank/d"), "on\ton\tdefault\n");
+    assert_eq!(row("copies", "tank/d"), "1\t2\tdefault\n");
+    assert_eq!(row("compression", "tank/d"), "on\tgzip\tdefault\n");
+    assert_eq!(row("org.example:mine", "tank/d"), "yes\tyes\treceived\n");
+    // Also of a snapshot that was here.
+    assert_eq!(row("org.example:of", "tank/d@a"), "snapshot\tsnapshot\treceived\n");
+    desk.export_and_judge("tank");
+}
+
 #[test]
 fn a_destination_that_went_on() {
     let desk = Desk::with_main();

@@ -171,6 +171,11 @@ fn what_cannot_be_sent_is_refused_by_name() {
         1,
         &["not an earlier snapshot from the same fs"],
     );
+    desk.refused(
+        "zfs send -R -i @root main/plain@root",
+        1,
+        &["WARNING: could not send main/plain@root:\nincremental source (main/plain@root) is not earlier than it"],
+    );
     desk.refused("zfs send -i @none main/plain@root", 1, &["main/plain@none", "does not exist"]);
     desk.refused("zfs send -i #none main/plain@root", 1, &["main/plain#none", "does not exist"]);
     desk.refused("zfs send -I #kept main/encrypted/docs@newsnapshot", 1, &["cannot be sent from a bookmark"]);

@@ -2,7 +2,7 @@
 //! joins them (`dsl_prop_nvlist_add_uint64`, dsl_prop.c; `get_numeric_property`, libzfs_dataset.c).
 
 use super::table::{self, BOOK, FS, PROPS, Prop, SNAP, Type, VOL};
-use super::{Source, Value, default_of};
+use super::{OwnProp, Source, Value, default_of};
 use crate::error::{DslError, Result};
 use crate::lookup::{DatasetRef, Found, Kind, Known};
 use crate::phys::{Brief, DD_FLAG_USED_BREAKDOWN, DS_FLAG_DEFER_DESTROY, DS_FLAG_INCONSISTENT, Used};
@@ -286,6 +286,19 @@ impl Dsl {
 
     /// `None` where there is no such snapshot or bookmark, or it is no earlier state of the dataset: a dash, not a
     /// failure (`get_callback`, zfs_main.c). Where there is, libzfs calls the value's source local.
+    /// What was received of the properties of `r`, in force or not (`zfs_prop_get_recvd`, libzfs_dataset.c).
+    pub fn received_props(&self, io: &dyn BlockStore, r: DatasetRef) -> Result<Vec<PropRow>> {
+        let row = |own: OwnProp| {
+            let shown = match (own.value, table::find(&own.name)) {
+                (Value::Number(n), Some(p)) => shown(p, n)?,
+                (Value::Number(n), None) => Shown::Plain(n),
+                (Value::Text(text), _) => Shown::Text(text.into()),
+            };
+            Some(Answer { shown, source: Source::Received }.row(own.name.into()))
+        };
+        Ok(self.own_props(io, r, true)?.into_iter().filter_map(row).collect())
+    }
+
     fn written_answer(&self, io: &dyn BlockStore, name: &str, from: &str) -> Result<Option<Answer<'static>>> {
         let r = self.lookup_dataset(io, name)?;
         let path = name.split('@').next().unwrap_or(name);

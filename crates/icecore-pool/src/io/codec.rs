@@ -244,5 +244,5 @@ const NO_NONCE: Nonce = Nonce { salt: [0; 8], iv: [0; 12] };
 
 /// Whether the algorithm's number is one that data may be summed with.
 pub(crate) fn summable(kind: Checksum) -> bool {
-    kind == Checksum::OFF || kind == Checksum::FLETCHER_2 || kind.fits_metadata()
+    kind.is_none() || kind == Checksum::FLETCHER_2 || kind.fits_metadata()
 }

@@ -143,7 +143,7 @@ impl Io {
 
 /// When a block was allocated, and whether its checksum tells wrong bytes.
 pub(super) fn born(bp: &Blkptr) -> Born {
-    Born { txg: bp.physical_birth(), unchecked: bp.checksum() == Checksum::OFF }
+    Born { txg: bp.physical_birth(), unchecked: bp.checksum().is_none() }
 }
 
 /// Stored bytes and, if it is known, their fletcher4 as little-endian words.

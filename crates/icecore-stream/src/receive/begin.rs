@@ -39,6 +39,8 @@ pub(crate) struct Ask<'a> {
     pub path: &'a str,
     /// The snapshot's own name.
     pub snap: &'a str,
+    /// It is the dataset that the receive is for, not one that comes below it.
+    pub top: bool,
     /// The origin that the user named.
     pub origin: Option<&'a str>,
     pub force: bool,
@@ -66,7 +68,8 @@ impl Ask<'_> {
     fn is_gone(&self, name: &str) -> bool {
         self.gone.iter().any(|g| g == name)
     }
-    fn zvol(&self) -> bool {
+    /// Whether it is of a volume.
+    pub fn zvol(&self) -> bool {
         ObjsetType::from_raw(self.begin.objset_type.into()) == ObjsetType::Zvol
     }
     fn guids(&self, name: &str) -> Option<Vec<u64>> {

@@ -11,6 +11,8 @@ use std::fmt;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReceiveError {
+    /// What is to be replaced is in use, and cannot be set aside: why.
+    InUse(String),
     /// The stream cannot be read, is cut, or has a wrong checksum.
     Stream(StreamError),
     /// A record says what it must not. Nothing of it was applied.
@@ -251,6 +253,7 @@ impl fmt::Display for ReceiveError {
             ),
             Self::IvsetMissing { .. } => write!(f, "IV set guid missing"),
             Self::IvsetMismatch { .. } => write!(f, "IV set guid mismatch"),
+            Self::InUse(why) => write!(f, "{why}"),
             Self::KeyMismatch { .. } => write!(f, "encryption key does not match existing key"),
             Self::KeyNotLoaded(_) => write!(f, "inherited key must be loaded"),
             Self::EmbeddedIntoEncrypted(_) => {

@@ -5,14 +5,14 @@
 //!
 //! Invariants:
 //! 1. Datasets and snapshots are recognised by guid, never by name.
-//! 2. Nothing is destroyed or renamed unless `-F` was given; everything that is, is listed.
+//! 2. Nothing is destroyed, renamed or promoted unless `-F` was given; everything that is, is listed.
 //! 3. A dataset becomes part of its parent's encryption root only if that one's key opens it (`roots`).
 //! 4. The sender's `keylocation` is not taken: roots made here ask for their key.
 
 use super::begin::snapshots_with_guid;
 use super::error::ReceiveError;
 use super::roots::{self, Renewed};
-use super::{Context, Naming, Run, exists, is_resuming};
+use super::{Context, Naming, Run, exists, is_resuming, props};
 use icecore_dmu::BlockStore;
 use icecore_dsl::{Dsl, name};
 use icecore_format::NvList;
@@ -21,6 +21,9 @@ use icecore_format::stream::{Begin, Record, begin_flag};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Result<T, E = ReceiveError> = std::result::Result<T, E>;
+
+/// What is to be destroyed, and what to be renamed to what.
+type Changes = (Vec<String>, Vec<(String, String)>);
 
 /// Rounds of renaming and destroying, each of which may make room for the next.
 const PASSES_MAX: usize = 8;
@@ -93,6 +96,30 @@ fn new_name(fss: &Fss<'_>, all: &[Local], local: &Local, fs: &NvList) -> Option<
         None => own_parent,
     };
     Some(format!("{parent}/{}", last(sent))).filter(|to| *to != local.path)
+}
+
+/// Whether the clone `local`, which comes from a snapshot of `all`, has an older origin at the sender, or none (0): then it
+/// was promoted there (`created_before`, libzfs_sendrecv.c).
+fn is_promoted(dsl: &Dsl, io: &dyn BlockStore, all: &[Local], local: &Local, origin: u64) -> Result<bool> {
+    let dir = dsl.dir(io, dsl.lookup_head(io, &local.path)?.dir)?;
+    if !dsl.is_clone(&dir) {
+        return Ok(false);
+    }
+    let from = dsl.dataset(io, dir.origin_obj)?;
+    let name_of = |guid: u64| {
+        let snap =
+            |l: &Local| l.snaps.iter().find(|(_, g)| *g == guid).map(|(s, _)| format!("{}@{s}", l.path));
+        all.iter().find_map(snap)
+    };
+    if origin == from.guid || name_of(from.guid).is_none() {
+        return Ok(false);
+    }
+    if origin == 0 {
+        return Ok(true);
+    }
+    let Some(name) = name_of(origin) else { return Ok(false) };
+    let sent = dsl.lookup_snapshot(io, &name)?;
+    Ok(dsl.dataset(io, sent.obj)?.creation_txg < from.creation_txg)
 }
 
 /// The part after the last slash.
@@ -184,6 +211,7 @@ impl Run<'_> {
         let top = top.split('@').next().unwrap_or("").to_string();
         if incremental {
             self.replicate(&fss, &top, list)?;
+            self.snapshot_props(&fss, &top)?;
         }
         self.streams(&fss, &sent)?;
         if incremental && !self.spec.dry_run {
@@ -216,6 +244,25 @@ impl Run<'_> {
 
     // ---- what the sender renamed and destroyed ----
 
+    /// User properties that snapshots that are here have got at the sender.
+    fn snapshot_props(&mut self, fss: &Fss<'_>, top: &str) -> Result<()> {
+        let (io, dsl) = self.engine.parts();
+        if self.spec.dry_run || !exists(dsl, io, top) {
+            return Ok(());
+        }
+        let mut warnings = Vec::new();
+        for local in locals(dsl, io, top)? {
+            for (snap, guid) in &local.snaps {
+                if let Some((fs, sent)) = fss.find(*guid) {
+                    let full = format!("{}@{snap}", local.path);
+                    self.uncommitted |= props::snapshot_props(dsl, io, &full, fs, sent, &mut warnings)?;
+                }
+            }
+        }
+        warnings.into_iter().for_each(|w| self.warn(w));
+        if self.uncommitted { self.commit() } else { Ok(()) }
+    }
+
     /// Destroys and renames what the sender has destroyed and renamed since (`recv_incremental_replication`).
     fn replicate(&mut self, fss: &Fss<'_>, top: &str, list: &NvList) -> Result<()> {
         let (io, dsl) = self.engine.parts();
@@ -226,10 +273,21 @@ impl Run<'_> {
         if !self.spec.force {
             return Ok(());
         }
+        let (destroyed, renamed) = self.replicate_listing(fss, top, &from)?;
         if self.spec.dry_run {
-            return self.replicate_listing(fss, top, &from);
+            self.done.destroyed.extend(destroyed);
+            self.done.renamed.extend(renamed);
+            return Ok(());
+        }
+        let moving = destroyed.into_iter().chain(renamed.into_iter().map(|(from, _)| from));
+        let moving: Vec<String> = moving.filter(|n| !n.contains('@')).collect();
+        if !moving.is_empty() {
+            self.commit()?;
+            // What stays in use is not destroyed, and that is told.
+            let _ = self.engine.set_aside(&moving);
         }
         self.uncommitted = true;
+        while self.promote_one(fss, top)? {}
         for _ in 0..PASSES_MAX {
             let (io, dsl) = self.engine.parts();
             let mut again = false;
@@ -243,8 +301,9 @@ impl Run<'_> {
         self.commit()
     }
 
-    /// What [`Run::replicate`] would do, for a dry run.
-    fn replicate_listing(&mut self, fss: &Fss<'_>, top: &str, from: &str) -> Result<()> {
+    /// What [`Run::replicate`] is to destroy and to rename.
+    fn replicate_listing(&mut self, fss: &Fss<'_>, top: &str, from: &str) -> Result<Changes> {
+        let (mut destroyed, mut renamed) = Changes::default();
         let (io, dsl) = self.engine.parts();
         let mut all = locals(dsl, io, top)?;
         // Children first: a dataset goes only when nothing is below it.
@@ -256,29 +315,54 @@ impl Run<'_> {
             for (snap, guid) in &local.snaps {
                 let full = format!("{}@{snap}", local.path);
                 match fss.find(*guid) {
-                    None => self.done.destroyed.push(full),
+                    None => destroyed.push(full),
                     Some((fs, name)) => {
                         own = Some(fs);
                         has_from |= name == from;
                         if name != snap {
-                            self.done.renamed.push((full, format!("{}@{name}", local.path)));
+                            renamed.push((full, format!("{}@{name}", local.path)));
                         }
                     }
                 }
             }
             let inside = format!("{}/", local.path);
             if own.is_none() && local.path != top && !stay.iter().any(|s| s.starts_with(&inside)) {
-                self.done.destroyed.push(local.path.clone());
+                destroyed.push(local.path.clone());
                 continue;
             }
             stay.push(&local.path);
             if let Some(fs) = own.filter(|_| has_from && local.path != top)
                 && let Some(to) = new_name(fss, &all, local, fs)
             {
-                self.done.renamed.push((local.path.clone(), to));
+                renamed.push((local.path.clone(), to));
             }
         }
-        Ok(())
+        Ok((destroyed, renamed))
+    }
+
+    /// Promotes one clone that the sender has promoted: at the sender it has no origin, or an older one. Whether there was one
+    /// that could be; each then has an older origin than before, so there is an end.
+    fn promote_one(&mut self, fss: &Fss<'_>, top: &str) -> Result<bool> {
+        let (io, dsl) = self.engine.parts();
+        let all = locals(dsl, io, top)?;
+        let mut failed = Vec::new();
+        let mut promoted = false;
+        for local in &all {
+            let Some((fs, _)) = local.snaps.iter().find_map(|(_, guid)| fss.find(*guid)) else { continue };
+            if !is_promoted(dsl, io, &all, local, fs.u64("origin").unwrap_or(0))? {
+                continue;
+            }
+            match dsl.promote(io, &local.path).map_err(ReceiveError::from) {
+                Ok(()) => {
+                    promoted = true;
+                    break;
+                }
+                Err(e) if super::is_write(&e) => return Err(e),
+                Err(e) => failed.push(format!("cannot promote {}: {e}", local.path)),
+            }
+        }
+        failed.into_iter().for_each(|why| self.warn(why));
+        Ok(promoted)
     }
 
     /// True if something changed that may let another dataset follow.

@@ -19,14 +19,12 @@ use icecore_dsl::prop::{SetSource, is_user, parse_new, parse_new_volume, table};
 use icecore_dsl::{DatasetRef, Dsl, Value};
 use icecore_format::NvList;
 use icecore_format::nvlist::NvValue;
-use icecore_format::objset::ObjsetType;
-use icecore_format::stream::Begin;
 
 type Result<T, E = ReceiveError> = std::result::Result<T, E>;
 
 /// Never taken from a stream.
 const NEVER: &[&str] = &["keylocation", "encryption", "keyformat", "pbkdf2iters", "volsize", "type", "zoned"];
-/// Kept, but not in force.
+/// Kept, but not in force, as [`rules_not`] says.
 const HIDDEN: &[&str] =
     &["mountpoint", "canmount", "sharenfs", "sharesmb", "exec", "setuid", "devices", "overlay", "mlslabel"];
 /// Set when the data is there: before, they could be exceeded.
@@ -90,7 +88,8 @@ pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
             continue;
         }
         if name == "keylocation" {
-            if kind.new && !kind.raw {
+            // Where an increment of a package comes to, its first stream has said it.
+            if !kind.raw && (kind.new || kind.package) {
                 continue;
             }
             return Err(ReceiveError::Unsupported(
@@ -112,6 +111,11 @@ pub(crate) fn check_asked(spec: &ReceiveSpec, kind: Kind) -> Result<()> {
 fn applies(name: &str, volume: bool) -> bool {
     let kinds = if volume { table::VOL } else { table::FS };
     is_user(name) || table::find(name).is_some_and(|p| p.types & kinds != 0)
+}
+
+/// Whether datasets below take the property over.
+fn inheritable(name: &str) -> bool {
+    is_user(name) || table::find(name).is_some_and(|p| p.inheritable())
 }
 
 /// One property of a stream, checked.
@@ -182,6 +186,13 @@ fn of_context(context: Option<Context<'_>>) -> Option<&NvList> {
     context.and_then(|c| c.fs.list("props"))
 }
 
+/// Whether a received value is kept without being in force: what forbids more than the table does no harm.
+fn rules_not(given: &Given) -> bool {
+    let forbids =
+        ["exec", "setuid", "devices"].contains(&given.name.as_str()) && given.value == Value::Number(0);
+    HIDDEN.contains(&given.name.as_str()) && !forbids
+}
+
 /// Stores a received value; one that could do harm is stored but does not rule.
 fn store(
     dsl: &mut Dsl,
@@ -190,32 +201,43 @@ fn store(
     given: &Given,
     spec: &ReceiveSpec,
 ) -> Result<()> {
-    dsl.prop_set_raw(io, ds, &given.name, &given.value, SetSource::Received)?;
     let unwanted = spec.exclude.contains(&given.name);
-    let hidden = !spec.trust_props && HIDDEN.contains(&given.name.as_str());
+    // What is set here rules anyhow.
     let own = dsl.own_props(io, ds, false)?.iter().any(|p| p.name == given.name && !p.received);
-    if (hidden && !own) || unwanted {
+    if unwanted && !own && !inheritable(&given.name) {
+        return Ok(());
+    }
+    dsl.prop_set_raw(io, ds, &given.name, &given.value, SetSource::Received)?;
+    let hidden = !spec.trust_props && rules_not(given);
+    if (hidden || unwanted) && !own {
         dsl.prop_inherit(io, ds, &given.name, false)?;
     }
     Ok(())
 }
 
+/// What the user sets: on the dataset that the receive is for; those below it inherit what they can.
 fn local(
     dsl: &mut Dsl,
     io: &mut dyn BlockWriter,
     ds: DatasetRef,
     spec: &ReceiveSpec,
-    volume: bool,
+    ask: &Ask<'_>,
     delayed: bool,
 ) -> Result<()> {
     for (name, text) in &spec.set {
         let at_creation =
             ["origin", "keylocation"].contains(&name.as_str()) || ENCRYPTION.contains(&name.as_str());
-        if at_creation || DELAYED.contains(&name.as_str()) != delayed || !applies(name, volume) {
+        if at_creation || DELAYED.contains(&name.as_str()) != delayed || !applies(name, ask.zvol()) {
             continue;
         }
-        let value = parse_local(volume, name, text)?;
-        dsl.prop_set_raw(io, ds, name, &value, SetSource::Local)?;
+        if ask.top {
+            let value = parse_local(ask.zvol(), name, text)?;
+            dsl.prop_set_raw(io, ds, name, &value, SetSource::Local)?;
+        } else if inheritable(name) {
+            // In the place of what was received.
+            dsl.set_has_received_props(io, ds.dir)?;
+            dsl.prop_inherit(io, ds, name, false)?;
+        }
     }
     Ok(())
 }
@@ -235,11 +257,11 @@ pub(crate) fn apply_new(
     dsl: &mut Dsl,
     io: &mut dyn BlockWriter,
     ds: DatasetRef,
-    begin: &Begin,
+    ask: &Ask<'_>,
     context: Option<Context<'_>>,
     spec: &ReceiveSpec,
 ) -> Result<()> {
-    let volume = ObjsetType::from_raw(begin.objset_type.into()) == ObjsetType::Zvol;
+    let volume = ask.zvol();
     if let Some(list) = of_context(context) {
         dsl.set_has_received_props(io, ds.dir)?;
         for given in take(list, volume, &mut Vec::new()) {
@@ -255,7 +277,7 @@ pub(crate) fn apply_new(
             dsl.prop_inherit(io, ds, name, false)?;
         }
     }
-    local(dsl, io, ds, spec, volume, false)
+    local(dsl, io, ds, spec, ask, false)
 }
 
 /// Properties and holds once the snapshot is made. Gives warnings.
@@ -269,7 +291,7 @@ pub(crate) fn apply_finished(
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let head = dsl.lookup_head(io, ask.path)?;
-    let volume = ObjsetType::from_raw(ask.begin.objset_type.into()) == ObjsetType::Zvol;
+    let volume = ask.zvol();
     if let Some(list) = of_context(context) {
         let given = take(list, volume, &mut warnings);
         if existed {
@@ -287,9 +309,9 @@ pub(crate) fn apply_finished(
         }
     }
     if existed {
-        local(dsl, io, head, spec, volume, false)?;
+        local(dsl, io, head, spec, ask, false)?;
     }
-    if let Err(e) = local(dsl, io, head, spec, volume, true) {
+    if let Err(e) = local(dsl, io, head, spec, ask, true) {
         soft(&mut warnings, &format!("cannot set properties on {}", ask.path), e)?;
     }
     if let Some(c) = context {
@@ -309,12 +331,7 @@ fn snapshot_extras(
 ) -> Result<()> {
     let full = format!("{}@{}", ask.path, ask.snap);
     let of = |what: &str| context.fs.list(what).and_then(|l| l.list(sent_name(ask)));
-    if let Some(props) = of("snapprops") {
-        let snap = dsl.lookup_snapshot(io, &full)?;
-        for given in take(props, false, warnings).into_iter().filter(|g| is_user(&g.name)) {
-            dsl.prop_set_raw(io, snap, &given.name, &given.value, SetSource::Received)?;
-        }
-    }
+    snapshot_props(dsl, io, &full, context.fs, sent_name(ask), warnings)?;
     if let Some(holds) = of("snapholds").filter(|_| !spec.skip_holds) {
         for (tag, _) in holds.iter() {
             let Some(tag) = tag.as_str() else { continue };
@@ -324,6 +341,24 @@ fn snapshot_extras(
         }
     }
     Ok(())
+}
+
+/// User properties that a package has for the snapshot `full`, by its own name at the sender. Whether there are any.
+pub(crate) fn snapshot_props(
+    dsl: &mut Dsl,
+    io: &mut dyn BlockWriter,
+    full: &str,
+    fs: &NvList,
+    sent: &str,
+    warnings: &mut Vec<String>,
+) -> Result<bool> {
+    let Some(list) = fs.list("snapprops").and_then(|l| l.list(sent)) else { return Ok(false) };
+    let given: Vec<Given> = take(list, false, warnings).into_iter().filter(|g| is_user(&g.name)).collect();
+    let snap = dsl.lookup_snapshot(io, full)?;
+    for g in &given {
+        dsl.prop_set_raw(io, snap, &g.name, &g.value, SetSource::Received)?;
+    }
+    Ok(!given.is_empty())
 }
 
 /// The snapshot's own name at the sender.

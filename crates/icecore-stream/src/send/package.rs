@@ -568,7 +568,7 @@ impl<'a> Plan<'a> {
         if !seen_to {
             let source = from.unwrap_or_default();
             self.warnings.push(format!(
-                "could not send {path}@{}: incremental source ({path}@{source}) is not earlier than it",
+                "could not send {path}@{}:\nincremental source ({path}@{source}) is not earlier than it",
                 self.to
             ));
         }
