@@ -284,13 +284,11 @@ impl Dsl {
         Ok(self.asking(io, &[prop]).rows(name, None)?.pop().flatten())
     }
 
-    /// `None` where there is no such snapshot or bookmark, or it is no earlier state of the dataset: a dash, not a
-    /// failure (`get_callback`, zfs_main.c). Where there is, libzfs calls the value's source local.
     /// What was received of the properties of `r`, in force or not (`zfs_prop_get_recvd`, libzfs_dataset.c).
     pub fn received_props(&self, io: &dyn BlockStore, r: DatasetRef) -> Result<Vec<PropRow>> {
         let row = |own: OwnProp| {
             let shown = match (own.value, table::find(&own.name)) {
-                (Value::Number(n), Some(p)) => shown(p, n)?,
+                (Value::Number(n), Some(p)) => Form::of(p).shown(p, n)?,
                 (Value::Number(n), None) => Shown::Plain(n),
                 (Value::Text(text), _) => Shown::Text(text.into()),
             };
@@ -299,6 +297,8 @@ impl Dsl {
         Ok(self.own_props(io, r, true)?.into_iter().filter_map(row).collect())
     }
 
+    /// `None` where there is no such snapshot or bookmark, or it is no earlier state of the dataset: a dash, not a
+    /// failure (`get_callback`, zfs_main.c). Where there is, libzfs calls the value's source local.
     fn written_answer(&self, io: &dyn BlockStore, name: &str, from: &str) -> Result<Option<Answer<'static>>> {
         let r = self.lookup_dataset(io, name)?;
         let path = name.split('@').next().unwrap_or(name);
