@@ -138,6 +138,22 @@ impl Typed {
     }
 }
 
+/// What is left of operands without an interval and a count at their end, which cannot be zero (`get_interval_count`,
+/// zpool_main.c).
+pub fn without_interval<'a>(operands: &'a [String], usage: &str) -> Result<&'a [String], Fail> {
+    let mut rest = operands;
+    for _ in 0..2 {
+        let Some((last, before)) = rest.split_last() else { break };
+        let digits = last.chars().all(|c| c.is_ascii_digit() || c == '.');
+        match last.parse::<f32>() {
+            Ok(0.0) if digits => return Err(Fail::usage("interval cannot be zero", usage)),
+            Ok(_) if digits => rest = before,
+            _ => break,
+        }
+    }
+    Ok(rest)
+}
+
 /// `--json-int` means something of JSON only.
 pub fn json_numbers(typed: &Typed, usage: &str) -> Result<(), Fail> {
     match typed.has('J') && !typed.has('j') {

@@ -220,14 +220,10 @@ fn terminal(ask: Ask) -> Option<Outcome<Tty>> {
 /// A raw key, or one line without its end.
 fn take(from: &mut dyn Read, keyformat: u64) -> Outcome<Material> {
     let raw = keyformat == KEYFORMAT_RAW;
-    // One byte more than a raw key has tells that it is too long.
+    // One byte more than a raw key has tells that it is too long; a line that fills the room there is opens nothing.
     let max = if raw { RAW_LEN + 1 } else { MATERIAL_MAX };
     let mut out = Material::new();
-    gather(from, &mut out, max, (!raw).then_some(b'\n'))?;
-    if !raw && out.len() >= max {
-        return Err(Fail::new("the line is longer than any key"));
-    }
-    Ok(out)
+    gather(from, &mut out, max, (!raw).then_some(b'\n')).map(|()| out)
 }
 
 /// Bytes to the end, or up to `stop`, or until `out` has `max`; byte by byte, so that nothing stays in buffers.
@@ -242,7 +238,7 @@ fn gather(from: &mut dyn Read, out: &mut Material, max: usize, stop: Option<u8>)
                 let _ = out.push(byte[0]);
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(Fail::new(format!("cannot read the key: {e}"))),
+            Err(e) => return Err(Fail::new(format!("encryption failure\n(cannot read the key: {e})"))),
         }
     }
     Ok(())
@@ -476,8 +472,11 @@ impl CryptoProps {
                 });
             }
             "keylocation" => {
-                let place = Location::parse(value)
-                    .map_err(|f| Fail { message: f.message.replacen("Invalid", "invalid", 1), ..f })?;
+                let place = Location::parse(value).map_err(|f| match value {
+                    // Which is a place, but none of a key.
+                    "none" => f,
+                    _ => Fail { message: f.message.replacen("Invalid", "invalid", 1), ..f },
+                })?;
                 if matches!(place, Location::File(p) if !p.is_absolute()) {
                     return Err(Fail::new("invalid keylocation"));
                 }
@@ -575,7 +574,9 @@ mod tests {
         check(&[b'x'; 513], KEYFORMAT_PASSPHRASE, true, Err("too long (max 512)"));
         check(&[b'x'; 512], KEYFORMAT_PASSPHRASE, true, Ok(&[b'x'; 512]));
         check(b"nothing\0hidden", KEYFORMAT_PASSPHRASE, true, Err("zero byte"));
-        check(&[b'x'; 5000], KEYFORMAT_PASSPHRASE, false, Err("longer than any key"));
+        // Longer than any passphrase: as much as there is room for opens nothing.
+        check(&[b'x'; 5000], KEYFORMAT_PASSPHRASE, false, Ok(&[b'x'; MATERIAL_MAX]));
+        check(&[b'x'; 5000], KEYFORMAT_PASSPHRASE, true, Err("too long (max 512)"));
         check(b"", KEYFORMAT_PASSPHRASE, false, Err("empty"));
     }
 

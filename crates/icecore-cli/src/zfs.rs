@@ -136,6 +136,7 @@ fn values_of(p: &table::Prop) -> &'static str {
 /// The reason in OpenZFS's words (`zfs_standard_error`, libzfs_util.c).
 pub fn reason(e: &DslError) -> String {
     match e {
+        DslError::NotFound(name) if name.contains('#') => "no such pool or dataset".into(),
         DslError::NotFound(_) => "dataset does not exist".into(),
         DslError::Exists(_) => "dataset already exists".into(),
         DslError::Busy(why) if why.is_empty() => "dataset is busy".into(),
@@ -209,6 +210,19 @@ pub fn check_parent(pool: &Pool, parent: &str) -> Outcome {
     match pool.dsl.kind(pool.io(), above)? {
         icecore_dsl::Kind::Filesystem => Ok(()),
         _ => Err(Fail::new("parent is not a filesystem")),
+    }
+}
+
+/// Says of a property that only some pools make something of that this one does not (`zfs_valid_proplist`,
+/// libzfs_dataset.c).
+pub fn of_no_use(pool: &Pool, prop: &str, text: &str) {
+    let active = || {
+        let classes = icecore_dsl::Feature::by_name("allocation_classes")?;
+        pool.dsl.feature_refcount(pool.io(), classes).ok()?.filter(|n| *n > 0)
+    };
+    let number = icecore_dsl::prop::size(text).is_ok();
+    if prop == "special_small_blocks" && number && active().is_none() {
+        eprintln!("{prop}: property requires a special device in the pool");
     }
 }
 

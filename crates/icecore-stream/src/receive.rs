@@ -429,7 +429,7 @@ impl Run<'_> {
             resumable: self.spec.resumable,
             crypt,
             allow_ivset_divergence: self.spec.allow_ivset_divergence,
-            single: new && !self.package,
+            single: !self.package,
             gone: if self.spec.dry_run { &gone } else { &[] },
         };
         let limits = {

@@ -146,7 +146,8 @@ pub fn decode(text: &str) -> Result<NvList, TokenError> {
     let version = part()?.parse::<u32>().map_err(|_| TokenError::Format)?;
     let sum = u64::from_str_radix(part()?, 16).map_err(|_| TokenError::Format)?;
     let packed_len = usize::from_str_radix(part()?, 16).map_err(|_| TokenError::Format)?;
-    let payload = from_hex(part()?).ok_or(TokenError::Hex)?;
+    // What stands after the last dash (`zfs_send_resume_token_to_nvlist`, libzfs_sendrecv.c).
+    let payload = part()?.rsplit('-').next().and_then(from_hex).ok_or(TokenError::Hex)?;
     if version != VERSION {
         return Err(TokenError::Version(version));
     }
@@ -164,12 +165,10 @@ pub use icecore_dsl::resume::encode_token as encode;
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    // Half a byte at the end is nobody's (`zfs_send_resume_token_to_nvlist`).
     text.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(*high)?.wrapping_mul(16) | digit(*low)?),
-            _ => None,
-        })
+        .chunks_exact(2)
+        .map(|pair| Some(digit(pair[0])?.wrapping_mul(16) | digit(pair[1])?))
         .collect()
 }
 

@@ -38,8 +38,15 @@ pub fn run(args: &[String]) -> Outcome {
     let mut pool = super::open(&source, wanted, For::Write).map_err(missing)?;
     let (io, dsl) = pool.parts();
     dsl.lookup(io, &source).map_err(|e| missing(super::cannot("open", &source, &e)))?;
+    if super::may_name(&new, Named::Any).is_err() {
+        return Err(Fail::new(format!("cannot create bookmark '{new}': invalid argument")));
+    }
     if session::pool_of(&source) != session::pool_of(&new) {
-        return Err(Fail::new(format!("cannot create bookmark '{new}': bookmark is in a different pool")));
+        let why = match crate::state::find(session::pool_of(&new))? {
+            Some(_) => "bookmark is in a different pool",
+            None => "dataset does not exist",
+        };
+        return Err(Fail::new(format!("cannot create bookmark '{new}': {why}")));
     }
     dsl.bookmark_create(io, &new, &source).map_err(|e| match e {
         DslError::Exists(_) => Fail::new(format!("cannot create bookmark '{new}': bookmark exists")),

@@ -1,6 +1,6 @@
 //! `zfs clone`.
 
-use super::{Named, cannot};
+use super::{Named, cannot, userspace};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::How;
@@ -31,9 +31,15 @@ pub fn run(args: &[String]) -> Outcome {
     if props.iter().any(|(p, _)| *p == "encryption") {
         return Err(fail("'encryption' is readonly"));
     }
+    let plain = !pool.dsl.is_encrypted(pool.io(), origin)?;
+    if plain && props.iter().any(|(p, v)| *p == "keylocation" && *v != "none") {
+        return Err(fail("keylocation must be 'none' for unencrypted datasets"));
+    }
     if props.iter().any(|(p, _)| OF_ORIGIN.contains(p)) {
         return Err(fail("Encryption properties must inherit from origin dataset."));
     }
+    let quotas = props.iter().filter_map(|(p, v)| userspace::quota(p, v));
+    quotas.into_iter().try_for_each(|q| q.map(drop)).map_err(|f| fail(&f.message))?;
     if session::pool_of(snapshot) != session::pool_of(name) {
         return Err(fail("source and target pools differ"));
     }
@@ -47,6 +53,10 @@ pub fn run(args: &[String]) -> Outcome {
     let (io, dsl) = pool.parts();
     dsl.clone_snapshot(io, origin, name).map_err(|e| cannot("create", name, &e))?;
     for (p, v) in props {
+        if userspace::set(&mut pool, name, p, v).map_err(|f| fail(&f.message))? {
+            continue;
+        }
+        let (io, dsl) = pool.parts();
         dsl.prop_set(io, name, p, v).map_err(|e| cannot("create", name, &e))?;
     }
     pool.commit()?;

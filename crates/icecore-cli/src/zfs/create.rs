@@ -1,7 +1,7 @@
 //! `zfs create` of file systems and volumes, also encrypted ones (`zfs_do_create`, zfs_main.c; `zfs_create`,
 //! libzfs_dataset.c; `zfs_crypto_create`, libzfs_crypto.c).
 
-use super::{Named, cannot};
+use super::{Named, cannot, userspace};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{CryptoProps, How, root_of, unlock};
@@ -21,12 +21,28 @@ struct New<'a> {
     contents: NewContents,
     /// Other properties, as typed.
     props: Vec<(&'a str, String)>,
+    /// Quotas by owner, as typed.
+    owners: Vec<(&'a str, &'a str)>,
     crypto: CryptoProps,
 }
 
 impl New<'_> {
+    /// A file system that is like what is above it.
+    fn filesystem() -> Self {
+        Self {
+            contents: NewContents::Filesystem,
+            props: Vec::new(),
+            owners: Vec::new(),
+            crypto: CryptoProps::default(),
+        }
+    }
+
     /// Whether the properties can be what they are to be: all that a dry run looks at.
     fn check(&self) -> Outcome {
+        self.owners.iter().filter_map(|(p, v)| userspace::quota(p, v)).try_for_each(|q| q.map(drop))?;
+        if let (Some((p, _)), NewContents::Volume { .. }) = (self.owners.first(), &self.contents) {
+            return Err(Fail::new(format!("'{p}' does not apply to datasets of this type")));
+        }
         let mut fixed = zpl::ZplProps::default();
         for (p, v) in &self.props {
             let filesystem = self.contents == NewContents::Filesystem;
@@ -55,6 +71,8 @@ pub fn run(args: &[String]) -> Outcome {
         value('K', "keylocation"),
     ];
     let typed = Typed::parse_with(args, &known, USAGE, |_| "missing size argument".into())?;
+    size_of(&typed, 'V', "size")?;
+    size_of(&typed, 'b', "block size")?;
     let volume = typed.value('V').is_some();
     if !volume && (typed.has('s') || typed.value('b').is_some()) {
         return Err(Fail::usage("'-s' and '-b' can only be used when creating a volume", USAGE));
@@ -150,24 +168,24 @@ fn announce(name: &str, new: &New<'_>, script: bool, dry: bool) {
     }
 }
 
+/// The size that an option gives of a volume.
+fn size_of(typed: &Typed, option: char, what: &str) -> Outcome<Option<u64>> {
+    let bad = |text: &str, e: DslError| Fail::new(format!("bad volume {what} '{text}': {e}"));
+    typed.value(option).map(|text| prop::size(text).map_err(|e| bad(text, e))).transpose()
+}
+
 /// What the line asks for. Of a volume the size is rounded up to whole blocks, and its reservation is added
 /// unless `-s` says no.
 fn wanted<'a>(typed: &'a Typed, fail: impl Fn(Fail) -> Fail) -> Outcome<New<'a>> {
-    let mut new =
-        New { contents: NewContents::Filesystem, props: Vec::new(), crypto: CryptoProps::default() };
+    let mut new = New::filesystem();
     let mut seen: Vec<&str> = Vec::new();
     let number = |text: &str| prop::size(text).map_err(|e| Fail::new(e.to_string()));
-    let size = typed
-        .value('V')
-        .map(|text| prop::size(text).map_err(|e| Fail::new(format!("bad volume size '{text}': {e}"))));
-    let mut size = size.transpose()?;
-    let mut block = match typed.value('b') {
-        Some(text) => {
-            seen.push("volblocksize");
-            prop::size(text).map_err(|e| Fail::new(format!("bad volume block size '{text}': {e}")))?
-        }
-        None => volume::DEFAULT_BLOCK,
-    };
+    let mut size = size_of(typed, 'V', "size")?;
+    let block = size_of(typed, 'b', "block size")?;
+    if block.is_some() {
+        seen.push("volblocksize");
+    }
+    let mut block = block.unwrap_or(volume::DEFAULT_BLOCK);
     if size.is_some() {
         seen.push("volsize");
     }
@@ -180,6 +198,7 @@ fn wanted<'a>(typed: &'a Typed, fail: impl Fn(Fail) -> Fail) -> Outcome<New<'a>>
         match p {
             "volblocksize" if size.is_some() => block = number(v).map_err(&fail)?,
             _ if new.crypto.take(p, v).map_err(&fail)? => {}
+            _ if userspace::decode(p).is_some() => new.owners.push((p, v)),
             _ => new.props.push((p, v.to_string())),
         }
     }
@@ -218,9 +237,10 @@ pub fn parents(pool: &mut Open, name: &str, how: How<'_>) -> Outcome {
     for part in name.split('/').skip(1).take(name.matches('/').count().saturating_sub(1)) {
         path = format!("{path}/{part}");
         if pool.dsl.lookup_head(pool.io(), &path).is_err() {
-            let new =
-                New { contents: NewContents::Filesystem, props: Vec::new(), crypto: CryptoProps::default() };
-            create(pool, &path, &new, how)
+            let parent = super::parent_of(&path)?;
+            super::check_parent(pool, parent)
+                .map_err(|f| Fail { message: format!("cannot create '{name}': {}", f.message), ..f })?;
+            create(pool, &path, &New::filesystem(), how)
                 .map_err(|f| Fail { message: format!("cannot create '{path}': {}", f.message), ..f })?;
             // Each for itself, as OpenZFS does it (`create_parents`, libzfs_dataset.c): a key may be asked for next.
             pool.commit()?;
@@ -256,11 +276,31 @@ fn create(pool: &mut Open, name: &str, new: &New<'_>, how: How<'_>) -> Outcome {
     if suite.is_some() && copies {
         return Err(Fail::new("encrypted datasets cannot have 3 copies"));
     }
-    let props: Vec<(&str, &str)> = new.props.iter().map(|(p, v)| (*p, v.as_str())).collect();
+    new.props.iter().for_each(|(p, v)| super::of_no_use(pool, p, v));
+    new.check()?;
+    let props = new.props.iter().map(|(p, v)| (*p, v.as_str()));
+    let (limits, props): (Vec<_>, Vec<_>) = props.partition(|(p, _)| ["quota", "refquota"].contains(p));
     let (io, dsl) = pool.parts();
     let made = dsl.create_dataset(io, name, new.contents, &props, crypt);
     let made = made.map_err(|e| Fail::new(super::reason(&e)))?;
-    give_key(pool, made)
+    give_key(pool, made)?;
+    for (p, v) in &new.owners {
+        userspace::set(pool, name, p, v)?;
+    }
+    if limits.is_empty() { Ok(()) } else { limit(pool, name, &limits) }
+}
+
+/// Sets quotas of the new dataset, which goes again where they are less than what it takes. That is known once it is
+/// written: OpenZFS too makes datasets first and then sets their properties (`zfs_ioc_create`, zfs_ioctl.c).
+fn limit(pool: &mut Open, name: &str, limits: &[(&str, &str)]) -> Outcome {
+    pool.commit()?;
+    let (io, dsl) = pool.parts();
+    let set = limits.iter().try_for_each(|(p, v)| dsl.prop_set(io, name, p, v));
+    if set.is_err() {
+        dsl.destroy_head(io, name)?;
+        pool.commit()?;
+    }
+    set.map_err(|e| Fail::new(super::reason(&e)))
 }
 
 /// The suite of the new dataset, `None` where it is not to be encrypted (`zfs_crypto_create`).

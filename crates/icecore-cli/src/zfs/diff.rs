@@ -129,6 +129,7 @@ fn pair(from: &str, to: Option<&str>) -> Outcome<Pair> {
         if snap.contains(['@', '#']) {
             return Err(bad(&what, "multiple '@' and/or '#' delimiters in name"));
         }
+        super::valid(from, Named::Snapshot).map_err(|why| bad(&what, &why))?;
         return Ok(Pair { head: head.into(), from: from.into(), to: head.into() });
     };
     let split = |name: &'_ str| {
@@ -148,8 +149,19 @@ fn pair(from: &str, to: Option<&str>) -> Outcome<Pair> {
 /// is seen by [`line`].
 fn related(pool: &Pool, pair: &Pair, first: &str) -> Outcome {
     let stranger = || Fail::new("Not an earlier snapshot from the same fs: invalid name");
-    if session::pool_of(first) != session::pool_of(&pair.head) {
-        return Err(stranger());
+    let other = session::pool_of(&pair.head);
+    let cannot = |why: &str| {
+        let message = format!("cannot open '{}': {why}\n{}", pair.head, stranger().message);
+        Err(Fail::new(message))
+    };
+    if let Err(why) = super::valid(&pair.head, Named::Dataset) {
+        return cannot(&why);
+    }
+    if session::pool_of(first) != other {
+        return match crate::state::find(other)? {
+            Some(_) => Err(stranger()),
+            None => cannot("dataset does not exist"),
+        };
     }
     let head = file_system(pool, &pair.head)?;
     let dir = pool.dsl.dir(pool.io(), head.dir)?;

@@ -252,7 +252,12 @@ fn change_key(name: &str, typed: &Typed, given: &[(&str, &str)]) -> Outcome {
     // What libzfs says of a value it refuses, and then of the whole.
     let twice = |f: &Fail| fail(format!("{}\nKey change error: encryption failure", f.message));
     let mut pool = session::open(name, For::Write)?;
-    let Some(root) = root_of(&pool, name)? else { return Err(fail("Dataset not encrypted.".into())) };
+    let Some(root) = root_of(&pool, name)? else {
+        return Err(match typed.has('l') {
+            true => Fail::new(format!("Key load error: '{name}' is not encrypted.")),
+            false => fail("Dataset not encrypted.".into()),
+        });
+    };
     let dir = pool.dsl.lookup_head(pool.io(), name)?.dir;
     if pool.dsl.is_clone(&pool.dsl.dir(pool.io(), dir)?) {
         return Err(fail("Keys cannot be changed on clones.".into()));

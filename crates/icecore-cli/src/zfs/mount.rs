@@ -30,7 +30,21 @@ pub fn run(args: &[String]) -> Outcome {
         value('@', "at"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
-    let how = how(&typed)?;
+    if typed.values('o').any(str::is_empty) {
+        return Err(Fail::usage("empty mount options (-o) specified", USAGE));
+    }
+    let how = match (how(&typed), typed.operands.as_slice()) {
+        (Ok(how), _) => how,
+        (Err(word), [name]) => {
+            let why = format!("cannot mount '{name}': Invalid argument\n(there is no mount option '{word}')");
+            return Err(Fail::new(why));
+        }
+        (Err(word), _) if typed.has('a') || typed.has('R') => {
+            return Err(Fail::new(format!("invalid mount option '{word}'")));
+        }
+        // Refused for its operands.
+        (Err(_), _) => How::default(),
+    };
     match (typed.has('a'), typed.has('R'), typed.operands.as_slice()) {
         (true, _, []) => all(&typed, how),
         (true, ..) => Err(Fail::usage("too many arguments", USAGE)),
@@ -109,8 +123,8 @@ fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
     }
 }
 
-/// What the options ask for.
-fn how(typed: &Typed) -> Outcome<How> {
+/// What the options ask for; or the one that is none.
+fn how(typed: &Typed) -> Result<How, String> {
     let mut how = How { overlay: typed.has('O'), ..How::default() };
     for word in typed.values('o').flat_map(|o| o.split(',')).filter(|w| !w.is_empty()) {
         let flags = &mut how.flags;
@@ -128,7 +142,7 @@ fn how(typed: &Typed) -> Outcome<How> {
             // What is so anyhow, or has no meaning here.
             "defaults" | "relatime" | "norelatime" | "xattr" | "noxattr" | "remount" | "nonbmand"
             | "zfsutil" => {}
-            other => return Err(Fail::new(format!("invalid mount option '{other}'"))),
+            other => return Err(other.to_string()),
         }
     }
     Ok(how)
@@ -165,8 +179,11 @@ fn all(typed: &Typed, how: How) -> Outcome {
 
 /// Mounts what belongs mounted from `name` down. What fails is told, and the others go on.
 fn many(name: &str, typed: &Typed, how: How) -> Outcome<bool> {
-    let homes = session::open(name, For::Read)
-        .and_then(|pool| mounts::homes(&pool, name))
+    let homes = super::open(name, Named::Dataset, For::Read)
+        .and_then(|pool| match mounts::home(&pool, name)? {
+            Some(_) => mounts::homes(&pool, name),
+            None => Err(super::wrong_kind(name)),
+        })
         .map_err(|f| Fail::usage(f.message, USAGE))?;
     let mut well = true;
     for home in homes.iter().filter(|h| !h.stays_out(typed.has('l'))) {
@@ -270,11 +287,10 @@ fn unmount_path(path: &str, keys: bool) -> Outcome {
     let real = crate::fuse::real_path(Path::new(path));
     let Some(m) = mounts::all().into_iter().find(|m| m.dir() == real) else {
         return Err(match std::fs::symlink_metadata(path) {
-            Err(e) => fail(if e.kind() == std::io::ErrorKind::NotFound {
-                "no such file or directory"
-            } else {
-                "not a mountpoint"
-            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Fail::new(format!("cannot open '{path}': {}", crate::human::os_error(&e)))
+            }
+            Err(_) => fail("not a mountpoint"),
             Ok(_) if mounts::all().iter().any(|m| real.starts_with(m.dir())) => fail("not a mountpoint"),
             Ok(_) => fail("not a ZFS filesystem"),
         });

@@ -10,7 +10,7 @@ use crate::keys::{CryptoProps, root_of};
 use crate::pipe;
 use crate::session::{self, Engine, For};
 use icecore_dmu::WriteError;
-use icecore_dsl::DslError;
+use icecore_dsl::{DslError, Kind};
 use icecore_format::stream::{Begin, MAGIC, Order, RECORD_SIZE, Record, StreamErrorKind, feature};
 use icecore_stream::payload_sum;
 use icecore_stream::receive::{Encryption, Naming, Progress, ReceiveError, ReceiveSpec, abort, receive};
@@ -83,9 +83,10 @@ pub fn run(args: &[String]) -> Outcome {
         spec.crypt = encryption(&mut engine, &spec, &crypto)
             .map_err(|f| Fail { message: format!("{}: {}", Stream::Full.failed(), f.message), ..f })?;
     }
+    let kind = kind_of(&head);
     let ahead = Ahead::new(stdin, head);
     engine.listen(&ahead);
-    let done = run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'));
+    let done = run_receive(&mut engine, &mut Reading(ahead), &spec, typed.has('v'), kind);
     let back = engine.end().back();
     done.and(back)?;
     let target = target.split('@').next().unwrap_or(target);
@@ -123,14 +124,14 @@ fn destination(spec: &ReceiveSpec, kind: Stream) -> Outcome<Engine> {
         return fail(&missing);
     }
     if super::valid(target, Named::NoBookmark).is_err() {
-        return fail("invalid name");
+        return fail(if below { &missing } else { "invalid name" });
     }
     let path = target.split('@').next().unwrap_or(target);
     if crate::state::find(session::pool_of(path))?.is_none() {
         return match path.rsplit_once('/') {
             _ if below => fail(&missing),
-            Some((parent, _)) => Err(no_parent(parent, kind)),
-            None => Err(Fail::new(format!("{}: destination '{path}' does not exist", kind.failed()))),
+            Some((parent, _)) if kind == Stream::Full => Err(no_parent(parent, kind)),
+            _ => Err(Fail::new(format!("{}: destination '{path}' does not exist", kind.failed()))),
         };
     }
     let mut engine = Engine::open(target)?;
@@ -138,12 +139,21 @@ fn destination(spec: &ReceiveSpec, kind: Stream) -> Outcome<Engine> {
         return Ok(engine);
     }
     let pool = engine.pool();
-    if below && pool.dsl.lookup_head(pool.io(), path).is_err() {
-        return fail(&missing);
+    if below {
+        let Ok(head) = pool.dsl.lookup_head(pool.io(), path) else { return fail(&missing) };
+        // What is to be made above it is, before a dry run would end (`create_parents`, libzfs_dataset.c).
+        let volume = pool.dsl.kind(pool.io(), head)? != Kind::Filesystem;
+        if volume && spec.naming == Naming::Prefix && !spec.dry_run {
+            let why = format!("{}: unable to restore to destination", kind.failed());
+            return Err(Fail::new(format!("{}\n{why}", super::wrong_kind(path).message)));
+        }
     }
     match &spec.origin {
         Some(origin) if pool.dsl.lookup_dataset(pool.io(), origin).is_err() => {
             fail(&format!("specified origin fs ({origin}) does not exist"))
+        }
+        Some(origin) if !origin.contains('@') => {
+            Err(bad_stream(Stream::Full, &format!("'{origin}' is not a snapshot")))
         }
         _ => Ok(engine),
     }
@@ -154,6 +164,11 @@ fn no_parent(parent: &str, kind: Stream) -> Fail {
         "cannot open '{parent}': dataset does not exist\n{}: unable to restore to destination",
         kind.failed()
     ))
+}
+
+/// What OpenZFS's kernel finds fault with and calls the stream's, and what it is.
+fn bad_stream(kind: Stream, why: &str) -> Fail {
+    Fail::new(format!("{}: invalid backup stream\n({why})", kind.failed()))
 }
 
 fn begin_of(head: &[u8]) -> Option<Begin> {
@@ -242,19 +257,26 @@ fn spec(typed: &Typed) -> Outcome<(ReceiveSpec, CryptoProps)> {
         if p == "origin" {
             spec.origin = Some(v.into());
         } else {
-            crypto.take(p, v).map_err(|f| Fail { message: format!("cannot receive: {}", f.message), ..f })?;
+            let new = Stream::Full.failed();
+            let wrong = |why: &str| Fail::new(format!("{new}: {why}\n{new}: invalid property value"));
+            crypto.take(p, v).map_err(|f| wrong(&f.message))?;
             spec.set.push((p.into(), v.into()));
         }
     }
     Ok((spec, crypto))
 }
 
-fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, verbose: bool) -> Outcome {
+fn run_receive(
+    engine: &mut Engine,
+    input: &mut dyn Read,
+    spec: &ReceiveSpec,
+    verbose: bool,
+    mut kind: Stream,
+) -> Outcome {
     let mut one = Instant::now();
     let mut began_at = 0;
     let mut read = 0;
     let mut last = spec.target.clone();
-    let mut kind = Stream::Full;
     let outcome = receive(engine, input, spec, payload_sum, &mut |p| match p {
         Progress::Begin { from, into, incremental } => {
             one = Instant::now();
@@ -298,7 +320,15 @@ fn run_receive(engine: &mut Engine, input: &mut dyn Read, spec: &ReceiveSpec, ve
         Err(e) => {
             let saved = if spec.resumable { token_of(engine, &last) } else { None };
             let name = if is_no_space(&e) || is_quota(&e) { &last } else { &spec.target };
-            Err(explain_stream(name, &e, saved.as_deref(), kind))
+            let mut fail = explain_stream(name, &e, saved.as_deref(), kind);
+            if let ReceiveError::Exists(at) = &e
+                && token_of(engine, at).is_some()
+            {
+                fail.message += &format!(
+                    "\n(it holds what came of a stream that was cut off: go on with 'zfs send -t TOKEN', or drop it with 'zfs receive -A {at}')"
+                );
+            }
+            Err(fail)
         }
     }
 }
@@ -347,10 +377,19 @@ pub fn explain_stream(target: &str, e: &ReceiveError, token: Option<&str>, kind:
         ReceiveError::Exists(_) | ReceiveError::WrongParent(_) => format!("{new}: {e}"),
         ReceiveError::NoDestination(_) => format!("{inc}: {e}"),
         ReceiveError::NoParent(name) => return no_parent(name, kind),
+        ReceiveError::OriginMismatch { .. } => {
+            let dataset = target.split('@').next().unwrap_or(target);
+            format!("{new}: most recent snapshot of {dataset} does not\nmatch incremental source\n({e})")
+        }
+        ReceiveError::Name(name) if name.contains('%') => {
+            return bad_stream(kind, &format!("'{name}': invalid character % in name"));
+        }
         ReceiveError::Name(name) => format!("cannot receive: invalid name\n('{name}')"),
         ReceiveError::Property(why) if !why.starts_with("invalid property") => {
             format!("{this}: {why}\n{this}: invalid property value")
         }
+        // Told of by one who tells of another's telling (`zfs_receive_checkprops`).
+        ReceiveError::Property(why) => format!("cannot receive: cannot receive: {why}"),
         ReceiveError::SnapshotExists(name) => format!("cannot restore to {name}: destination already exists"),
         ReceiveError::HasSnapshots { .. } => format!("{new}: {e}"),
         ReceiveError::Modified { dataset, since, newer } => {

@@ -75,6 +75,9 @@ impl Query {
     /// Whether `name` may be named at all (`zfs_for_each`, zfs_iter.c).
     fn admits(&self, name: &str) -> Result<(), String> {
         let types = self.types.unwrap_or(self.named);
+        if types.bookmark && !types.snapshot && name.contains('@') {
+            return Err("snapshot delimiter '@' is not expected here".into());
+        }
         super::valid(
             name,
             match (types.snapshot, types.bookmark) {
@@ -190,7 +193,8 @@ pub fn together(
     if failed.is_empty() { Ok(()) } else { Err(Fail::new(failed.join("\n"))) }
 }
 
-fn mounted_at(path: &str) -> Outcome<String> {
+/// The file system that is mounted where `path` is.
+pub(super) fn mounted_at(path: &str) -> Outcome<String> {
     let real = std::fs::canonicalize(path)
         .map_err(|e| Fail::new(format!("cannot open '{path}': {}", crate::human::os_error(&e))))?;
     let mounts = crate::mounts::all();

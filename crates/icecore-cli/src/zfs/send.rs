@@ -51,6 +51,11 @@ pub fn run(args: &[String]) -> Outcome {
         flag('S', "saved"),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    if typed.has('D') {
+        eprintln!(
+            "WARNING: deduplicated send is no longer supported.  A regular,\nnon-deduplicated stream will be generated.\n"
+        );
+    }
     check(&typed)?;
     if !typed.has('n') && caller::stdout_is_terminal() {
         return Err(Fail::new(
@@ -64,9 +69,32 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.has('S') {
         return saved(to, &typed);
     }
-    super::valid(to, Named::NoBookmark).map_err(|why| Fail::new(format!("cannot open '{to}': {why}")))?;
+    let open = |name: &str, wanted| {
+        super::valid(name, wanted).map_err(|why| Fail::new(format!("cannot open '{name}': {why}")))
+    };
+    open(to, Named::NoBookmark)?;
     let spec = spec(to, &typed)?;
-    let mut pool = session::open(to, For::Read)?;
+    let many = typed.has('R') || typed.has('I');
+    match &spec.send.from {
+        Some(from) if !many && from.contains('@') => open(from, Named::Any)?,
+        Some(from) if !many && super::valid(from, Named::Any).is_err() => {
+            return Err(Fail::new(format!("warning: cannot send '{to}': Invalid argument")));
+        }
+        _ => {}
+    }
+    // Of many the dataset is opened, and not its snapshot.
+    let path = to.split('@').next().unwrap_or(to);
+    let mut pool = session::open(if many { path } else { to }, For::Read)?;
+    if many {
+        pool.dsl.lookup_head(pool.io(), path).map_err(|e| super::cannot("open", path, &e))?;
+        same_file_system(&pool, path, &spec)?;
+    }
+    if package(&typed) && !to.contains('@') {
+        pool.dsl.lookup_head(pool.io(), to).map_err(|e| super::cannot("open", to, &e))?;
+        return Err(Fail::new(format!(
+            "cannot send {to}@: snapshot {to}@ does not exist\nwarning: cannot send '{to}': backup failed"
+        )));
+    }
     is_earlier(&pool, &spec)?;
     if typed.has('v') || typed.has('P') || typed.has('V') {
         announce(&pool, &spec, &typed)?;
@@ -91,6 +119,18 @@ pub fn run(args: &[String]) -> Outcome {
     Ok(())
 }
 
+/// A source that is named in full is of the same dataset, or its origin (`zfs_do_send`, zfs_main.c).
+fn same_file_system(pool: &Pool, path: &str, spec: &PackageSpec) -> Outcome {
+    let Some(from) = spec.send.from.as_ref().filter(|from| !from.starts_with(&format!("{path}@"))) else {
+        return Ok(());
+    };
+    let origin = pool.dsl.prop(pool.io(), path, "origin").map_err(|e| super::cannot("open", path, &e))?;
+    match origin.is_some_and(|origin| origin.value == *from) {
+        true => Ok(()),
+        false => Err(Fail::usage("incremental source must be in same filesystem", USAGE)),
+    }
+}
+
 /// Snapshots in between begin with one that is earlier (`zfs_send`, libzfs_sendrecv.c).
 fn is_earlier(pool: &Pool, spec: &PackageSpec) -> Outcome {
     let Some(from) = spec.send.from.as_ref().filter(|_| spec.intermediates && !spec.replicate) else {
@@ -102,7 +142,9 @@ fn is_earlier(pool: &Pool, spec: &PackageSpec) -> Outcome {
     };
     match (born(from), born(&spec.send.to)) {
         (Some(from_txg), Some(to_txg)) if from_txg >= to_txg => {
-            Err(Fail::new(format!("incremental source ({from}) does not exist")))
+            let why = if from_txg == to_txg { "is not earlier than it" } else { "does not exist" };
+            let to = &spec.send.to;
+            Err(Fail::new(format!("WARNING: could not send {to}:\nincremental source ({from}) {why}")))
         }
         _ => Ok(()),
     }
@@ -122,7 +164,12 @@ fn not_mounted(pool: &Pool, to: &str) -> Outcome {
 /// What does not go together on a command line (`zfs_do_send`, zfs_main.c).
 fn check(typed: &Typed) -> Outcome {
     let usage = |what: &str| Err(Fail::usage(what, USAGE));
-    let package = ['R', 'I', 'p', 'b', 'h'].iter().any(|c| typed.has(*c));
+    let package = package(typed);
+    if let Some(bad) =
+        excluded(typed).find(|x| !x.contains('/') || super::valid(x, Named::NoBookmark).is_err())
+    {
+        return usage(&format!("-X {bad}: not a valid non-root dataset name."));
+    }
     if typed.values('i').chain(typed.values('I')).count() > 1 {
         return usage("only one of -i and -I can be given");
     }
@@ -144,19 +191,18 @@ fn check(typed: &Typed) -> Outcome {
     if typed.has('X') && !typed.has('R') {
         return Err(Fail::new("Cannot specify dataset exclusion (-X) on a non-recursive send."));
     }
-    if let Some(bad) = excluded(typed).find(|x| !x.contains('/') || x.contains(['@', '#'])) {
-        return usage(&format!("-X {bad}: not a valid non-root dataset name."));
-    }
     if typed.has('s') && !typed.has('R') {
         return usage("skip-missing flag can only be used in conjunction with replicate");
     }
-    if package && !to.contains('@') {
+    if (typed.has('R') || typed.has('I')) && !to.contains('@') {
         return Err(Fail::new("Error: Unsupported flag with filesystem or bookmark."));
     }
-    if typed.has('D') {
-        eprintln!("WARNING: deduplicated send is no longer supported: the stream is a regular one.\n");
-    }
     Ok(())
+}
+
+/// Whether records stand before the stream.
+fn package(typed: &Typed) -> bool {
+    ['R', 'I', 'p', 'b', 'h'].iter().any(|c| typed.has(*c))
 }
 
 fn excluded(typed: &Typed) -> impl Iterator<Item = String> + '_ {
@@ -226,8 +272,11 @@ fn spec(to: &str, typed: &Typed) -> Outcome<PackageSpec> {
             format!("{path}@{f}")
         }
     });
-    if typed.has('I') && from.as_ref().is_some_and(|f| f.contains('#')) {
+    if (typed.has('I') || typed.has('R')) && from.as_ref().is_some_and(|f| f.contains('#')) {
         return Err(Fail::new("Error: multiple snapshots cannot be sent from a bookmark."));
+    }
+    if short.is_some_and(|from| ["", "@"].contains(&from)) && typed.has('I') {
+        return Err(Fail::new(format!("cannot send '{path}': zero-length incremental source")));
     }
     let replicate = typed.has('R');
     Ok(PackageSpec {
@@ -297,7 +346,7 @@ fn send_source(pool: Open, spec: &SendSpec, source: &Source, typed: &Typed) -> R
 /// `zfs send --saved`: a stream that was cut off when it was received is sent on as far as it came. It ends where it was
 /// cut, so whoever receives it is to keep it (`zfs receive -s`), and goes on with a token from there.
 fn saved(to: &str, typed: &Typed) -> Outcome {
-    let mut pool = session::open(to, For::Read)?;
+    let mut pool = super::open(to, Named::NoBookmark, For::Read)?;
     let found = resolve_saved(pool.io(), &pool.dsl, to).map_err(|e| explain(to, &e))?;
     let Some((spec, source)) = found else {
         return Err(Fail::new(format!("saved send failed: '{to}' has no partially received state")));

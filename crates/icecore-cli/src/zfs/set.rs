@@ -8,9 +8,13 @@ use crate::session::For;
 use icecore_dsl::prop::{is_user, table};
 use icecore_dsl::{Dsl, DslError, Kind};
 use icecore_pool::Io;
+use std::collections::BTreeSet;
 
 pub const USAGE: &str = "set [-u] <property=value> ... <filesystem|volume|snapshot> ...";
 pub const INHERIT_USAGE: &str = "inherit [-rS] <property> <filesystem|volume|snapshot> ...";
+
+/// Longest name of a property (`ZAP_MAXNAMELEN`, less its end).
+const NAME_MAX: usize = 255;
 
 /// What is no inherited property but has its own way to be undone.
 const LIMITS: &[&str] = &["quota", "reservation", "refquota", "refreservation"];
@@ -47,7 +51,8 @@ pub fn run(args: &[String]) -> Outcome {
     if more.is_empty() {
         return Err(Fail::usage("missing dataset name(s)", USAGE));
     }
-    if first.is_empty() || more.iter().any(|o| o.contains('=')) {
+    // Where no property stands first, all that follow are taken for datasets (`zfs_do_set`).
+    if !first.is_empty() && more.iter().any(|o| o.contains('=')) {
         return Err(Fail::usage("invalid argument order", USAGE));
     }
     let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -60,17 +65,19 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let value = |prop: &str| pairs.iter().rev().find(|(p, _)| *p == prop).map(|(_, v)| *v);
     let moves = Moves::by(typed.has('u'), value("mountpoint").is_some(), value("canmount"));
-    each(more, |name| {
+    each_there(more, |name| {
+        if pairs.is_empty() {
+            return Ok(());
+        }
         around(name, moves, || {
             let mut pool = super::open(name, Named::NoBookmark, For::Write)?;
-            let (io, dsl) = pool.parts();
-            dsl.lookup_dataset(io, name).map_err(|e| cannot("open", name, &e))?;
             for (prop, text) in &pairs {
                 let fail =
                     |why: String| Fail::new(format!("cannot set property for '{name}': {why}")).negative();
                 if super::userspace::set(&mut pool, name, prop, text).map_err(|f| fail(f.message))? {
                     continue;
                 }
+                super::of_no_use(&pool, prop, text);
                 let (io, dsl) = pool.parts();
                 dsl.prop_set(io, name, prop, text).map_err(|e| fail(unset(prop, &e)))?;
             }
@@ -135,19 +142,41 @@ fn unset(prop: &str, e: &DslError) -> String {
     }
 }
 
-/// Every dataset is tried; what failed is told at once, and the status is that of the worst (`zfs_for_each`, zfs_iter.c).
+/// Every dataset is tried; what failed is told at once, and the status is that of the worst.
 pub fn each(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
     let mut last = Ok(());
     for name in names {
-        if let Err(mut fail) = one(name) {
-            if let Err(Fail { status, message }) = last {
-                eprintln!("{message}");
-                fail.status |= status;
-            }
-            last = Err(fail);
-        }
+        last = and(last, one(name));
     }
     last
+}
+
+/// The same of datasets that are there: all are looked up first, and then have their turn by name (`zfs_for_each`,
+/// zfs_iter.c).
+fn each_there(names: &[String], mut one: impl FnMut(&str) -> Outcome) -> Outcome {
+    let mut there = BTreeSet::new();
+    let mut last = each(names, |name| {
+        let pool = super::open(name, Named::NoBookmark, For::Read)?;
+        pool.dsl.lookup_dataset(pool.io(), name).map_err(|e| cannot("open", name, &e))?;
+        there.insert(name.to_string());
+        Ok(())
+    });
+    for name in &there {
+        last = and(last, one(name));
+    }
+    last
+}
+
+/// Both outcomes: of two failures the first is told now.
+fn and(last: Outcome, next: Outcome) -> Outcome {
+    match (last, next) {
+        (last, Ok(())) => last,
+        (Ok(()), next) => next,
+        (Err(Fail { status, message }), Err(fail)) => {
+            eprintln!("{message}");
+            Err(Fail { status: fail.status | status, ..fail })
+        }
+    }
 }
 
 pub fn inherit(args: &[String]) -> Outcome {
@@ -161,8 +190,13 @@ pub fn inherit(args: &[String]) -> Outcome {
     let prop = super::list::canonical(prop);
     let received = typed.has('S');
     inheritable(prop, received)?;
+    // What no property can be called (`zfs_prop_inherit`, libzfs_dataset.c, of what does not fit into a call).
+    if prop.len() > NAME_MAX {
+        let why = |name: &str| format!("cannot inherit {prop} for '{name}': dataset name is too long");
+        return each_there(names, |name| Err(Fail::new(why(name))));
+    }
     let moves = Moves::by(false, prop == "mountpoint", None);
-    each(names, |name| {
+    each_there(names, |name| {
         around(name, moves, || inherit_one(name, prop, typed.has('r'), received))?;
         crate::mounts::follow(name)
     })

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 
 pub const USAGE: &str = "snapshot [-r] [-o property=value] ... <filesystem|volume>@<snap> ...";
 
+/// What is said of two snapshots of one file system.
+const SAME_FS: &str = "cannot create snapshots : multiple snapshots of same fs not allowed";
+
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse_plain(args, &[flag('r', ""), value('o', "")], USAGE)?;
     let Some(first) = typed.operands.first() else {
@@ -38,7 +41,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     if typed.operands.iter().any(|n| session::pool_of(n) != session::pool_of(first)) {
         // The words for this too (`EXDEV`).
-        return Err(none(Fail::new("cannot create snapshots : multiple snapshots of same fs not allowed")));
+        return Err(none(Fail::new(SAME_FS)));
     }
     let mut pool = session::open(first, For::Write)?;
     let (io, dsl) = pool.parts();
@@ -55,6 +58,10 @@ pub fn run(args: &[String]) -> Outcome {
     // Named twice is named once.
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
+    let heads: BTreeSet<&str> = names.iter().filter_map(|n| n.split('@').next()).collect();
+    if heads.len() < names.len() {
+        return Err(none(Fail::new(SAME_FS)));
+    }
     // Who stands in the way is named.
     let there: Vec<String> = names
         .iter()

@@ -1,6 +1,7 @@
 //! `zfs userspace`, `groupspace`, `projectspace` (`zfs_do_userspace`, zfs_main.c), and the properties by owner:
 //! `userused@…`, `userquota@…` and their kin (`userquota_propname_decode`, libzfs_dataset.c).
 
+use super::select::mounted_at;
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::keys::{Ask, How};
@@ -71,6 +72,7 @@ fn run(args: &[String], who: Who, usage: &str) -> Outcome {
         Some(list) => types(list)?,
     };
     let numbers = who == Who::Project || typed.has('n');
+    let name = &if name.starts_with(['/', '.']) { mounted_at(name)? } else { name.clone() };
     let mut pool = super::open(name, super::Named::NoBookmark, For::Read)?;
     let fs = filesystem(&mut pool, name)?;
     if !space::is_accounted(fs.objset(), pool.io())? {
@@ -208,7 +210,10 @@ fn filesystem(pool: &mut Open, name: &str) -> Outcome<icecore_zpl::Filesystem> {
     crate::keys::unlock(pool, name, How { location: None, ask: Ask::Terminal, ..How::default() })?;
     match icecore_zpl::open(pool.io(), &pool.dsl, name)? {
         Dataset::Filesystem(fs) => Ok(*fs),
-        Dataset::Volume(_) => Err(super::wrong_kind(name)),
+        Dataset::Volume(_) if !name.contains('@') => Err(super::wrong_kind(name)),
+        Dataset::Volume(_) => {
+            Err(Fail::new("operation is only applicable to filesystems and their snapshots"))
+        }
     }
 }
 
@@ -267,20 +272,33 @@ pub fn row(pool: &Pool, dataset: &str, name: &str) -> Option<PropRow> {
     Some(PropRow { name: name.to_string().into(), value: n.to_string(), human, source: Source::Local })
 }
 
+/// A quota by owner and its value, 0 for none; `None` where the property is none of these (`zfs_valid_proplist`,
+/// libzfs_dataset.c).
+pub fn quota(name: &str, text: &str) -> Option<Outcome<(ByOwner, u64, u64)>> {
+    let (what, id) = match decode(name)? {
+        Ok(found) => found,
+        Err(f) => return Some(Err(f)),
+    };
+    if !what.quota {
+        return Some(Err(Fail::new(format!("'{name}' is readonly"))));
+    }
+    let limit = match text {
+        "none" => Ok(0),
+        text => prop::size(text).map_err(|e| Fail::new(super::reason(&e))),
+    };
+    Some(limit.map(|limit| (what, id, limit)))
+}
+
 /// Sets a quota by owner; false where the property is none of these.
 pub fn set(pool: &mut Open, dataset: &str, name: &str, text: &str) -> Outcome<bool> {
-    let Some(decoded) = decode(name) else { return Ok(false) };
-    let (what, id) = decoded?;
-    if !what.quota {
-        return Err(Fail::new(format!("'{name}' is readonly")));
-    }
-    let quota = match text {
-        "none" => 0,
-        text => prop::size(text).map_err(|e| Fail::new(super::reason(&e)))?,
-    };
+    let Some(quota) = quota(name, text) else { return Ok(false) };
+    let (what, id, quota) = quota?;
     let r = pool.dsl.lookup_dataset(pool.io(), dataset)?;
-    if r.snapshot || pool.dsl.kind(pool.io(), r)? != icecore_dsl::Kind::Filesystem {
-        return Err(Fail::new(format!("'{name}' does not apply to datasets of this type")));
+    if r.snapshot {
+        return Err(Fail::new("this property can not be modified for snapshots"));
+    }
+    if pool.dsl.kind(pool.io(), r)? != icecore_dsl::Kind::Filesystem {
+        return Err(Fail::new(format!("invalid property value\n('{name}' is of file systems)")));
     }
     crate::keys::unlock(pool, dataset, How { location: None, ask: Ask::Terminal, ..How::default() })?;
     let (io, dsl) = pool.parts();

@@ -9,7 +9,7 @@ use crate::keys::CryptoProps;
 use crate::state::{self, Imported};
 use crate::{pools, session};
 use icecore_dsl::prop::table::FS;
-use icecore_dsl::{Feature, RootDataset};
+use icecore_dsl::{DslError, Feature, RootDataset};
 use icecore_env::Env;
 use icecore_pool::features::{Unsaid, chosen};
 use icecore_pool::{CreateSpec, Pool};
@@ -29,8 +29,8 @@ pub fn run(args: &[String]) -> Outcome {
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     let asked = pool_options(&typed)?;
-    let wish = asked.iter().find(|(p, _)| *p == "ashift");
-    let ashift = wish.map_or(Ok(None), |(_, v)| vdevs::ashift(v))?;
+    let said = |p: &str| asked.iter().find(|(known, _)| *known == p).map(|(_, v)| *v);
+    let ashift = said("ashift").map_or(Ok(None), vdevs::ashift)?;
     let props = root_options(&typed)?;
     let [name, words @ ..] = typed.operands.as_slice() else {
         return Err(Fail::usage("missing pool name argument", USAGE));
@@ -45,8 +45,8 @@ pub fn run(args: &[String]) -> Outcome {
     // Before anything is written to a device.
     let (force, dry) = (typed.has('f'), typed.has('n'));
     let groups = vdevs::members(words, Terms { in_use: force, mismatch: force, dry, pool: None })?;
-    let altroot = typed.value('R').unwrap_or("");
-    if typed.has('R') && !altroot.starts_with('/') {
+    let altroot = said("altroot").unwrap_or("");
+    if said("altroot").is_some() && !altroot.starts_with('/') {
         return Err(Fail::new(format!("invalid alternate root '{altroot}': must be an absolute path")));
     }
     place_for_root(name, altroot, &props)?;
@@ -55,6 +55,7 @@ pub fn run(args: &[String]) -> Outcome {
         groups.iter().for_each(|group| vdevs::show(group, false));
         return Ok(());
     }
+    said("compatibility").map_or(Ok(()), super::set::compatible)?;
     check_name(name).map_err(|why| fail(format!("{why}\npool name may have been omitted")))?;
     let Options { comment, features, stored, users } = values(&asked).map_err(fail)?;
     let unsaid = if typed.has('d') { Unsaid::Disabled } else { Unsaid::Enabled };
@@ -101,7 +102,12 @@ pub fn run(args: &[String]) -> Outcome {
     if !later.is_empty() {
         let (io, dsl) = pool.parts();
         for (p, v) in &later {
-            dsl.prop_set(io, name, p, v).map_err(|e| fail(crate::zfs::reason(&e)))?;
+            dsl.prop_set(io, name, p, v).map_err(|e| {
+                fail(match e {
+                    DslError::NoSpace => "one or more devices is out of space".into(),
+                    e => crate::zfs::reason(&e),
+                })
+            })?;
         }
     }
     // The first record of a pool's history stays for ever: how it was made.
@@ -195,11 +201,12 @@ struct Options {
     users: Vec<(String, String)>,
 }
 
-/// The properties of `-o`, which are all such as pools have, each once.
+/// The properties of `-o`, which are all such as pools have, each once; `-R` is one of them.
 fn pool_options(typed: &Typed) -> Outcome<Vec<(&str, &str)>> {
     let mut out: Vec<(&str, &str)> = Vec::new();
-    for o in typed.values('o') {
-        let (p, v) = o.split_once('=').ok_or_else(|| missing_equals('o'))?;
+    for (letter, o) in typed.ordered().iter().filter(|(letter, _)| ['o', 'R'].contains(letter)) {
+        let pair = if *letter == 'R' { Some(("altroot", o.as_str())) } else { o.split_once('=') };
+        let (p, v) = pair.ok_or_else(|| missing_equals('o'))?;
         let p = canonical(p);
         if !known(p) && !p.starts_with("feature@") {
             return Err(Fail::new(format!("property '{p}' is not a valid pool or vdev property")));
@@ -228,16 +235,10 @@ fn values(asked: &[(&str, &str)]) -> Result<Options, String> {
             continue;
         }
         match p {
-            // There is no cache file here, and no host but this one reads along.
-            "ashift" => {}
-            "cachefile" if v == "none" => {}
-            "compatibility" if v == "off" => {}
-            "cachefile" => {
-                return Err("property 'cachefile' can only be 'none' here: there is no cache file".into());
-            }
-            "compatibility" => {
-                return Err("property 'compatibility' can only be 'off' here: choose features by '-o feature@NAME=enabled'".into());
-            }
+            // Looked at before.
+            "ashift" | "altroot" => {}
+            "compatibility" if ["", "off"].contains(&v) => {}
+            "compatibility" => return Err("property 'compatibility' can only be 'off' here".into()),
             "multihost" if v == "on" => {
                 return Err("property 'multihost' cannot be 'on' here: Icecore does not write for it".into());
             }

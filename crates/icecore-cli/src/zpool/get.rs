@@ -229,12 +229,20 @@ fn all_of(pool: &Pool) -> Outcome<Vec<String>> {
 
 pub fn run(args: &[String]) -> Outcome {
     let options = [flag('H', ""), flag('p', ""), value('o', ""), flag('j', "json"), flag('J', "json-int")];
-    let typed = Typed::parse(args, &options, USAGE)?;
+    // An option without its value is passed over (`zpool_do_get`).
+    let typed = Typed::parse_with(args, &options, USAGE, |_| "missing property argument".into())?;
     let exact = typed.has('p') || typed.has('J');
     let mut pools = serde_json::Map::new();
     let Some((asked, names)) = typed.operands.split_first() else {
         return Err(Fail::usage("missing property argument", USAGE));
     };
+    let is_pool = |name: &String| state::find(name).is_ok_and(|found| found.is_some());
+    if names.first().is_some_and(is_pool) && !names.iter().all(is_pool) {
+        let kind = |name: &String| if is_pool(name) { "pool" } else { "unknown" };
+        let got: Vec<String> = names[1..].iter().map(|n| format!("\t{n} ({})", kind(n))).collect();
+        let why = format!("Expected a list of vdevs in \"{}\", but got:\n{}", names[0], got.join("\n"));
+        return Err(Fail::usage(why, USAGE));
+    }
     let fields: Vec<&str> = match typed.value('o') {
         None | Some("all") => vec!["name", "property", "value", "source"],
         Some(list) => list.split(',').collect(),
@@ -244,6 +252,9 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let named: Option<Vec<String>> =
         (asked != "all").then(|| asked.split(',').map(|p| canonical(p).to_string()).collect());
+    if asked.is_empty() {
+        return Err(Fail::usage("bad property list: no properties specified", USAGE));
+    }
     if let Some(bad) = named.iter().flatten().find(|p| !known(p)) {
         return Err(Fail::usage(format!("bad property list: invalid property '{bad}'"), USAGE));
     }

@@ -1,5 +1,7 @@
 //! `zpool import`.
 
+use super::get::{canonical, known};
+use super::set::{Change, change};
 use super::{import_list, salvage};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
@@ -23,7 +25,7 @@ const ALREADY: &str = "a pool with that name already exists\nuse the form 'zpool
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
 
 pub fn run(args: &[String]) -> Outcome {
-    let known = [
+    let options = [
         value('d', ""),
         value('o', ""),
         value('R', ""),
@@ -39,28 +41,47 @@ pub fn run(args: &[String]) -> Outcome {
         flag('s', ""),
         flag('n', ""),
     ];
-    let typed = Typed::parse(args, &known, USAGE)?;
+    let typed = Typed::parse(args, &options, USAGE)?;
     if typed.has('n') && !typed.has('F') {
         return Err(Fail::usage("-n or -X only meaningful with -F", USAGE));
     }
-    let mut readonly = false;
+    let cannot = |why: &str| {
+        let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
+        Fail::new(format!("cannot import{what}: {why}"))
+    };
+    let (mut readonly, mut altroot) = (false, typed.value('R'));
     for o in typed.values('o') {
-        match o {
-            "readonly=on" => readonly = true,
-            "readonly=off" => readonly = false,
-            other if other.starts_with("readonly=") => {
-                let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
-                return Err(Fail::new(format!("cannot import{what}: 'readonly' must be one of 'on | off'")));
+        match o.split_once('=').map(|(p, v)| (canonical(p), v)) {
+            Some(("readonly", "on")) => readonly = true,
+            Some(("readonly", "off")) => readonly = false,
+            Some(("readonly", _)) => return Err(cannot("'readonly' must be one of 'on | off'")),
+            Some(("altroot", path)) => altroot = Some(path),
+            other => {
+                match other.filter(|(p, _)| known(p) || p.starts_with("feature@")).map(|(p, v)| change(p, v))
+                {
+                    Some(Ok(Change::Nothing)) => {}
+                    // What no pool can be set to is told as that.
+                    Some(Err(why)) => return Err(cannot(&why)),
+                    _ => return Err(Fail::usage(format!("property '{o}' cannot be set at import"), USAGE)),
+                }
             }
-            other => return Err(Fail::usage(format!("property '{other}' cannot be set at import"), USAGE)),
         }
     }
-    let altroot = typed.value('R').unwrap_or("");
-    if typed.has('R') && !altroot.starts_with('/') {
-        let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
-        return Err(Fail::new(format!("cannot import{what}: bad alternate root '{altroot}'")));
+    if let Some(path) = altroot.filter(|path| !path.starts_with('/')) {
+        return Err(cannot(&format!("bad alternate root '{path}'")));
     }
-    let (found, unlabelled) = search(&typed)?;
+    let altroot = altroot.unwrap_or("");
+    let back = match (typed.value('T'), typed.has('F')) {
+        (Some(txg), _) => {
+            // As `strtoull` reads it, nothing is none.
+            let txg = if txg.is_empty() { Ok(0) } else { txg.parse() };
+            let txg = txg.map_err(|_| Fail::usage("invalid txg value", USAGE))?;
+            Back::To(Txg(txg))
+        }
+        (None, true) => Back::AsFarAsNeeded,
+        (None, false) => Back::No,
+    };
+    let Seen { found, unlabelled, absent } = search(&typed)?;
     let gone = typed.has('D');
     let mut new_name = None;
     let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
@@ -68,23 +89,15 @@ pub fn run(args: &[String]) -> Outcome {
             return Err(Fail::usage("too many arguments", USAGE));
         }
         [] if typed.has('a') => found.iter().filter(|f| !imported(f) && destroyed(f) == gone).collect(),
-        [] => return list(&found, &unlabelled, gone),
-        [name] => vec![choose(&found, name, gone)?],
+        [] => return list(&found, &unlabelled, gone, &absent),
+        [name] => vec![choose(&found, name, gone, &absent)?],
         [name, new] => {
             super::create::check_name(new)
                 .map_err(|why| Fail::new(format!("cannot import '{new}': {why}")))?;
             new_name = Some(new.as_str());
-            vec![choose(&found, name, gone)?]
+            vec![choose(&found, name, gone, &absent)?]
         }
         _ => return Err(Fail::usage("too many arguments", USAGE)),
-    };
-    let back = match (typed.value('T'), typed.has('F')) {
-        (Some(txg), _) => {
-            let txg = txg.parse().map_err(|_| Fail::usage("invalid txg value", USAGE))?;
-            Back::To(Txg(txg))
-        }
-        (None, true) => Back::AsFarAsNeeded,
-        (None, false) => Back::No,
     };
     let mount = !typed.has('N');
     let how = How { readonly, force: typed.has('f'), altroot, back, salvage: typed.has('F'), new_name };
@@ -109,13 +122,19 @@ fn destroyed(f: &FoundPool) -> bool {
 }
 
 /// The pool of that name or guid; with `-D` among the destroyed ones, else among the others.
-fn choose<'f>(found: &'f [FoundPool], name: &str, gone: bool) -> Outcome<&'f FoundPool> {
+fn choose<'f>(found: &'f [FoundPool], name: &str, gone: bool, absent: &[PathBuf]) -> Outcome<&'f FoundPool> {
     let guid = name.parse::<u64>().ok();
     let fits = |f: &&FoundPool| (Some(f.guid.0) == guid || f.name == name) && destroyed(f) == gone;
     let fitting: Vec<&FoundPool> = found.iter().filter(fits).collect();
     match fitting.as_slice() {
         [one] => Ok(one),
-        [] => Err(Fail::new(format!("cannot import '{name}': no such pool available"))),
+        [] => {
+            let why = match state::find(name)? {
+                Some(_) => ALREADY.to_string(),
+                None => format!("no such pool available{}", not_there(absent)),
+            };
+            Err(Fail::new(format!("cannot import '{name}': {why}")))
+        }
         many => {
             let guids: Vec<String> = many.iter().map(|f| f.guid.to_string()).collect();
             Err(Fail::new(format!(
@@ -308,10 +327,20 @@ fn explain(e: &PoolError, name: &str, tried: bool) -> String {
             )
         }
         PoolError::Destroyed => "the pool was destroyed, use '-f' to import it all the same".into(),
-        other if !tried && salvage::may_help(other) => format!(
-            "{other}\n'zpool import -F {name}' reads what is left of it, and says what is lost; nothing is written."
-        ),
-        other => other.to_string(),
+        other => {
+            let mut text = match other {
+                PoolError::NotAPool(why) => {
+                    format!("one or more devices is currently unavailable\n({why})")
+                }
+                other => other.to_string(),
+            };
+            if !tried && salvage::may_help(other) {
+                text += &format!(
+                    "\n'zpool import -F {name}' reads what is left of it, and says what is lost; nothing is written."
+                );
+            }
+            text
+        }
     }
 }
 
@@ -329,7 +358,15 @@ fn kernel_has(guid: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn search(typed: &Typed) -> Outcome<(Vec<FoundPool>, Vec<Unlabelled>)> {
+/// What a search found.
+struct Seen {
+    found: Vec<FoundPool>,
+    unlabelled: Vec<Unlabelled>,
+    /// Places that were named, and are not there.
+    absent: Vec<PathBuf>,
+}
+
+fn search(typed: &Typed) -> Outcome<Seen> {
     let mut asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
     if asked.is_empty()
         && let Some(path) = crate::caller::var("ZPOOL_IMPORT_PATH")
@@ -342,6 +379,7 @@ fn search(typed: &Typed) -> Outcome<(Vec<FoundPool>, Vec<Unlabelled>)> {
     } else {
         asked.clone()
     };
+    let mut absent = Vec::new();
     let mut paths: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for dir in dirs {
         if dir.is_dir() {
@@ -351,13 +389,18 @@ fn search(typed: &Typed) -> Outcome<(Vec<FoundPool>, Vec<Unlabelled>)> {
         } else if dir.exists() {
             remember_path(&mut paths, dir);
         } else {
-            return Err(Fail::new(format!("cannot open '{}': no such file or directory", dir.display())));
+            absent.push(dir);
         }
     }
     let paths: Vec<PathBuf> = paths.into_values().collect();
     // What cannot be read at all cannot be imported either; a search goes past it.
     let seen = probe::probe(&paths, &*Env::os().workers);
-    Ok((probe::assemble(&seen.candidates).0, seen.unlabelled))
+    Ok(Seen { found: probe::assemble(&seen.candidates).0, unlabelled: seen.unlabelled, absent })
+}
+
+/// A line more where a pool was not found: places that are not there are passed over, as by OpenZFS.
+fn not_there(absent: &[PathBuf]) -> String {
+    absent.iter().map(|dir| format!("\n('{}' is not there)", dir.display())).collect()
 }
 
 /// Files and block devices of a useful size; one path for each, however many links lead to it.
@@ -372,13 +415,13 @@ fn remember_path(paths: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf) {
     paths.entry(real).or_insert(path);
 }
 
-fn list(found: &[FoundPool], unlabelled: &[Unlabelled], gone: bool) -> Outcome {
+fn list(found: &[FoundPool], unlabelled: &[Unlabelled], gone: bool, absent: &[PathBuf]) -> Outcome {
     let shown = found.iter().filter(|f| !imported(f) && destroyed(f) == gone);
     // Of a pool that has no device any more there is nothing to say: only that some device left it.
     let texts: Vec<String> =
         shown.filter(|f| !f.devices.is_empty()).map(|f| import_list::show(f, unlabelled)).collect();
     if texts.is_empty() {
-        eprintln!("no pools available to import");
+        eprintln!("no pools available to import{}", not_there(absent));
     } else {
         print!("{}", texts.join("\n"));
     }

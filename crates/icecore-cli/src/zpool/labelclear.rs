@@ -5,6 +5,10 @@ use crate::fail::{Fail, Outcome};
 use crate::session;
 use icecore_env::Access;
 use icecore_vdev::{Labels, PoolState, label};
+use std::os::unix::fs::FileTypeExt;
+
+/// Where the labels at the end of a device begin, seen from there: of less nothing is read (`zpool_read_label`).
+const TWO_LABELS: u64 = 512 << 10;
 
 pub const USAGE: &str = "labelclear [-f] <vdev>";
 
@@ -15,25 +19,36 @@ pub fn run(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing vdev name", USAGE)),
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
-    if let Err(e) = std::fs::metadata(path) {
-        return Err(Fail::new(match path.contains('/') {
-            true => format!("failed to open {path}: {}", crate::human::os_error(&e)),
-            false => format!("failed to find device {path}, try specifying absolute path instead"),
-        }));
+    match std::fs::metadata(path) {
+        Err(e) => {
+            return Err(Fail::new(match path.contains('/') {
+                true => format!("failed to open {path}: {}", crate::human::os_error(&e)),
+                false => format!("failed to find device {path}, try specifying absolute path instead"),
+            }));
+        }
+        Ok(m) if m.is_dir() => return Err(Fail::new(format!("failed to open {path}: Is a directory"))),
+        Ok(m) if !m.is_file() && !m.file_type().is_block_device() => {
+            return Err(Fail::new(format!("failed to read label from {path}")));
+        }
+        Ok(_) => {}
     }
     if let Some(pool) = super::vdevs::imported_on(path.as_ref())? {
         // Not even with -f (`zpool_do_labelclear`).
+        let more = if typed.has('f') { ". Offline the disk first to clear its label." } else { "" };
         return Err(Fail::new(format!(
-            "{path} is a member of pool '{pool}', which is imported here; export that pool first"
+            "{path} is a member (ACTIVE) of pool \"{pool}\"{more}\n(it is imported here: export it, or detach the device)"
         )));
     }
     let devices = session::open_devices(path.as_ref(), Access::Exclusive)
         .map_err(|f| Fail::new(format!("failed to open {path}: {}", f.message)))?;
     for device in devices {
         let labels = Labels::read(&*device);
-        let best = labels
-            .best(icecore_format::Txg(u64::MAX))
-            .ok_or_else(|| Fail::new(format!("failed to read label from {path}")))?;
+        let Some(best) = labels.best(icecore_format::Txg(u64::MAX)) else {
+            return Err(match device.size() < TWO_LABELS {
+                true => Fail::new(format!("failed to read label from {path}")),
+                false => Fail::new(format!("failed to clear label for {path}\n(it has none)")).negative(),
+            });
+        };
         let name = best.name.clone().unwrap_or_default();
         let exported = [PoolState::EXPORTED, PoolState::DESTROYED].contains(&best.pool_state());
         if !exported && !typed.has('f') {

@@ -1,7 +1,7 @@
 //! `zpool list`.
 
 use super::get::property;
-use crate::args::{Typed, flag, json_numbers, value};
+use crate::args::{Typed, flag, json_numbers, value, without_interval};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::session::{self, Why};
 use crate::state::{self, Imported};
@@ -23,6 +23,8 @@ pub fn run(args: &[String]) -> Outcome {
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     json_numbers(&typed, USAGE)?;
+    // Nothing is listed again and again here; the number is told of as a pool that there is not.
+    without_interval(&typed.operands, USAGE)?;
     let exact = typed.has('p') || typed.has('J');
     let mut pools = serde_json::Map::new();
     let default =
@@ -33,6 +35,9 @@ pub fn run(args: &[String]) -> Outcome {
         .split(',')
         .map(|p| super::get::canonical(p).to_string())
         .collect();
+    if typed.value('o') == Some("") {
+        return Err(Fail::usage("bad property list: no properties specified", USAGE));
+    }
     if let Some(bad) = columns.iter().find(|c| !super::get::known(c)) {
         return Err(Fail::usage(format!("bad property list: invalid property '{bad}'"), USAGE));
     }

@@ -12,6 +12,7 @@ use crate::state::{self, Imported};
 use icecore_env::{Access, FileDevice};
 use icecore_format::{Guid, Txg};
 use icecore_pool::Pool;
+use icecore_vdev::VdevConfig;
 use icecore_vdev::label::Labels;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +62,7 @@ fn ashift_of(pool: &Pool, leaf: Guid) -> Option<u64> {
 fn operands<'a>(typed: &'a Typed, min: usize, max: usize, usage: &str) -> Outcome<(&'a str, &'a [String])> {
     // Those that take many devices call them so (`zpool_do_offline`, zpool_main.c).
     let (no_pool, no_device) = match max {
-        usize::MAX => ("missing pool name", "missing device name"),
+        usize::MAX if usage != DETACH_USAGE => ("missing pool name", "missing device name"),
         _ => ("missing pool name argument", "missing <device> specification"),
     };
     let [pool, devices @ ..] = typed.operands.as_slice() else { return Err(Fail::usage(no_pool, usage)) };
@@ -105,7 +106,11 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     // What is wrong with the new device alone is told first, as where OpenZFS's command looks at it before its kernel does.
     let member = Member::open(new, typed.has('f'))?;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
-    let guid = leaf(&pool, old).ok_or_else(|| fail(&"no such device in pool"))?;
+    let guid = leaf(&pool, old).ok_or_else(|| match (is_group(&pool, old), instead) {
+        (false, _) => fail(&"no such device in pool"),
+        (true, true) => fail(&"already in replacing/spare config; wait for completion or use 'zpool detach'"),
+        (true, false) => fail(&"can only attach to mirrors and top-level disks"),
+    })?;
     if ashift.flatten().is_some_and(|wish| ashift_of(&pool, guid) != Some(wish)) {
         return Err(fail(&"a side has the sectors of its mirror, so 'ashift' can only be what that has"));
     }
@@ -128,7 +133,7 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
 
 pub fn detach(args: &[String]) -> Outcome {
     let typed = Typed::parse_plain(args, &[], DETACH_USAGE)?;
-    let (name, devices) = operands(&typed, 1, 1, DETACH_USAGE)?;
+    let (name, devices) = operands(&typed, 1, usize::MAX, DETACH_USAGE)?;
     let what = format!("cannot detach {}", devices[0]);
     let (record, mut pool) = open(name)?;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
@@ -136,6 +141,12 @@ pub fn detach(args: &[String]) -> Outcome {
         true => fail(&"only applicable to mirror and replacing vdevs"),
         false => fail(&"no such device in pool"),
     })?;
+    // OpenZFS detaches the first and says nothing of the others.
+    let side = |top: &&VdevConfig| !top.kind.is_leaf() && top.find(guid).is_some();
+    let is_side = pool.config().vdev_tree.iter().flat_map(|tree| &tree.children).any(|top| side(&top));
+    if devices.len() > 1 && is_side {
+        return Err(Fail::usage("too many arguments", DETACH_USAGE));
+    }
     pool.detach(guid).map_err(|e| fail(&e))?;
     drop(pool);
     remember(record, None)
@@ -160,7 +171,7 @@ pub fn online(args: &[String]) -> Outcome {
     })
 }
 
-/// Does the same to each device named; the first that fails ends it.
+/// Does the same to each device named; what fails is told, and the others go on (`zpool_do_offline`, zpool_main.c).
 fn each(
     typed: &Typed,
     usage: &str,
@@ -169,19 +180,19 @@ fn each(
 ) -> Outcome {
     let (name, devices) = operands(typed, 1, usize::MAX, usage)?;
     let (_, mut pool) = open(name)?;
+    let mut wrong = Vec::new();
     for device in devices {
-        let Some(guid) = leaf(&pool, device) else {
-            return Err(Fail::new(match verb {
-                "online" => format!("couldn't find device \"{device}\" in pool \"{name}\""),
-                _ if is_group(&pool, device) => {
-                    format!("cannot {verb} {device}: operation not supported on this type of pool")
-                }
-                _ => format!("cannot {verb} {device}: no such device in pool"),
-            }));
+        let done = match leaf(&pool, device) {
+            Some(guid) => one(&mut pool, guid).map_err(|e| format!("cannot {verb} {device}: {e}")),
+            None if verb == "online" => Err(format!("couldn't find device \"{device}\" in pool \"{name}\"")),
+            None if is_group(&pool, device) => {
+                Err(format!("cannot {verb} {device}: operation not supported on this type of pool"))
+            }
+            None => Err(format!("cannot {verb} {device}: no such device in pool")),
         };
-        one(&mut pool, guid).map_err(|e| Fail::new(format!("cannot {verb} {device}: {e}")))?;
+        wrong.extend(done.err());
     }
-    Ok(())
+    if wrong.is_empty() { Ok(()) } else { Err(Fail::new(wrong.join("\n"))) }
 }
 
 /// Keeps the list of the pool's devices: those that left it go, `new` comes.

@@ -5,7 +5,7 @@
 
 use super::errors::{HEADING, Names};
 use super::status::progress;
-use crate::args::{Opt, Typed, flag, value};
+use crate::args::{Opt, Typed, flag, value, without_interval};
 use crate::bar;
 use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
@@ -84,7 +84,7 @@ pub fn wait(args: &[String]) -> Outcome {
     if let Some(bad) = asked.iter().find(|a| !ACTIVITIES.contains(a)) {
         return Err(Fail::usage(format!("invalid activity '{bad}'"), WAIT_USAGE));
     }
-    let name = match typed.operands.as_slice() {
+    let name = match without_interval(&typed.operands, WAIT_USAGE)? {
         [name] => name,
         [] => return Err(Fail::usage("missing 'pool' argument", WAIT_USAGE)),
         _ => return Err(Fail::usage("too many arguments", WAIT_USAGE)),

@@ -6,9 +6,10 @@ use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
 use crate::state;
-use icecore_dsl::Feature;
 use icecore_dsl::prop::is_user;
+use icecore_dsl::{Feature, Kind};
 use icecore_pool::features::{Support, support};
+use std::path::Path;
 
 pub const USAGE: &str = "set <property=value> <pool>";
 
@@ -17,8 +18,6 @@ const COMMENT_MAX: usize = 32;
 /// Bytes that a user's property's name and value must stay below (`ZAP_MAXNAMELEN`, `ZFS_MAXPROPLEN`).
 const NAME_MAX: usize = 256;
 const VALUE_MAX: usize = 4096;
-/// What can be set when a pool is made or imported, and not later.
-const ONCE: &[&str] = &["altroot", "tname"];
 /// `EINVAL`, which is what the command ends with where a pool is no pool.
 const NOT_A_POOL: i32 = 22;
 
@@ -40,7 +39,7 @@ pub fn run(args: &[String]) -> Outcome {
         [_] => return Err(Fail::usage("missing pool name", USAGE)),
         [pair, name] => (pair, name),
         [_, pool, vdev] => {
-            state::named(pool)?;
+            state::find(pool)?.ok_or_else(|| no_pool(pool))?;
             return Err(Fail {
                 status: NOT_A_POOL,
                 message: format!(
@@ -53,11 +52,14 @@ pub fn run(args: &[String]) -> Outcome {
     let Some((prop, text)) = pair.split_once('=') else {
         return Err(Fail::usage("missing value in property=value argument", USAGE));
     };
-    let Some(record) = state::find(name)? else {
-        return Err(Fail { status: NOT_A_POOL, message: format!("cannot open '{name}': is not a pool") });
-    };
+    let record = state::find(name)?.ok_or_else(|| no_pool(name))?;
     let fail = |why: String| Fail::new(format!("cannot set property for '{name}': {why}"));
     let prop = canonical(prop);
+    match prop {
+        "compatibility" => compatible(text)?,
+        "bootfs" => bootable(&record, text).map_err(fail)?,
+        _ => {}
+    }
     let change = change(prop, text).map_err(fail)?;
     let mut pool = session::open_record(&record, For::Write).map_err(|f| fail(f.message))?;
     match change {
@@ -86,6 +88,39 @@ pub fn run(args: &[String]) -> Outcome {
     Ok(())
 }
 
+fn no_pool(name: &str) -> Fail {
+    Fail { status: NOT_A_POOL, message: format!("cannot open '{name}': is not a pool") }
+}
+
+/// Whether that is a set of features. Files that list some are not read here, so there are none
+/// (`zpool_do_load_compat`, zpool_main.c).
+pub fn compatible(text: &str) -> Outcome {
+    match text {
+        "" | "off" | "legacy" => Ok(()),
+        files => Err(Fail::new(format!(
+            "Error: could not read/parse feature file(s): {files}\n(features are chosen one by one here, with feature@NAME=enabled)"
+        ))),
+    }
+}
+
+/// Whether a pool could boot from that (`bootfs_name_valid`, libzfs_pool.c; `spa_prop_validate`, spa.c).
+fn bootable(record: &state::Imported, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let valid = crate::zfs::valid(text, crate::zfs::Named::NoBookmark).is_ok();
+    if !valid || text.split('/').next() != Some(record.name.as_str()) {
+        return Err(format!("'{text}' is an invalid name"));
+    }
+    let pool = session::open_record(record, For::Read).map_err(|f| f.message)?;
+    let found = pool.dsl.lookup_dataset(pool.io(), text).and_then(|r| pool.dsl.kind(pool.io(), r));
+    match found {
+        Ok(Kind::Filesystem | Kind::Snapshot) => Ok(()),
+        Ok(_) => Err("operation not supported on this type of pool".into()),
+        Err(_) => Err("no such pool or dataset".into()),
+    }
+}
+
 /// The same of a value that was typed; or why it cannot be.
 pub fn change(prop: &str, text: &str) -> Result<Change, String> {
     if let Some(feature) = prop.strip_prefix("feature@") {
@@ -107,8 +142,10 @@ pub fn change(prop: &str, text: &str) -> Result<Change, String> {
             _ => Ok(Change::User(text.to_string())),
         };
     }
-    if ONCE.contains(&prop) {
-        return Err(format!("property '{prop}' can only be set during pool creation or import"));
+    match prop {
+        "altroot" => return Err("property 'altroot' can only be set during pool creation or import".into()),
+        "tname" => return Err("property 'tname' can only be set at creation time".into()),
+        _ => {}
     }
     if prop == "multihost" && text == "on" {
         return Err("property 'multihost' cannot be 'on' here: Icecore does not write for it".into());
@@ -119,7 +156,7 @@ pub fn change(prop: &str, text: &str) -> Result<Change, String> {
     }
     match prop {
         "ashift" => {
-            let n: u64 = text.parse().map_err(|_| format!("bad numeric value '{text}'"))?;
+            let n = icecore_dsl::prop::size(text).map_err(|e| e.to_string())?;
             if n != 0 && !ASHIFT.contains(&n) {
                 return Err(format!(
                     "property '{prop}' number {n} is invalid, only values between {} and {} are allowed.",
@@ -137,15 +174,30 @@ pub fn change(prop: &str, text: &str) -> Result<Change, String> {
         }
         "comment" => Ok(Change::Comment((!text.is_empty()).then(|| text.to_string()))),
         "cachefile" if text.is_empty() || text == "none" => Ok(Change::Nothing),
+        "cachefile" if !text.starts_with('/') => {
+            Err("property 'cachefile' must be empty, an absolute path, or 'none'".into())
+        }
+        "cachefile" if !Path::new(text).parent().is_some_and(Path::is_dir) => {
+            let parent = text.rsplit_once('/').map_or(text, |(parent, _)| parent);
+            Err(format!("'{parent}' is not a valid directory"))
+        }
         "cachefile" => {
             Err("property 'cachefile' can only be empty or 'none' here: there is no cache file".into())
         }
-        "version" => match text.parse::<u64>() {
+        "version" => match icecore_dsl::prop::size(text) {
             Ok(n) => Err(format!("property 'version' number {n} is invalid.")),
-            Err(_) => Err(format!("bad numeric value '{text}'")),
+            Err(e) => Err(e.to_string()),
         },
-        "bootfs" | "compatibility" => Err(format!("property '{prop}' cannot be set here")),
+        "dedup_table_quota" if !["none", "auto"].contains(&text) => match icecore_dsl::prop::size(text) {
+            Ok(_) => Err(format!("property '{prop}' cannot be set here")),
+            Err(e) => Err(e.to_string()),
+        },
+        "bootfs" | "compatibility" | "dedup_table_quota" => {
+            Err(format!("property '{prop}' cannot be set here"))
+        }
         "readonly" => Err("property 'readonly' can only be set at import time".into()),
+        // Properties that nobody is shown (`zpool_prop_init`, zpool_prop.c).
+        "maxblocksize" | "maxdnodesize" => Err(format!("'{prop}' is readonly")),
         p if known(p) => Err(format!("'{p}' is readonly")),
         p => Err(format!("invalid property '{p}'")),
     }

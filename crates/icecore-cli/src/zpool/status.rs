@@ -3,7 +3,7 @@
 use super::errors;
 use super::import::display_name;
 use super::import_list::state;
-use crate::args::{Opt, Typed, flag};
+use crate::args::{Opt, Typed, flag, without_interval};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For, NotOpen, Open, Why};
@@ -35,6 +35,7 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some((_, name)) = of_json.iter().find(|(o, _)| typed.has(*o) && !typed.has('j')) {
         return Err(Fail::usage(format!("'{name}' only works with '-j' option"), USAGE));
     }
+    without_interval(&typed.operands, USAGE)?;
     let records = state::all()?;
     if let Some(line) = state::missing(&records, &typed.operands).into_iter().next() {
         return Err(Fail::new(line));

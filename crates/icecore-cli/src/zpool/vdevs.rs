@@ -37,7 +37,7 @@ pub struct Terms<'a> {
 /// The devices that `words` name, each fit to be taken.
 pub fn members(words: &[String], terms: Terms<'_>) -> Outcome<Groups> {
     let (mut groups, mut wrong, mut seen) = (Groups::new(), Vec::new(), Vec::new());
-    for (kind, paths) in layout(words)? {
+    for (kind, paths) in layout(words, terms)? {
         let mut members = Vec::new();
         for path in paths {
             // What is named twice is opened once; that it is twice is found later.
@@ -108,8 +108,11 @@ impl Unfit {
 
 /// What each `-o` says of `ashift`, which is all that devices of a pool that is there may be told.
 pub fn ashift_options<'a>(typed: &'a Typed, usage: &'a str) -> impl Iterator<Item = Outcome<&'a str>> {
-    typed.values('o').map(move |o| match o.split_once('=') {
+    typed.values('o').enumerate().map(move |(at, o)| match o.split_once('=') {
         None => Err(Fail::usage(super::create::missing_equals('o').message, usage)),
+        Some(("ashift", _)) if at > 0 => {
+            Err(Fail::usage("property 'ashift' specified multiple times", usage))
+        }
         Some(("ashift", text)) => Ok(text),
         Some((p, _)) => Err(Fail::usage(format!("property '{p}' cannot be set here"), usage)),
     })
@@ -189,7 +192,7 @@ pub fn show((kind, members): &(NewKind, Vec<Member>), full: bool) {
 }
 
 /// `[mirror] DEV…`: the top-level vdevs asked for, each device by its full path (`construct_spec`).
-fn layout(words: &[String]) -> Outcome<Vec<(NewKind, Vec<PathBuf>)>> {
+fn layout(words: &[String], terms: Terms<'_>) -> Outcome<Vec<(NewKind, Vec<PathBuf>)>> {
     let bad = |why: String| Fail::new(format!("invalid vdev specification: {why}"));
     let mut out = Vec::new();
     let mut rest = words;
@@ -209,12 +212,25 @@ fn layout(words: &[String]) -> Outcome<Vec<(NewKind, Vec<PathBuf>)>> {
         };
         let end = after.iter().position(|w| grouping(w).is_some()).unwrap_or(after.len());
         let devices = after[..end].iter().map(|w| resolve(w)).collect::<Outcome<Vec<_>>>()?;
-        if devices.len() < least {
+        // What holds no data by itself may begin with a mirror of its own.
+        let inner = after.first().filter(|w| {
+            CLASSES[..3].contains(&word.as_str()) && !CLASSES.contains(&w.as_str()) && grouping(w).is_some()
+        });
+        if let Some((inner, least)) = inner.and_then(|w| Some((w, grouping(w)?))) {
+            if after[1..].iter().take_while(|w| grouping(w).is_none()).count() < least {
+                return Err(bad(format!("{inner} requires at least {least} devices")));
+            }
+        } else if devices.len() < least {
             let devices =
                 if matches!(word.as_str(), "log" | "special" | "dedup") { "device" } else { "devices" };
             return Err(bad(format!("{word} requires at least {least} {devices}")));
         }
         if word != "mirror" {
+            // What stands first of these holds all that follows (`num_normal_vdevs`).
+            if terms.pool.is_none() && out.is_empty() && CLASSES.contains(&word.as_str()) {
+                let none = "at least one general top-level vdev must be specified";
+                return Err(stands_against(&[none.to_string()], terms.in_use));
+            }
             return Err(bad(format!("'{word}' is not supported yet; single disks and mirrors are")));
         }
         out.push((NewKind::Mirror, devices));
@@ -222,6 +238,9 @@ fn layout(words: &[String]) -> Outcome<Vec<(NewKind, Vec<PathBuf>)>> {
     }
     Ok(out)
 }
+
+/// Words for vdevs that hold no data by themselves.
+const CLASSES: [&str; 5] = ["log", "special", "dedup", "cache", "spare"];
 
 /// The least number of devices of what begins a group (`is_grouping`).
 fn grouping(word: &str) -> Option<usize> {
@@ -281,6 +300,13 @@ pub struct Member {
 impl Member {
     /// Opens the device that `word` names, if nothing stands against that.
     pub fn open(word: &str, force: bool) -> Outcome<Self> {
+        if let Some(least) = grouping(word) {
+            let why = match CLASSES[..3].contains(&word) {
+                true => "at least one toplevel vdev must be specified".to_string(),
+                false => format!("{word} requires at least {least} devices"),
+            };
+            return Err(Fail::new(format!("invalid vdev specification: {why}")));
+        }
         Self::look(&resolve(word)?, force, false)?.map_err(|line| stands_against(&[line], force))
     }
 

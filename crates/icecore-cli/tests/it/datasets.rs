@@ -127,6 +127,16 @@ fn holds_and_bookmarks() {
     desk.refused("zfs release three tank/plain@root", 1, &["no such tag on this dataset"]);
     desk.ok("zfs release one tank/plain@root");
     desk.ok("zfs release two tank/plain@root");
+    // Where some have the tag and others have not, the first are released.
+    for line in ["create tank/plain/in", "snapshot -r tank/plain@r", "hold four tank/plain/in@r"] {
+        desk.ok(&format!("zfs {line}"));
+    }
+    assert_eq!(desk.run("zfs holds -r tank/plain@none").err, "no datasets available\n");
+    desk.refused("zfs release -r five tank/plain@r", 1, &["no such tag on this dataset"]);
+    desk.ok("zfs release -r four tank/plain@r");
+    assert_eq!(desk.ok("zfs holds -rH tank/plain@r"), "");
+    desk.ok("zfs destroy tank/plain@r");
+    desk.ok("zfs destroy -r tank/plain/in");
     assert_eq!(desk.names("-t snapshot tank/plain"), SNAPS[1..], "destroyed with its last hold");
 
     desk.ok("zfs bookmark tank/plain@2023-09-27 tank/plain#mark");

@@ -54,6 +54,11 @@ fn space_is_listed_by_owner_and_bounded() {
     }
     desk.ok("zfs set userquota@51234=none groupobjquota@51237=none tank/fs");
     desk.ok("icecore cp -p a tank/fs:/more");
+    desk.ok("zfs create -o userquota@51234=2M -o quota=8M -o refquota=4M tank/limited");
+    assert_eq!(desk.get("userquota@51234,quota,refquota", "tank/limited"), "2097152\n8388608\n4194304");
+    desk.refused("zfs create -o quota=4K tank/none", 1, &["cannot create 'tank/none': out of space"]);
+    assert!(!desk.names("-r tank").contains(&"tank/none".to_string()), "what is over its quota goes again");
+    desk.ok("zfs destroy tank/limited");
     desk.ok("zfs set userquota@51234=9M tank/fs");
     desk.ok("zfs snapshot tank/fs@s");
     assert_eq!(desk.get("userquota@51234", "tank/fs@s"), "9437184");

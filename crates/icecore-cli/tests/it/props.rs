@@ -164,7 +164,9 @@ fn every_settable_property() {
             let done = set(bad);
             assert_eq!(done.status, 255, "{prop}={bad} {name}: {}", done.err);
             let begin = format!("cannot set property for '{name}': ");
-            assert!(done.err.starts_with(&begin) && done.err.contains(words), "{prop}={bad}: {}", done.err);
+            let warned = format!("{prop}: property requires a special device in the pool\n");
+            let said = done.err.strip_prefix(&warned).unwrap_or(&done.err);
+            assert!(said.starts_with(&begin) && said.contains(words), "{prop}={bad}: {}", done.err);
             assert_eq!(desk.get(prop, name), *shown, "{prop}={bad} changed something");
         }
         if table::find(prop).is_none_or(table::Prop::inheritable) {

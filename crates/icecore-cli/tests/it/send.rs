@@ -51,7 +51,7 @@ fn a_dataset_as_it_is_now() {
     desk.piped("zfs send -i @root main/plain", "zfs receive tank/plain@now");
     assert_eq!(desk.get("logicalreferenced", "tank/plain"), desk.get("logicalreferenced", "main/plain"));
     desk.export_and_judge("tank");
-    desk.refused("zfs send -p main/plain", 1, &["Unsupported flag with filesystem or bookmark"]);
+    desk.refused("zfs send -p main/plain", 1, &["snapshot main/plain@ does not exist"]);
     desk.refused("zfs send -w main/encrypted/docs", 1, &["main/encrypted/docs", "make one"]);
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct Ask<'a> {
     /// How a new dataset is encrypted if the stream is not raw.
     pub crypt: NewCrypt<'a>,
     pub allow_ivset_divergence: bool,
-    /// A stream of a new dataset that is not one of a package: a snapshot of it that is here already is in
-    /// its way, as in OpenZFS (`zfs_receive_one`).
+    /// It is not one of a package: a snapshot that is here already is in the way of one of a new dataset, as in OpenZFS
+    /// (`zfs_receive_one`).
     pub single: bool,
     /// Datasets and snapshots that would be gone by now, in a dry run.
     pub gone: &'a [String],
@@ -181,7 +181,7 @@ fn check_features(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The snapshot of that name with the stream's guid: nothing to do. With another guid: refused.
+/// Whether the snapshot with the stream's guid is here already. One of its name with another guid is refused.
 fn check_present(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef) -> Result<bool> {
     for (_, snap) in dsl.snapshots(io, ask.path)? {
         if dsl.dataset(io, snap.obj)?.guid == ask.begin.toguid && snap.dir == head.dir {
@@ -196,11 +196,25 @@ fn check_present(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef
 }
 
 fn check_existing(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRef) -> Result<Place> {
+    let new = ask.is_clone() || ask.begin.fromguid == 0;
+    // Said before anything of what is there or was received in part (`zfs_receive_one`, libzfs_sendrecv.c).
+    if new && !ask.force && ask.single {
+        return Err(ReceiveError::Exists(ask.path.into()));
+    }
     if check_present(dsl, io, ask, head)? {
-        if ask.single {
+        if ask.single && new {
             check_replace(dsl, io, ask, head)?;
+        } else if ask.single
+            && !ask.force
+            && dsl.lookup_snapshot(io, &format!("{}@{}", ask.path, ask.snap)).is_err()
+        {
+            // Under another name it is not what was asked for: what came since stands in the way.
+            check_incremental(dsl, io, ask, head)?;
         }
         return Ok(Place::Present);
+    }
+    if new && !ask.force {
+        return Err(ReceiveError::Exists(ask.path.into()));
     }
     if dsl.receive_clone(io, head)?.is_some() || dsl.resume_state(io, head.obj)?.is_some() {
         return Err(ReceiveError::PartialState(ask.path.into()));
@@ -211,7 +225,7 @@ fn check_existing(dsl: &Dsl, io: &dyn BlockStore, ask: &Ask<'_>, head: DatasetRe
     if ask.zvol() && !dsl.children(io, ask.path)?.is_empty() {
         return Err(ReceiveError::WrongParent(ask.path.into()));
     }
-    if ask.is_clone() || ask.begin.fromguid == 0 {
+    if new {
         check_replace(dsl, io, ask, head)?;
         return Ok(Place::Existing { head, from: None });
     }

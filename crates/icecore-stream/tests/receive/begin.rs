@@ -106,7 +106,8 @@ fn names_that_are_taken() {
     let mut pool = SimPool::new("taken");
     let p = &mut pool;
     p.receive(&put_together(&plain("a@s", 0, 5, 0)), &to("taken/x")).unwrap();
-    is!(refused(p, &plain("a@s", 0, 6, 0), &to("taken/x")), ReceiveError::SnapshotExists(_));
+    is!(refused(p, &plain("a@s", 0, 6, 0), &to("taken/x")), ReceiveError::Exists(_));
+    is!(refused(p, &plain("a@s", 0, 6, 0), &force("taken/x")), ReceiveError::SnapshotExists(_));
     is!(refused(p, &plain("a@s", 5, 6, 0), &to("taken/x")), ReceiveError::SnapshotExists(_));
     is!(refused(p, &plain("a@t", 0, 6, 0), &to("taken/x")), ReceiveError::Exists(_));
     is!(refused(p, &plain("a@t", 0, 6, 0), &force("taken/x")), ReceiveError::HasSnapshots { .. });

@@ -90,7 +90,7 @@ fn resumed_after_a_cut_anywhere_is_the_same() {
             let refused = pool.receive(&other, &resumable(&target)).unwrap_err();
             assert!(matches!(refused, ReceiveError::ResumePoint { .. }), "{refused:?}");
             let refused = pool.receive(&stream, &resumable(&target)).unwrap_err();
-            assert!(matches!(refused, ReceiveError::PartialState(_)), "{refused:?}");
+            assert!(matches!(refused, ReceiveError::Exists(_)), "{refused:?}");
             let rest = put_together(&resumed(&records, object, point));
             pool.receive(&rest, &resumable(&target)).unwrap_or_else(|e| panic!("record {i}: {e:?}"));
             assert_eq!(pool.contents(&full), want, "cut at record {i}");
