@@ -12,6 +12,7 @@ use icecore_check::zdb;
 use crate::interop::{self, HARNESS};
 use crate::shell::{Outcome, cargo, program, run as shell, step};
 use crate::tidy;
+use crate::zoo;
 
 pub fn run() -> Outcome {
     for (component, flag) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
@@ -46,6 +47,9 @@ pub fn test(args: &[&str]) -> Outcome {
     }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(args);
+    if let Some(zoo) = zoo::named()? {
+        tests.env("ICECORE_ZOO", zoo);
+    }
     if zdb::zdb_available() {
         // Debian puts zdb where only root's PATH looks.
         let path = std::env::var("PATH").unwrap_or_default();

@@ -2,7 +2,7 @@
 //! manifests of all datasets and snapshots are what OpenZFS itself printed, whether all copies of all blocks are whole,
 //! and whether it shows the same without each set of devices that it may miss.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use icecore_check::fixture;
 use icecore_check::zoo::{self, Verdict};
@@ -12,8 +12,20 @@ use crate::shell::Outcome;
 /// Differences shown of each kind and pool.
 const SHOWN: usize = 5;
 
+/// Where the zoo lies that the repository has a part of, seen from its root.
+const WHOLE: &str = "../shared/zoo";
+
+/// The folder of images that the environment names, unpacked.
+pub fn named() -> Outcome<Option<PathBuf>> {
+    std::env::var_os("ICECORE_ZOO").map(|zoo| unpacked(Path::new(&zoo))).transpose()
+}
+
+fn unpacked(zoo: &Path) -> Outcome<PathBuf> {
+    fixture::unpacked(zoo).map_err(|e| format!("{}: {e}", zoo.display()))
+}
+
 /// `folders` are those of images and of expectations; without them the images of the repository are asked, and those in
-/// the folders that the environment names, as for tests.
+/// the folders that the environment names, as for tests, or of the whole zoo where it is there. Images may be packed.
 pub fn run(folders: &[&str]) -> Outcome {
     let mut cases = Vec::new();
     let mut add = |images: PathBuf, expected: PathBuf| {
@@ -25,10 +37,22 @@ pub fn run(folders: &[&str]) -> Outcome {
     match folders {
         [] => {
             add(fixture::images(), fixture::tests_data())?;
-            zoo::folders().map_or(Ok(()), |(images, expected)| add(images, expected))?;
+            let whole = fixture::repo_root().join(WHOLE);
+            match (named()?, std::env::var_os("ICECORE_ZOO_EXPECTED")) {
+                (Some(images), Some(expected)) => add(images, expected.into())?,
+                (Some(images), None) => add(images.clone(), images)?,
+                (None, _) if whole.is_dir() => {
+                    let images = unpacked(&whole)?;
+                    add(images.clone(), images)?;
+                }
+                (None, _) => {}
+            }
         }
-        [images] => add(PathBuf::from(images), PathBuf::from(images))?,
-        [images, expected, ..] => add(PathBuf::from(images), PathBuf::from(expected))?,
+        [images] => {
+            let images = unpacked(Path::new(images))?;
+            add(images.clone(), images)?;
+        }
+        [images, expected, ..] => add(unpacked(Path::new(images))?, PathBuf::from(expected))?,
     }
     println!(
         "{:16} {:>6} {:>6} {:>6} {:>6} {:>10} {:>8} {:>12}",

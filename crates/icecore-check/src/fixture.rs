@@ -91,6 +91,43 @@ pub fn zoo(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// A folder of images and of what OpenZFS said of them, unpacked if any of it is packed: below the target folder, with links to
+/// what needs no unpacking. What is there already is left.
+///
+/// # Errors
+/// Something cannot be read, unpacked or linked.
+pub fn unpacked(zoo: &Path) -> io::Result<PathBuf> {
+    let zoo = fs::canonicalize(zoo)?;
+    let packed = |folder: &PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|e| e.path()).any(|path| path.extension().is_some_and(|x| x == "zst"))
+    };
+    if !std::iter::once(zoo.clone()).chain(folders_of(&zoo)).any(|folder| packed(&folder)) {
+        return Ok(zoo);
+    }
+    let name = zoo.to_string_lossy().trim_matches('/').replace('/', "-");
+    let to = target_dir().join("unpacked").join(name);
+    unpack_folder(&zoo, &to)?;
+    Ok(to)
+}
+
+fn unpack_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let extension = path.extension().unwrap_or_default();
+        if extension == "zst" {
+            unpack(&path, &to.join(&name).with_extension(""))?;
+        } else if path.is_dir() && extension != "expected" {
+            unpack_folder(&path, &to.join(&name))?;
+        } else if to.join(&name).symlink_metadata().is_err() {
+            std::os::unix::fs::symlink(&path, to.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
 fn folders_of(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).map(|list| list.flatten().map(|e| e.path()).collect());
     let mut folders: Vec<PathBuf> = entries.unwrap_or_default();
@@ -151,6 +188,16 @@ mod tests {
         let meta = image.metadata().expect("stat");
         assert_eq!(meta.len(), 256 << 20);
         assert!(meta.blocks() * 512 < 64 << 20, "holes were written out: {} blocks", meta.blocks());
+    }
+
+    #[test]
+    fn a_packed_zoo_is_unpacked_and_a_plain_one_is_left() {
+        let zoo = unpacked(&tests_data()).expect("unpack");
+        assert_eq!(zoo.join("cold/main.img").metadata().expect("image").len(), 256 << 20);
+        assert!(zoo.join("cold/main.expected").is_dir());
+        assert_eq!(unpacked(&zoo).expect("again"), fs::canonicalize(&zoo).expect("path"));
+        assert_eq!(unpacked(&tests_data()).expect("and again"), zoo);
+        assert!(unpacked(Path::new("/no such zoo")).is_err());
     }
 
     #[test]
