@@ -118,6 +118,11 @@ impl Walk {
                 _ => Err(format!("an increment onto a modified dataset: {}{}", l.err, r.err)),
             };
         }
+        // Large blocks that came before do not come in small ones later (`ZFS_ERR_STREAM_LARGE_BLOCK_MISMATCH`).
+        let small = !raw && !left.contains(&"-L");
+        if small && !r.ok() && r.err.contains("requires -L") {
+            return Ok(Step::Refused);
+        }
         if !l.ok() || !r.ok() {
             // After a change of keys OpenZFS's rules decide.
             return if estranged && !r.err.is_empty() {
