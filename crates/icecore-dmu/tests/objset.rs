@@ -3,8 +3,10 @@
 use icecore_dmu::mem::MemStore;
 use icecore_dmu::{BlockStore, NewObject, Objset, Policy, ReadError, Want};
 use icecore_format::objset::ObjsetType;
-use icecore_format::{ObjectId, ObjectType};
+use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType, Txg};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn fresh() -> (MemStore, Objset) {
     (MemStore::default(), Objset::create(21, ObjsetType::Zfs, Policy::default(), Want::Logical))
@@ -122,5 +124,63 @@ fn objects_of_many_slots_come_and_go() {
         assert_eq!(seen, model, "seed {seed}");
         assert_eq!(os.root().fill(), model.len() as u64);
         assert_eq!(io.txg(), BlockStore::txg(&io));
+    }
+}
+
+/// A store whose jobs go from two ends to the middle at once, that cannot read one block, and that counts what is read.
+struct Two<'a> {
+    inner: &'a MemStore,
+    broken: Option<u64>,
+    reads: AtomicUsize,
+}
+
+impl BlockStore for Two<'_> {
+    fn read(&self, bp: &Blkptr, at: &Bookmark, want: Want) -> Result<Arc<[u8]>, ReadError> {
+        if at.object == ObjectId(0) && at.level == 0 {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            if self.broken == Some(at.blkid) {
+                return Err(ReadError::Device("gone".into()));
+            }
+        }
+        self.inner.read(bp, at, want)
+    }
+    fn for_each(&self, n: usize, job: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (n / 2..n).rev().for_each(job));
+            (0..n / 2).for_each(job);
+        });
+    }
+    fn txg(&self) -> Txg {
+        self.inner.txg()
+    }
+    fn hole_birth(&self) -> bool {
+        true
+    }
+}
+
+/// Asked for together, in any order, twice, gone, changed or in a block that cannot be read: each is what it is alone.
+#[test]
+fn many_heads_are_those_that_are_read_one_by_one() {
+    let (mut io, mut os) = fresh();
+    let shape = |i: u16| {
+        NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 512).with_bonus(ObjectType::ZNODE, 8 + i % 200)
+    };
+    let objs: Vec<ObjectId> = (0..1000).map(|i| os.allocate(&io, &shape(i)).unwrap()).collect();
+    sync(&mut io, &mut os);
+    for obj in objs.iter().step_by(7) {
+        os.free_object(&mut io, *obj).unwrap();
+    }
+    sync(&mut io, &mut os);
+    let mut os = Objset::open(&io, 21, &os.root(), Want::Logical).unwrap();
+    os.edit(&io, objs[1]).unwrap().set_flags(1);
+    let mut asked: Vec<ObjectId> = objs.iter().rev().copied().chain([objs[2], ObjectId(1 << 30)]).collect();
+    asked.swap(3, 500);
+    for broken in [None, Some(4)] {
+        let two = Two { inner: &io, broken, reads: AtomicUsize::new(0) };
+        let together: Vec<String> = os.dnodes(&two, &asked, |i, dn| format!("{i} {dn:?}")).collect();
+        assert_eq!(two.reads.load(Ordering::Relaxed), 32, "each block once");
+        let alone = asked.iter().enumerate().map(|(i, obj)| format!("{i} {:?}", os.dnode(&two, *obj)));
+        assert_eq!(together, alone.collect::<Vec<_>>());
+        assert_eq!(together.iter().any(|t| t.contains("gone")), broken.is_some());
     }
 }
