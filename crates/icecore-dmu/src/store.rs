@@ -152,13 +152,7 @@ pub type Look<'a> = dyn Fn(usize, Result<&[u8], ReadError>) + Sync + 'a;
 
 /// What `f` makes of each number below `n`, by the workers of `io`, in the order of the numbers.
 pub fn map_each<T: Send + Sync>(io: &dyn BlockStore, n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let slots: Vec<OnceLock<T>> = (0..n).map(|_| OnceLock::new()).collect();
-    io.for_each(n, &|i| {
-        if let Some(slot) = slots.get(i) {
-            let _ = slot.set(f(i));
-        }
-    });
-    slots.into_iter().filter_map(OnceLock::into_inner).collect()
+    gathered(n, |put| io.for_each(n, &|i| put(i, f(i))))
 }
 
 /// What `f` makes of each of `blocks` in passing, in their order.
@@ -168,10 +162,15 @@ pub fn look_each<T: Send + Sync>(
     want: Want,
     f: impl Fn(Result<&[u8], ReadError>) -> T + Sync,
 ) -> Vec<T> {
-    let slots: Vec<OnceLock<T>> = blocks.iter().map(|_| OnceLock::new()).collect();
-    io.read_each(blocks, want, &|i, block| {
+    gathered(blocks.len(), |put| io.read_each(blocks, want, &|i, block| put(i, f(block))))
+}
+
+/// What was put at each number below `n`, in any order and by any thread.
+fn gathered<T: Send + Sync>(n: usize, fill: impl FnOnce(&(dyn Fn(usize, T) + Sync))) -> Vec<T> {
+    let slots: Vec<OnceLock<T>> = (0..n).map(|_| OnceLock::new()).collect();
+    fill(&|i, value| {
         if let Some(slot) = slots.get(i) {
-            let _ = slot.set(f(block));
+            let _ = slot.set(value);
         }
     });
     slots.into_iter().filter_map(OnceLock::into_inner).collect()
