@@ -57,7 +57,7 @@ pub struct Owned {
     over: Mutex<Option<Over>>,
     /// Keys loaded for as long as commands run, by root directory: how many.
     loans: Mutex<BTreeMap<u64, usize>>,
-    /// The thread of its scrub.
+    /// The thread of its scans.
     scan: crate::scan::Run,
 }
 
@@ -237,7 +237,9 @@ pub fn all() -> Vec<(String, Option<String>)> {
 }
 
 impl Owned {
-    fn new(record: &Imported, pool: Pool) -> Arc<Self> {
+    fn new(record: &Imported, mut pool: Pool) -> Arc<Self> {
+        // What cannot be brought up to date stays away, as it was.
+        let _ = pool.resilver_returned();
         let shared = Shared::new(pool);
         let guid = Arc::new(AtomicU64::new(record.guid));
         let (own, of_now) = (record.clone(), Arc::clone(&guid));
@@ -274,7 +276,7 @@ impl Owned {
     fn now(&self) -> Imported {
         Imported { guid: self.guid(), ..self.record.clone() }
     }
-    /// The thread of its scrub.
+    /// The thread of its scans.
     pub fn scan(&self) -> &crate::scan::Run {
         &self.scan
     }

@@ -9,7 +9,7 @@ use icecore_env::Device;
 use icecore_format::{Guid, Txg};
 use icecore_vdev::create::{self, NewTop};
 use icecore_vdev::{VdevConfig, label};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Pool {
@@ -19,6 +19,7 @@ impl Pool {
     /// The layout cannot be, or a device could not be written; after the latter the pool object is of no more use.
     pub fn add(&mut self, tops: Vec<NewTop>) -> Result<Txg> {
         self.io.check_writable()?;
+        self.may_rewire()?;
         let mut tree = self.tree()?;
         let first = tree.children.len();
         let (mut new, devices) = create::further(&tree, tops, self.io.txg, &*self.io.env.entropy)?;
@@ -30,7 +31,7 @@ impl Pool {
         self.first_labels(&tree, &devices)?;
         self.devices.extend(devices);
         let arrays: Vec<u64> = tree.children[first..].iter().filter_map(|t| t.metaslab_array).collect();
-        self.rewire(tree, &BTreeSet::new())?;
+        self.rewire(tree)?;
         for (top, array) in self.io.vdevs.tops()[first..].iter().zip(arrays) {
             let mut top = fresh(top);
             top.iter_mut().for_each(|t| t.array = array);

@@ -1,12 +1,14 @@
 //! `zpool attach`, `detach`, `replace`, `offline`, `online` (zpool_main.c; their errors `zpool_vdev_attach`,
 //! `zpool_vdev_detach`, `zpool_vdev_offline`, libzfs_pool.c).
 //!
-//! A resilver is done when the command ends: there is none in the background, and none to wait for.
+//! A resilver is done when the command ends, as with `-w`. Meanwhile others use the pool.
 
+use super::scrub::Lines;
 use super::vdevs::{self, Member, full_path};
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::fail::{Fail, Outcome};
+use crate::scan;
 use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_env::{Access, FileDevice};
@@ -32,8 +34,8 @@ fn open(name: &str) -> Outcome<(Imported, Open)> {
 
 /// The leaf that a person calls `name`: by its path, the end of it, or its guid.
 pub fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
-    let tree = pool.config().vdev_tree.as_ref()?;
-    let leaves = tree.leaves();
+    // A side that is being filled is not in the configuration yet.
+    let leaves = pool.io().vdevs().config().leaves();
     let full = full_path(name);
     let here = |l: &&&icecore_vdev::VdevConfig| {
         let open = pool.io().vdevs().leaves().iter().find(|o| o.guid == l.guid);
@@ -118,15 +120,8 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     state::can_remember(name)?;
     // From here on the new device is written.
     let side = member.take()?;
-    let bar = bar::bytes("resilvering", true);
-    bar.set_message(name.to_owned());
-    let watch = &mut |p: icecore_pool::scrub::Progress| {
-        bar::show(&bar, p.bytes, p.total);
-        true
-    };
-    let done = if instead { pool.replace(guid, side, watch) } else { pool.attach(guid, side, watch) };
-    bar.finish_and_clear();
-    done.map_err(|e| fail(&e))?;
+    resilver(&mut pool, |pool| pool.begin_side(guid, side, instead).map(|()| true))
+        .map_err(|f| fail(&f.message))?;
     drop(pool);
     remember(record, Some(path))
 }
@@ -154,36 +149,32 @@ pub fn detach(args: &[String]) -> Outcome {
 
 pub fn offline(args: &[String]) -> Outcome {
     let typed = Typed::parse_plain(args, &[], OFFLINE_USAGE)?;
-    each(&typed, OFFLINE_USAGE, "offline", |pool, guid| pool.offline(guid))
+    each(&typed, OFFLINE_USAGE, "offline", |pool, guid| Ok(pool.offline(guid)?))
 }
 
 pub fn online(args: &[String]) -> Outcome {
     let typed = Typed::parse_plain(args, &[], ONLINE_USAGE)?;
-    each(&typed, ONLINE_USAGE, "online", |pool, guid| {
-        let bar = bar::bytes("resilvering", true);
-        bar.set_message(pool.name().to_owned());
-        let done = pool.online(guid, &mut |p| {
-            bar::show(&bar, p.bytes, p.total);
-            true
-        });
-        bar.finish_and_clear();
-        done.map(|_| ())
-    })
+    each(&typed, ONLINE_USAGE, "online", |pool, guid| resilver(pool, |pool| pool.begin_online(guid)))
+}
+
+/// A resilver, with its progress.
+fn resilver(pool: &mut Open, begin: impl FnOnce(&mut Pool) -> icecore_pool::Result<bool>) -> Outcome {
+    let bar = bar::bytes("resilvering", true);
+    bar.set_message(pool.name().to_owned());
+    let mut lines = Lines::new(&bar);
+    let done = scan::fill(pool, begin, &mut |pool| lines.show(pool));
+    bar.finish_and_clear();
+    done.map(|_| ())
 }
 
 /// Does the same to each device named; what fails is told, and the others go on (`zpool_do_offline`, zpool_main.c).
-fn each(
-    typed: &Typed,
-    usage: &str,
-    verb: &str,
-    mut one: impl FnMut(&mut Pool, Guid) -> icecore_pool::Result<()>,
-) -> Outcome {
+fn each(typed: &Typed, usage: &str, verb: &str, mut one: impl FnMut(&mut Open, Guid) -> Outcome) -> Outcome {
     let (name, devices) = operands(typed, 1, usize::MAX, usage)?;
     let (_, mut pool) = open(name)?;
     let mut wrong = Vec::new();
     for device in devices {
         let done = match leaf(&pool, device) {
-            Some(guid) => one(&mut pool, guid).map_err(|e| format!("cannot {verb} {device}: {e}")),
+            Some(guid) => one(&mut pool, guid).map_err(|f| format!("cannot {verb} {device}: {}", f.message)),
             None if verb == "online" => Err(format!("couldn't find device \"{device}\" in pool \"{name}\"")),
             None if is_group(&pool, device) => {
                 Err(format!("cannot {verb} {device}: operation not supported on this type of pool"))

@@ -71,9 +71,9 @@ pub fn health(vdevs: &VdevSet) -> Health {
     }
 }
 
-/// Here, but without what was written while it was not.
+/// Here, but without what was written while it was not, and nobody sees to it.
 fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
-    leaf.is_stale() && leaf.device().is_some()
+    leaf.is_stale() && !leaf.is_filling() && leaf.device().is_some()
 }
 
 /// One pool; `None` if it is healthy and only trouble was asked for.
@@ -180,6 +180,9 @@ fn trouble(vdevs: &VdevSet) -> &'static str {
         }
         "status: One or more devices could not be opened. The pool goes on without them.\n\
          action: Attach the missing devices.\n"
+    } else if vdevs.leaves().iter().any(icecore_vdev::tree::Leaf::is_filling) {
+        "status: One or more devices is currently being resilvered.  The pool will\n\tcontinue to function, possibly in a \
+         degraded state.\naction: Wait for the resilver to complete.\n"
     } else if vdevs.leaves().iter().any(behind) {
         "status: One or more devices have missed writes, and hold old data.\n\
          action: 'zpool online' copies what they missed to them.\n\t\
@@ -242,6 +245,9 @@ pub fn state_of(v: &VdevConfig, vdevs: &VdevSet) -> (String, String) {
     }
     let text = state(v, vdevs);
     let (word, note) = text.split_once(' ').unwrap_or((&text, ""));
+    if vdevs.leaves().iter().any(|l| l.guid == v.guid && l.is_filling()) {
+        return (word.into(), "(resilvering)".into());
+    }
     match (stale(v, vdevs), v.kind.is_leaf()) {
         (true, true) => (word.into(), "has missed writes".into()),
         (true, false) if word == "ONLINE" => (Health::Degraded.to_string(), note.trim().into()),
