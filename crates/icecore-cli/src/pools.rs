@@ -122,7 +122,7 @@ fn suspended(name: &str, why: &str) -> NotOpen {
     let fail = Fail::new(format!(
         "pool I/O is currently suspended\n({why})\nattach the device again, then run 'zpool clear {name}'"
     ));
-    NotOpen { why: Why::Missing, fail }
+    NotOpen { why: Why::Suspended, fail }
 }
 
 /// Opens a pool again whose devices had failed. False where there was nothing to do.

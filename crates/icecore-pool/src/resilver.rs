@@ -22,7 +22,7 @@ use crate::scan::phys::RESILVER;
 use crate::scan::{Scanning, Turn};
 use crate::scrub::{Progress, Scrubbed};
 use icecore_env::Device;
-use icecore_format::{Guid, ObjectId};
+use icecore_format::{Guid, ObjectId, Txg};
 use icecore_vdev::{VdevConfig, VdevKind, VdevSet, label};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,6 +102,34 @@ impl Pool {
             Some(_) => refused("a resilver is under way: 'zpool wait -t resilver' waits for its end"),
             None => Ok(()),
         }
+    }
+
+    /// The leaves that are left alone, with the paths they had: their devices are absent, failed, or have missed something.
+    #[must_use]
+    pub fn left_alone(&self) -> Vec<(Guid, Option<String>)> {
+        let path = |leaf: &Guid| self.config.vdev_tree.as_ref()?.find(*leaf)?.path.clone();
+        let idle = self.missing.iter().filter(|leaf| Some(**leaf) != self.resilvering());
+        idle.map(|leaf| (*leaf, path(leaf))).collect()
+    }
+
+    /// Lets the device of a leaf that is left alone go, so that it can be opened anew.
+    pub fn let_device_go(&mut self, leaf: Guid) {
+        if self.left_alone().iter().any(|(l, _)| *l == leaf) {
+            self.devices.remove(&leaf);
+        }
+    }
+
+    /// Takes a device for a leaf that is left alone, if its labels say that it is that one. Whether it was taken.
+    pub fn take_device(&mut self, leaf: Guid, device: Arc<dyn Device>) -> bool {
+        let labels = label::Labels::read(&*device);
+        let own = labels
+            .best(Txg(u64::MAX))
+            .is_some_and(|config| config.guid == Some(leaf.0) && config.pool_guid == self.config.pool_guid);
+        let vacant = self.missing.contains(&leaf) && !self.devices.contains_key(&leaf);
+        if own && vacant {
+            self.devices.insert(leaf, device);
+        }
+        own && vacant
     }
 
     /// Begins to bring up to date a side that has come back, if there is one that nobody took out of service. Which.

@@ -1,4 +1,4 @@
-//! `zpool clear`: goes on with a pool whose devices had failed, and counts errors anew.
+//! `zpool clear`: goes on with a pool or devices that had failed, and counts errors anew.
 
 use crate::args::Typed;
 use crate::fail::{Fail, Outcome};
@@ -18,7 +18,9 @@ pub fn run(args: &[String]) -> Outcome {
     let record = state::named(name)?;
     let fail = |f: Fail| Fail::new(format!("cannot clear errors for {name}: {}", f.message));
     pools::clear(&record).map_err(fail)?;
-    let pool = session::open_record(&record, For::Read).map_err(fail)?;
+    let what_for = if record.readonly { For::Read } else { For::Write };
+    let mut pool = session::open_record(&record, what_for).map_err(fail)?;
+    super::mirror::bring_back(&mut pool).map_err(fail)?;
     let vdevs = pool.io().vdevs();
     if let Some(device) = device {
         let only = super::mirror::leaf(&pool, device);

@@ -3,6 +3,7 @@
 use super::get::property;
 use crate::args::{Typed, flag, json_numbers, value, without_interval};
 use crate::fail::{FAILED, Fail, Outcome};
+use crate::numbers::Numbers;
 use crate::session::{self, Why};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
@@ -58,17 +59,17 @@ pub fn run(args: &[String]) -> Outcome {
         match session::try_look(r) {
             Ok(pool) => {
                 let values: Vec<_> = columns.iter().map(|c| property(&pool, r, c)).collect();
+                let numbers = Numbers::of(&typed);
                 let known = columns.iter().zip(&values).filter(|(c, _)| *c != "name");
                 let properties =
-                    known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, exact))));
-                let numbers = super::json::Numbers::of(&typed);
+                    known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, numbers))));
                 pools.insert(r.name.clone(), super::json::pool(&pool, r, numbers, properties.collect()));
                 table.row(values.iter().map(|v| v.as_ref().map_or("-".into(), |v| v.shown(exact))).collect());
             }
             // That its devices are gone is a state of the pool; the rest is a failure to tell.
             Err(n) => {
                 table.row(columns.iter().map(|c| unopened(r, n.why, c)).collect());
-                if n.why != Why::Missing {
+                if !matches!(n.why, Why::Missing | Why::Suspended) {
                     failed.push(format!("cannot open '{}': {}", r.name, n.fail.message));
                 }
             }
@@ -96,6 +97,7 @@ fn unopened(record: &Imported, why: Why, column: &str) -> String {
     match column {
         "name" => record.name.clone(),
         "health" if why == Why::Missing => "UNAVAIL".into(),
+        "health" if why == Why::Suspended => super::status::SUSPENDED.into(),
         "guid" => record.guid.to_string(),
         "readonly" => if record.readonly { "on" } else { "off" }.into(),
         "altroot" if !record.altroot.is_empty() => record.altroot.clone(),

@@ -154,7 +154,31 @@ pub fn offline(args: &[String]) -> Outcome {
 
 pub fn online(args: &[String]) -> Outcome {
     let typed = Typed::parse_plain(args, &[], ONLINE_USAGE)?;
-    each(&typed, ONLINE_USAGE, "online", |pool, guid| resilver(pool, |pool| pool.begin_online(guid)))
+    each(&typed, ONLINE_USAGE, "online", |pool, guid| {
+        for (leaf, path) in pool.left_alone().into_iter().filter(|(leaf, _)| *leaf == guid) {
+            open_anew(pool, leaf, path.as_deref());
+        }
+        resilver(pool, |pool| pool.begin_online(guid))
+    })
+}
+
+/// Goes on with the devices that are back (`zpool clear`). What they missed is copied to them behind the commands.
+pub fn bring_back(pool: &mut Open) -> Outcome {
+    let Some(owned) = pool.owned().cloned() else { return Ok(()) };
+    for (leaf, path) in pool.left_alone() {
+        open_anew(pool, leaf, path.as_deref());
+    }
+    pool.resilver_returned()?;
+    scan::go_on(&owned, None);
+    Ok(())
+}
+
+/// Opens the device of a leaf that is left alone anew: what was pulled out and plugged in again is another device to the system.
+fn open_anew(pool: &mut Pool, leaf: Guid, path: Option<&str>) {
+    let Some(path) = path else { return };
+    pool.let_device_go(leaf);
+    let found = session::open_devices(Path::new(path), Access::Exclusive).unwrap_or_default();
+    let _taken = found.into_iter().any(|device| pool.take_device(leaf, device));
 }
 
 /// A resilver, with its progress.

@@ -302,8 +302,7 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
         let leaf = pool.io().vdevs().leaves().iter().find(|l| l.guid == guid);
         let device = leaf.map_or_else(|| guid.to_string(), |l| l.name());
         println!(
-            "\t{device} missed txgs {first} to {last}: 'zpool online {} {device}' brings it up to date",
-            pool.name()
+            "\t{device} missed txgs {first} to {last}: it is brought up to date when the pool is imported for writing"
         );
     }
     if found.awaited > 0 {

@@ -140,17 +140,31 @@ impl Seen {
     }
     /// Whether there is no trouble.
     pub fn is_well(&self) -> bool {
-        health(self.pool().io().vdevs()) == Health::Online && self.lost == 0 && self.pool().errata().is_none()
+        let healthy = health(self.pool().io().vdevs()) == Health::Online;
+        healthy && self.lost == 0 && !self.has_errors() && self.pool().errata().is_none()
+    }
+    /// Whether a device failed or gave wrong bytes since the pool was opened, or errors were cleared.
+    fn has_errors(&self) -> bool {
+        self.counted.io().vdevs().leaves().iter().any(|l| l.counts().numbers() != [0; 3])
     }
     /// The status and action lines.
     pub fn reason(&self) -> String {
         let errata = self.pool().errata().and_then(errata_lines);
         match (self.lost > 0, trouble(self.pool().io().vdevs()), errata) {
             (true, ..) => errors::STATUS.into(),
+            (false, "", _) if self.has_errors() => FAILING.into(),
             (false, "", Some((status, action))) => format!("status: {status}\naction: {action}\n"),
             (false, trouble, _) => trouble.into(),
         }
     }
+}
+
+/// The state of a pool whose devices failed while it was in use (`zpool_get_state_str`, libzfs_pool.c).
+pub const SUSPENDED: &str = "SUSPENDED";
+
+/// The state of a pool that cannot be opened.
+pub fn state_unopened(why: Why) -> &'static str {
+    if why == Why::Suspended { SUSPENDED } else { "UNAVAIL" }
 }
 
 /// What is said of a pool that cannot be opened.
@@ -166,9 +180,20 @@ pub fn unopened(record: &Imported, n: &NotOpen) -> String {
              If they are gone for good, 'zpool export -f {name}' forgets the pool.\n",
             n.fail.message
         ),
+        Why::Suspended => format!(
+            "  pool: {name}\n state: {SUSPENDED}\nstatus: One or more devices are faulted in response to IO failures.\n\t{}\n\
+             action: Make sure the affected devices are connected, then run 'zpool clear'.\n",
+            n.fail.message.lines().nth(1).unwrap_or_default()
+        ),
         Why::Other => format!("  pool: {name}\n state: UNAVAIL\nstatus: {}\n", n.fail.message),
     }
 }
+
+/// The same where errors were met and mended (`ZPOOL_STATUS_FAILING_DEV`).
+const FAILING: &str = "status: One or more devices has experienced an unrecoverable error.  An\n\t\
+    attempt was made to correct the error.  Applications are unaffected.\n\
+    action: Determine if the device needs to be replaced, and clear the errors\n\t\
+    using 'zpool clear' or replace the device with 'zpool replace'.\n";
 
 /// The status and action lines of an open pool.
 fn trouble(vdevs: &VdevSet) -> &'static str {
@@ -185,7 +210,7 @@ fn trouble(vdevs: &VdevSet) -> &'static str {
          degraded state.\naction: Wait for the resilver to complete.\n"
     } else if vdevs.leaves().iter().any(behind) {
         "status: One or more devices have missed writes, and hold old data.\n\
-         action: 'zpool online' copies what they missed to them.\n\t\
+         action: Import the pool for writing: what they missed is copied to them then.\n\t\
          Until then the pool depends on the other devices.\n"
     } else {
         ""

@@ -147,6 +147,33 @@ fn a_side_that_comes_back_is_brought_up_to_date_by_itself() {
     each_alone(&desk, &["drive.img", "two.img"]);
 }
 
+/// A side is gone when the pool is opened, and is plugged in while it is in use.
+#[test]
+fn a_side_is_brought_back_without_an_export() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    let second = desk.drive("tank/two.img", 128).display().to_string();
+    desk.ok(&format!("zpool attach tank {first} {second}"));
+    for (n, line) in [format!("zpool online tank {second}"), "zpool clear tank".into()].iter().enumerate() {
+        let copy = std::fs::read(&second).unwrap();
+        desk.ok("icecore service stop");
+        std::fs::remove_file(&second).unwrap();
+        desk.feed(&format!("zfs receive tank/plain{n}"), &stream("plain@newsnapshot.R.zfs"));
+        let status = desk.ok("zpool status tank");
+        assert!(status.contains("DEGRADED") && status.contains("UNAVAIL"), "{status}");
+        desk.refused(&format!("zpool online tank {second}"), 1, &["the device cannot be opened"]);
+        std::fs::write(&second, copy).unwrap();
+        desk.ok(line);
+        desk.ok("zpool wait -t resilver tank");
+        let status = desk.ok("zpool status tank");
+        assert!(status.contains(" state: ONLINE") && status.contains("scan: resilvered "), "{status}");
+        desk.ok("zpool clear tank");
+        assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
+    }
+    desk.ok("zpool export tank");
+    each_alone(&desk, &["drive.img", "two.img"]);
+}
+
 /// Sides come and go while others make, snapshot, receive and destroy.
 #[test]
 fn the_pool_is_in_use_while_sides_are_filled() {

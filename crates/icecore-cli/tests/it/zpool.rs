@@ -39,21 +39,24 @@ fn a_mirror_and_what_is_said_of_it() {
     let status = desk.ok("zpool status -x twin");
     assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
     desk.ok("zfs snapshot twin/x@half");
+    desk.ok("zpool export twin");
     std::fs::rename(desk.path("b.away"), &b).unwrap();
-    desk.ok("icecore service stop");
     // Back, but behind: that is no healthy pool.
+    desk.ok("zpool import -o readonly=on -d twin twin");
     let status = desk.ok("zpool status -x twin");
     for words in [
         " state: DEGRADED",
         "has missed writes",
-        "'zpool online' copies what they missed to them",
+        "Import the pool for writing: what they missed is copied to them then",
         "mirror-0",
     ] {
         assert!(status.contains(words), "{status}\nand not: {words}");
     }
     assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
     assert_eq!(desk.ok("zpool list -H -o health twin"), "DEGRADED\n");
-    desk.ok(&format!("zpool online twin {}", b.display()));
+    desk.ok("zpool export twin");
+    desk.import("twin");
+    desk.ok("zpool wait -t resilver twin");
     assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
     desk.ok("zpool export twin");
     assert_eq!(desk.ok("zpool status"), "no pools available\n");
