@@ -59,7 +59,7 @@ const ABSENT: &[Absent] = &[
     (&["events"], "no events are kept; 'zpool status' and 'zpool history -i' tell what happened"),
     (&["iostat"], "I/O is not counted by pool"),
     (&["reopen"], "'zpool clear' opens the devices of a suspended pool again"),
-    (&["resilver"], "'zpool attach', 'replace' and 'online' resilver to their end"),
+    (&["resilver"], "a side of a mirror that lacks something is resilvered without being told to"),
     (&["trim", "initialize"], "free space is not written to"),
     (&["checkpoint"], "pools with a checkpoint are only read"),
     (&["remove"], "vdevs stay in their pool; 'zpool detach' takes sides of mirrors out"),
