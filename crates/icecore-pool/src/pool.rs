@@ -137,6 +137,11 @@ impl Pool {
     pub fn space_of(&self, vdev: usize) -> Option<Space> {
         self.io.alloc.tops.get(vdev)?.as_ref().map(crate::metaslab::Top::space)
     }
+    /// How fragmented the free space of a top-level vdev is, in percent; `None` where nobody knows.
+    #[must_use]
+    pub fn fragmentation_of(&self, vdev: usize) -> Option<u64> {
+        self.io.alloc.tops.get(vdev)?.as_ref()?.fragmentation()
+    }
     /// The hot and distributed spares it has.
     pub fn spares(&self) -> Result<Vec<VdevConfig>> {
         crate::open::aux_devices(&self.dsl.mos, &self.io, "spares")

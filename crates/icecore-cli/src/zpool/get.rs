@@ -84,17 +84,20 @@ pub struct Value {
 }
 
 impl Value {
-    fn text(t: impl Into<String>, source: &'static str) -> Self {
+    /// A text, for everybody.
+    pub fn text(t: impl Into<String>, source: &'static str) -> Self {
         let exact = t.into();
         Self { human: exact.clone(), exact, source }
     }
-    fn bytes(n: u64) -> Self {
+    /// Bytes.
+    pub fn bytes(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
     }
     fn number(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::number(n), source: "-" }
     }
-    fn percent(n: u64) -> Self {
+    /// Percent.
+    pub fn percent(n: u64) -> Self {
         Self { exact: n.to_string(), human: format!("{n}%"), source: "-" }
     }
     fn ratio(hundredths: u64) -> Self {

@@ -71,7 +71,7 @@ const FLAGS: &[Row] = &[
         &[("-d", "/none"), ("-o", "readonly=on"), ("-R", "/x"), ("-T", "1")],
         &["-c", "-t", "-X", "-C", "-E", "-V", "--rewind-to-checkpoint"],
     ),
-    ("zpool list", "-H -p -j --json --json-int -g -L -P", &[("-o", "name")], &["-v", "-T"]),
+    ("zpool list", "-H -p -v -j --json --json-int -g -L -P", &[("-o", "name")], &["-T"]),
     (
         "zpool status",
         "-v -x -P -p -j --json --json-int --json-flat-vdevs --json-pool-key-guid",

@@ -32,6 +32,21 @@ fn a_mirror_and_what_is_said_of_it() {
     assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
     assert_eq!(desk.ok("zpool list -H -o name,health"), "twin\tONLINE\n");
     assert_eq!(desk.ok("zpool get -H -o value health twin"), "ONLINE\n");
+    let (psize, list) =
+        ((96 << 20) - (9 << 19), desk.ok("zpool list -Hpv -o name,size,alloc,free,cap,frag,health twin"));
+    let lines: Vec<Vec<&str>> = list.lines().map(|l| l.split('\t').collect()).collect();
+    let [pool, mirror, a_line, b_line] = lines.as_slice() else { panic!("{list}") };
+    assert_eq!(mirror[..2], ["", "mirror-0"]);
+    assert_eq!(mirror[2..], pool[1..], "all of the pool is in the mirror");
+    for (line, path) in [(a_line, &a), (b_line, &b)] {
+        assert_eq!(line[..3], ["", &path.display().to_string(), &psize.to_string()]);
+        assert_eq!(line[3..], ["-", "-", "-", "-", "ONLINE"]);
+    }
+    let shown = desk.ok("zpool list -v twin");
+    let mirror = shown.lines().nth(2).unwrap();
+    assert!(mirror.starts_with("  mirror-0 ") && mirror.contains("  0."), "{shown}");
+    let guid = desk.ok("zpool list -Hvg -o name twin").lines().nth(2).unwrap().trim().parse::<u64>();
+    assert!(guid.is_ok_and(|g| g > 0));
     desk.ok("zfs create twin/x");
     // One side alone: the pool is there, degraded, and can be written.
     std::fs::rename(&b, desk.path("b.away")).unwrap();
