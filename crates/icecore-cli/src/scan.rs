@@ -121,8 +121,9 @@ pub fn fill(
 }
 
 fn filled(owned: &Arc<Owned>, leaf: Guid, watch: &mut dyn FnMut(&Pool)) -> Outcome {
+    let stopped = |why: Option<String>| Fail::new(why.unwrap_or_else(|| "the resilver was stopped".into()));
     loop {
-        {
+        let over = {
             let pool = owned.read()?;
             watch(&pool);
             let state = lock(owned.scan());
@@ -130,12 +131,13 @@ fn filled(owned: &Arc<Owned>, leaf: Guid, watch: &mut dyn FnMut(&Pool)) -> Outco
                 return done.clone().map_err(Fail::new);
             }
             if pool.resilvering() != Some(leaf) {
-                return Err(Fail::new("the resilver was stopped"));
+                return Err(stopped(None));
             }
-        }
-        if crate::caller::cancelled() {
+            (!state.running).then(|| state.failed.clone())
+        };
+        if over.is_some() || crate::caller::cancelled() {
             owned.write()?.resilver_cancel();
-            return Err(Fail::new("the resilver was stopped"));
+            return Err(stopped(over.flatten()));
         }
         let state = lock(owned.scan());
         let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
@@ -146,6 +148,9 @@ fn filled(owned: &Arc<Owned>, leaf: Guid, watch: &mut dyn FnMut(&Pool)) -> Outco
 pub fn wait_for_sides(owned: &Arc<Owned>) -> Outcome {
     while owned.read()?.resilvering().is_some() && !crate::caller::cancelled() {
         let state = lock(owned.scan());
+        if !state.running {
+            break;
+        }
         let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
     }
     Ok(())
