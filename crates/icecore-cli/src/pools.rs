@@ -225,6 +225,19 @@ pub fn close() {
     }
 }
 
+/// Makes durable what mounts have changed in all pools.
+pub fn commit() {
+    let slots: Vec<_> = lock(&POOLS).values().cloned().collect();
+    for slot in slots {
+        let owned = match &*lock(&slot) {
+            Slot::Open(owned) => Arc::clone(owned),
+            Slot::Closed | Slot::Failed(_) => continue,
+        };
+        // Who asked for it to be durable is told of a failure; here nobody waits.
+        let _ = owned.shared.commit_files();
+    }
+}
+
 /// The pools that are open, and those that failed with the reason.
 pub fn all() -> Vec<(String, Option<String>)> {
     let slots: Vec<_> = lock(&POOLS).iter().map(|(n, s)| (n.clone(), Arc::clone(s))).collect();

@@ -260,6 +260,9 @@ impl Work for Commands {
             Request::Stop => Answer::Done { status: 0, message: String::new() },
         }
     }
+    fn hurry(&self) {
+        pools::commit();
+    }
     fn is_needed(&self) -> bool {
         state::all().is_ok_and(|all| all.iter().any(|p| !p.readonly))
     }

@@ -516,6 +516,26 @@ fn what_fsync_returned_for_is_there_after_a_crash() {
     m.judge();
 }
 
+/// A system that is shut down sends this before it kills: everything that was written is there afterwards.
+#[test]
+fn a_signal_that_ends_the_service_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    m.desk.ok("zfs create tank/fs");
+    for (round, signal) in ["-TERM", "-INT", "-HUP"].into_iter().enumerate() {
+        let file = m.dir("tank/fs").join(format!("file{round}"));
+        fs::write(&file, vec![round as u8; 300_000]).unwrap();
+        let pid = m.desk.service().unwrap();
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+        wait_for("the service ends", || m.desk.service() != Some(pid));
+        m.desk.ok("zfs list");
+        assert!(fs::read(&file).unwrap() == vec![round as u8; 300_000], "after {signal}");
+    }
+    m.judge();
+}
+
 #[test]
 fn snapshots_have_what_was_written_before_them() {
     if !can_mount() {
