@@ -105,8 +105,12 @@ pub fn run(args: &[String]) -> Outcome {
     for f in wanted {
         import(f, how)?;
         let name = new_name.unwrap_or(&f.name);
-        if typed.has('l') {
-            crate::zfs::load_keys(name)?;
+        // A key that is not to be had keeps nothing else from being mounted.
+        if typed.has('l')
+            && let Err(f) = crate::zfs::load_keys(name)
+        {
+            eprintln!("{}", f.message);
+            well = false;
         }
         well &= !mount || readonly || crate::mounts::settle_below(name)?;
     }

@@ -770,6 +770,26 @@ fn what_does_not_fit_is_refused_and_nothing_is_half() {
     m.judge();
 }
 
+/// A key that is not to be had keeps nothing else from being mounted (`do_import`, zpool_main.c).
+#[test]
+fn an_import_with_one_key_that_is_wrong() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let d = &m.desk;
+    for name in ["tank/one", "tank/two"] {
+        d.feed(&format!("zfs create -o encryption=on -o keyformat=passphrase {name}"), PASSPHRASE);
+    }
+    d.ok("zpool export tank");
+    let import = format!("zpool import -l -R {} -d tank tank", d.path("root").display());
+    let done = d.with_input(&import, &[PASSPHRASE, b"not the passphrase\n"].concat());
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("Incorrect key provided for 'tank/two'"), "{}", done.err);
+    assert_eq!(m.mounted(), ["tank", "tank/one"]);
+    m.judge();
+}
+
 #[test]
 fn keys_and_mounts() {
     if !can_mount() {

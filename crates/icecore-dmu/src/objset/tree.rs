@@ -1,5 +1,6 @@
 //! The block tree of one object: pointers by (level, block id), the overlay of buffers, growth.
 
+use super::free::has_buffers_below;
 use super::{Obj, Objset, hole_after};
 use crate::store::{BlockStore, BlockWriter, Form, NewBlock, ReadError, WriteError};
 use icecore_format::{Blkptr, Corrupt, ObjectId};
@@ -116,18 +117,13 @@ impl Objset {
             if o.bufs.contains_key(&(0, at)) {
                 return Ok(Some(at));
             }
-            // Skip the largest subtree that is a hole and has no buffers.
+            // Skip the largest subtree that is a hole, nothing in it changed in memory.
             for level in (0..dn.nlevels()).rev() {
                 let shift = epbs * u32::from(level);
                 let id = at.checked_shr(shift).unwrap_or(0);
-                let buffered = o.bufs.contains_key(&(level, id));
+                let buffered = o.bufs.contains_key(&(level, id)) || has_buffers_below(o, level, id);
                 if !buffered && self.get_bp(io, obj, o, level, id)?.is_hole() {
-                    let next = (id + 1).checked_shl(shift).filter(|n| *n > at).unwrap_or(u64::MAX);
-                    let held = o.bufs.range((0, at)..(0, next)).next().map(|((_, b), _)| *b);
-                    if let Some(held) = held {
-                        return Ok(Some(held));
-                    }
-                    at = next;
+                    at = (id + 1).checked_shl(shift).filter(|n| *n > at).unwrap_or(u64::MAX);
                     continue 'outer;
                 }
             }
