@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
     fn forms(&self, guid: u64, at: &Bookmark, lost: &Blkptr) -> Option<Vec<Vec<u8>>> {
         let objset = *self.snapshots.get(&guid)?;
         let io = self.pool.io();
-        let bp = pointer(self.pool, objset, at)?;
+        let bp = pointer(self.pool, objset, at).filter(|bp| !bp.is_hole())?;
         let here = Bookmark { objset, ..*at };
         let mut out = Vec::new();
         if let Ok(stored) = io.read(&bp, &here, Want::Stored) {
@@ -67,17 +67,23 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The pointer at a place of an objset, unless it is a hole.
-fn pointer(pool: &Pool, objset: u64, at: &Bookmark) -> Option<Blkptr> {
+/// The pointer at a place of an objset, the MOS being 0; `None` where what leads to it cannot be read, and for the blocks in which
+/// an objset keeps its objects.
+pub(crate) fn pointer(pool: &Pool, objset: u64, at: &Bookmark) -> Option<Blkptr> {
     let io = pool.io();
-    let os = pool.dsl.objset(io, objset, Want::NoKey).ok()?;
-    let dn = os.dnode(io, at.object).ok()?;
-    let bp = if at.blkid == Bookmark::SPILL {
-        dn.spill()?
-    } else {
-        os.blkptr(io, at.object, &dn, 0, at.blkid).ok()?
+    let opened;
+    let os = match objset {
+        0 => &pool.dsl.mos,
+        _ => {
+            opened = pool.dsl.objset(io, objset, Want::NoKey).ok()?;
+            &opened
+        }
     };
-    (!bp.is_hole()).then_some(bp)
+    let dn = os.dnode(io, at.object).ok()?;
+    if at.blkid == Bookmark::SPILL {
+        return dn.spill();
+    }
+    os.blkptr(io, at.object, &dn, u8::try_from(at.level).ok()?, at.blkid).ok()
 }
 
 /// Tries to put back what was lost; true if the block is whole again. Durable after [`crate::Io::flush_repairs`].
