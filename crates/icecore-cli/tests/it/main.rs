@@ -7,6 +7,7 @@ mod diff;
 mod encrypted_root;
 mod flags;
 mod images;
+mod imports;
 mod inspect;
 mod keys;
 mod mirrors;
