@@ -6,6 +6,7 @@ mod datasets;
 mod diff;
 mod encrypted_root;
 mod flags;
+mod heal;
 mod images;
 mod imports;
 mod inspect;
