@@ -399,7 +399,9 @@ fn saved(to: &str, typed: &Typed) -> Outcome {
     if typed.has('n') {
         return Ok(());
     }
-    unlock(&mut pool, to, how(typed)).map_err(|f| locked(to, "source", to, &f))?;
+    if !spec.flags.raw {
+        unlock(&mut pool, to, how(typed)).map_err(|f| locked(to, "source", to, &f))?;
+    }
     send_source(pool, &spec, &source, typed).map_err(|e| explain(to, &e))
 }
 
