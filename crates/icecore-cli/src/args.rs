@@ -72,7 +72,8 @@ impl Typed {
                     (true, Some(v)) => v,
                     (true, None) => rest.next().cloned().ok_or_else(|| missing(opt.short))?,
                     (false, Some(_)) => {
-                        return Err(Fail::usage(format!("invalid option '{}'", opt.short), usage));
+                        let short = if opt.short.is_control() { arg.clone() } else { opt.short.to_string() };
+                        return Err(Fail::usage(format!("invalid option '{short}'"), usage));
                     }
                     (false, None) => String::new(),
                 };

@@ -197,10 +197,8 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
         pool.dsl.altroot.clone_from(&record.altroot);
         pool.dsl.who = who();
-        if pool.name() != record.name {
-            // Imported under another name for reading only: its labels have the old one.
-            pool.rename(&record.name);
-        }
+        // Its labels may have another: of one that has this for now only, or is only read.
+        pool.call(&record.name);
         if what_for == For::Write {
             crate::replay::now(&mut pool)?;
         }

@@ -6,6 +6,7 @@ mod create;
 mod destroy;
 mod diff;
 mod get;
+mod heal;
 mod hold;
 mod key;
 mod list;

@@ -11,6 +11,10 @@ use std::sync::Arc;
 pub trait Device: Send + Sync {
     /// Bytes on it.
     fn size(&self) -> u64;
+    /// Looks again how large it is: what a file or disk has grown by counts from then on.
+    fn measure(&self) -> u64 {
+        self.size()
+    }
     /// Logical sector size in bytes: the smallest write the device does itself.
     fn sector(&self) -> u32;
     /// Physical sector size in bytes: the smallest write it does without reading first.
@@ -38,6 +42,9 @@ pub trait Device: Send + Sync {
 impl<D: Device + ?Sized> Device for Arc<D> {
     fn size(&self) -> u64 {
         (**self).size()
+    }
+    fn measure(&self) -> u64 {
+        (**self).measure()
     }
     fn sector(&self) -> u32 {
         (**self).sector()

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -33,7 +33,7 @@ pub enum Access {
 pub struct FileDevice {
     file: File,
     path: PathBuf,
-    size: u64,
+    size: AtomicU64,
     sector: u32,
     physical_sector: u32,
     access: Access,
@@ -72,7 +72,7 @@ impl FileDevice {
         }
         let size = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
         let (sector, physical_sector) = if block { sectors_of(&file) } else { (512, 512) };
-        let flush_failed = AtomicBool::new(false);
+        let (size, flush_failed) = (AtomicU64::new(size), AtomicBool::new(false));
         Ok(Self { file, path: path.to_owned(), size, sector, physical_sector, access, block, flush_failed })
     }
 
@@ -105,7 +105,12 @@ impl FileDevice {
 
 impl Device for FileDevice {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+    fn measure(&self) -> u64 {
+        // What it has lost is found when it is read.
+        let now = (&self.file).seek(SeekFrom::End(0)).unwrap_or(0);
+        self.size.fetch_max(now, Ordering::AcqRel).max(now)
     }
     fn sector(&self) -> u32 {
         self.sector
@@ -114,14 +119,14 @@ impl Device for FileDevice {
         self.physical_sector
     }
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), DeviceError> {
-        check_range(&self.name(), self.size, offset, out.len())?;
+        check_range(&self.name(), self.size(), offset, out.len())?;
         self.file.read_exact_at(out, offset).map_err(|e| self.fail(&e, What::Read, offset, out.len()))
     }
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
         if self.read_only() {
             return Err(DeviceError::new(What::ReadOnly, self.name(), "").at(offset, data.len()));
         }
-        check_range(&self.name(), self.size, offset, data.len())?;
+        check_range(&self.name(), self.size(), offset, data.len())?;
         let failed = |e: io::Error| self.fail(&e, What::Write, offset, data.len());
         #[cfg(feature = "power-cuts")]
         let _turn = crate::power::write(&self.file, offset, data).map_err(failed)?;

@@ -169,7 +169,10 @@ impl Pool {
     }
 
     /// Whether a side besides `leaf` is present and has all (`vdev_dtl_required`, vdev.c).
-    fn other_side(&self, leaf: Guid) -> Result<()> {
+    ///
+    /// # Errors
+    /// None is.
+    pub fn other_side(&self, leaf: Guid) -> Result<()> {
         let tree = self.tree()?;
         let Some(top) = tree.children.iter().find(|t| t.find(leaf).is_some()) else {
             return refused("no such device in pool");

@@ -167,6 +167,7 @@ impl Pool {
         self.io.settled();
         let mut new = Self::open(self.io.env.clone(), spec)?;
         new.announce = self.announce;
+        new.call(self.name());
         // How far a scan is was not committed, nor has it to be: what it follows is. Frees of what was not committed are none.
         new.io.vdevs.inherit_counts(&self.io.vdevs);
         new.scanning = std::mem::take(&mut self.scanning);
@@ -203,9 +204,13 @@ impl Pool {
     }
     /// Calls it by another name, which the next commit writes into its labels.
     pub fn rename(&mut self, name: &str) {
-        name.clone_into(&mut self.dsl.info.name);
+        self.call(name);
         self.config.name = Some(name.into());
         self.config_dirty = true;
+    }
+    /// Calls it by another name here only: its labels keep theirs (`ZFS_IMPORT_TEMP_NAME`).
+    pub fn call(&mut self, name: &str) {
+        name.clone_into(&mut self.dsl.info.name);
     }
     /// Whether it may get another identity: of a device that is not here, or has missed something, nobody could tell any
     /// more that it is of this pool (`spa_change_guid_check`, spa.c).

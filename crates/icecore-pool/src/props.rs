@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::open::DIRECTORY;
 use crate::pool::Pool;
 use icecore_dmu::zap::{self, ZapValue};
-use icecore_dsl::Feature;
 use icecore_dsl::prop::is_user;
+use icecore_dsl::{DatasetEvent, Feature};
 use icecore_format::ObjectId;
 use icecore_format::reader::u64_at;
 
@@ -17,6 +17,9 @@ pub struct Cloned {
     /// What copies would have taken in addition.
     pub saved: u64,
 }
+
+/// The number of the dataset that the pool would boot from.
+const BOOTFS: &str = "bootfs";
 
 fn no_place() -> crate::PoolError {
     crate::PoolError::Invalid("the pool has no object for properties".into())
@@ -53,6 +56,19 @@ impl Pool {
         let props = self.props_object()?.ok_or_else(no_place)?;
         zap::update(&mut self.dsl.mos, &mut self.io, props, name, &ZapValue::u64(value))?;
         Ok(())
+    }
+
+    /// What the pool would boot from is destroyed in this txg (`spa_prop_clear_bootfs`, spa.c).
+    pub(crate) fn forget_bootfs(&mut self, events: &[DatasetEvent]) -> Result<()> {
+        let gone = |o: &u64| {
+            events.iter().any(|e| matches!(e, DatasetEvent::Destroyed { object, .. } if object == o))
+        };
+        match events.is_empty() {
+            false if self.property(BOOTFS)?.filter(|o| *o != 0).is_some_and(|o| gone(&o)) => {
+                self.set_property(BOOTFS, 0)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The text of a user's property of the pool itself (`spa_prop_get`, spa.c).

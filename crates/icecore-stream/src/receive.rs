@@ -9,7 +9,7 @@
 //! 2. Nothing of a receive is visible before its last commit, and that makes all of it visible: a cut
 //!    anywhere leaves the datasets as they were, beside partial state that is marked as such.
 //! 3. A receive that fails leaves partial state only if it was asked to be resumable and had passed its
-//!    first checks. Otherwise the pool is as before.
+//!    first checks. Otherwise the pool is as before. Where no more data fits, it leaves all that did.
 //! 4. One parser for receiving, skipping and dry runs.
 //! 5. Memory: one batch of blocks, one record ahead, and the dirty metadata of less than
 //!    [`DIRTY_MAX`] bytes.
@@ -613,13 +613,12 @@ impl Run<'_> {
         let mut applier = Applier::new(begin, self.reader.order(), limits);
         let result = self.apply_all(&mut applier, ask, r, resumable, committed);
         // What was applied before an error counts: it is where a resumed stream goes on.
-        if let Err(e) = &result
-            && !is_write(e)
-        {
-            self.flush(&mut applier, ask, r)?;
+        match &result {
+            Err(e) if is_full(e) => self.note(&applier, r)?,
+            Err(e) if is_write(e) => {}
+            _ => self.flush(&mut applier, ask, r)?,
         }
         result?;
-        self.flush(&mut applier, ask, r)?;
         if begin.fromguid == 0 && r.from.is_some() {
             let (io, dsl) = self.engine.parts();
             let os = reopened(dsl, io, ask, r)?;
@@ -688,9 +687,18 @@ impl Run<'_> {
     /// Writes what waits and notes how far the receive has come.
     fn flush(&mut self, applier: &mut Applier, ask: &Ask<'_>, r: &Receiving) -> Result<()> {
         let (io, dsl) = self.engine.parts();
-        let ds = r.ds;
         let os = reopened(dsl, io, ask, r)?;
-        applier.flush(io, os).map_err(plain_error)?;
+        let written = applier.flush(io, os).map_err(plain_error);
+        if written.as_ref().err().is_none_or(is_full) {
+            self.note(applier, r)?;
+        }
+        written
+    }
+
+    /// Notes how far the receive has come.
+    fn note(&mut self, applier: &Applier, r: &Receiving) -> Result<()> {
+        let (io, dsl) = self.engine.parts();
+        let ds = r.ds;
         let point = applier.point();
         if point.object != 0 {
             let apply::Point { object, offset, bytes } = point;
@@ -751,8 +759,13 @@ impl Run<'_> {
         let resumable = self.spec.resumable || resumed;
         self.engine.parts();
         self.holds.clear();
-        if resumable && !is_write(failure) && !matches!(failure, ReceiveError::Dsl(_)) {
-            return self.commit();
+        let keeps = is_full(failure) || !is_write(failure) && !matches!(failure, ReceiveError::Dsl(_));
+        if resumable && keeps {
+            match self.commit() {
+                // There was no room for this either: what the last commit has stays.
+                Err(_) if is_full(failure) => {}
+                done => return done,
+            }
         }
         let made = std::mem::take(&mut self.made);
         if self.abandon().is_err() || resumable || !committed {
@@ -777,6 +790,11 @@ fn is_write(e: &ReceiveError) -> bool {
             e,
             ReceiveError::Dsl(DslError::Write(_) | DslError::NoSpace | DslError::Quota | DslError::Read(_))
         )
+}
+
+/// No more data fits. Nothing of what did not was changed, so the open txg is sound ([`icecore_dmu::WriteError`]).
+fn is_full(e: &ReceiveError) -> bool {
+    matches!(e, ReceiveError::Write(WriteError::NoSpace | WriteError::Quota))
 }
 
 /// The objset that the records go to. Whoever had the pool meanwhile may have opened it again.

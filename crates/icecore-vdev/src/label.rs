@@ -17,7 +17,7 @@ use icecore_env::{Device, DeviceError, What};
 use icecore_format::label::{self as layout, label_offset};
 use icecore_format::nvlist::NvList;
 use icecore_format::uberblock::{self, UberblockPhys};
-use icecore_format::{Corrupt, Txg};
+use icecore_format::{Corrupt, Guid, Txg};
 use icecore_transform::checksum::embedded::{label_seal, label_verify};
 
 use crate::config::PoolConfig;
@@ -285,7 +285,20 @@ pub fn init(device: &dyn Device, config: &NvList) -> Result<(), VdevError> {
 
 /// Zeroes all four labels (`zpool labelclear`) and flushes.
 pub fn clear(device: &dyn Device) -> Result<(), DeviceError> {
-    for l in 0..layout::LABELS {
+    zero(device, 0..layout::LABELS)
+}
+
+/// Zeroes the labels at the end and flushes, unless they are of that pool: where a device has grown, what lies there may be of
+/// a pool before it, and its uberblocks newer.
+pub fn renew_end(device: &dyn Device, pool: Guid) -> Result<(), DeviceError> {
+    let ends = layout::LABELS / 2..layout::LABELS;
+    let ours =
+        |(l, config): (usize, &PoolConfig)| ends.contains(&(l as u64)) && config.pool_guid == Some(pool.0);
+    if Labels::read(device).good().any(ours) { Ok(()) } else { zero(device, ends) }
+}
+
+fn zero(device: &dyn Device, labels: std::ops::Range<u64>) -> Result<(), DeviceError> {
+    for l in labels {
         if let Some(at) = label_offset(device.size(), l) {
             device.write_at(at, &vec![0; layout::LABEL_SIZE as usize])?;
         }

@@ -10,6 +10,9 @@ use icecore_dsl::prop::{Asking, PropRow, Source};
 
 pub const USAGE: &str = "get [-rHp] [-j [--json-int]] [-d max] [-o \"all\" | field[,...]] [-t type[,...]]\n\t    [-s source[,...]] <\"all\" | property[,...]> [filesystem|volume|snapshot|bookmark] ...";
 
+/// Fields that a line can have (`ZFS_GET_NCOLS`).
+const FIELDS_MAX: usize = 5;
+
 pub fn run(args: &[String]) -> Outcome {
     let known = [
         flag('H', ""),
@@ -158,13 +161,26 @@ fn fields(asked: Option<&str>) -> Outcome<Vec<&str>> {
     match asked {
         None => Ok(vec!["name", "property", "value", "source"]),
         Some("all") => Ok(vec!["name", "property", "value", "received", "source"]),
-        Some(list) => list
-            .split(',')
-            .map(|f| match f {
-                "name" | "property" | "value" | "received" | "source" => Ok(f),
-                other => Err(Fail::usage(format!("invalid column name '{other}'"), USAGE)),
-            })
-            .collect(),
+        Some(list) => {
+            let mut out = Vec::new();
+            for f in list.split(',') {
+                match f {
+                    _ if out.len() == FIELDS_MAX => {
+                        return Err(Fail::usage("too many fields given to -o option", USAGE));
+                    }
+                    "name" | "property" | "value" | "received" | "source" => out.push(f),
+                    "all" if out.is_empty() => {
+                        return Err(Fail::usage("too many fields given to -o option", USAGE));
+                    }
+                    "all" => {
+                        let why = "\"all\" conflicts with specific fields given to -o option";
+                        return Err(Fail::usage(why, USAGE));
+                    }
+                    other => return Err(Fail::usage(format!("invalid column name '{other}'"), USAGE)),
+                }
+            }
+            Ok(out)
+        }
     }
 }
 

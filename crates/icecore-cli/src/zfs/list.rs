@@ -54,8 +54,9 @@ pub fn run(args: &[String]) -> Outcome {
         .iter()
         .filter(|(c, _)| matches!(c, 's' | 'S'))
         .map(|(c, p)| match known_property(p, USAGE) {
-            Ok(full) => Ok((*c == 'S', full)),
-            Err(_) => Err(Fail::usage(format!("invalid property '{p}'"), USAGE)),
+            // What is told of one user or snapshot is shown, but does not sort (`zfs_do_list`, zfs_main.c).
+            Ok(full) if !full.contains('@') => Ok((*c == 'S', full)),
+            _ => Err(Fail::usage(format!("invalid property '{p}'"), USAGE)),
         })
         .collect::<Outcome<_>>()?;
     let wanted: Vec<&str> = columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();

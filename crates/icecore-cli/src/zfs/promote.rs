@@ -9,6 +9,10 @@ use icecore_dsl::DslError;
 pub const USAGE: &str = "promote <clone-filesystem>";
 
 pub fn run(args: &[String]) -> Outcome {
+    // No options are looked for, not even their end (`zfs_do_promote`).
+    if let Some(option) = args.first().and_then(|word| word.strip_prefix('-')) {
+        return Err(Fail::usage(format!("invalid option '{}'", option.chars().next().unwrap_or(' ')), USAGE));
+    }
     let typed = Typed::parse(args, &[], USAGE)?;
     let [name] = typed.operands.as_slice() else {
         let what = if typed.operands.is_empty() {

@@ -19,7 +19,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -A <filesystem|volume>";
+pub const USAGE: &str = "receive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n\t    <filesystem|volume|snapshot>\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ... \n\t    [-d | -e] <filesystem>\n\treceive -c [-nv] <filesystem|volume|snapshot>\n\treceive -A <filesystem|volume>";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -67,9 +67,6 @@ pub fn run(args: &[String]) -> Outcome {
             e => Fail::new(e.to_string()),
         });
     }
-    if typed.has('c') {
-        return Err(Fail::new("cannot receive: corrective receive (-c) is not supported yet"));
-    }
     if caller::stdin_is_terminal() {
         return Err(Fail::new(
             "Error: Backup stream can not be read from a terminal.\nYou must redirect standard input.",
@@ -78,6 +75,13 @@ pub fn run(args: &[String]) -> Outcome {
     // Nothing is asked of the pool before there is a stream: in a pipe the sender may need a moment.
     let mut stdin = pipe::input().map_err(|e| Fail::new(format!("cannot receive: {e}")))?;
     let head = first_record(&mut stdin)?;
+    if typed.has('c') {
+        let Some(begin) = begin_of(&head) else {
+            return Err(Fail::new("cannot receive: invalid stream (bad first record)"));
+        };
+        let other = ['d', 'e', 'F', 's', 'u', 'h'].iter().any(|c| typed.has(*c));
+        return super::heal::heal(&spec, &begin, &Ahead::new(stdin, head), other, typed.has('v'));
+    }
     let mut engine = destination(&spec, kind_of(&head))?;
     if crypto.asks() && may_encrypt(&head) {
         spec.crypt = encryption(&mut engine, &spec, &crypto)
@@ -167,7 +171,7 @@ fn no_parent(parent: &str, kind: Stream) -> Fail {
 }
 
 /// What OpenZFS's kernel finds fault with and calls the stream's, and what it is.
-fn bad_stream(kind: Stream, why: &str) -> Fail {
+pub fn bad_stream(kind: Stream, why: &str) -> Fail {
     Fail::new(format!("{}: invalid backup stream\n({why})", kind.failed()))
 }
 
@@ -352,7 +356,7 @@ pub enum Stream {
 
 impl Stream {
     /// How a failure of it begins.
-    fn failed(self) -> &'static str {
+    pub fn failed(self) -> &'static str {
         match self {
             Self::Full => "cannot receive new filesystem stream",
             Self::Incremental => "cannot receive incremental stream",

@@ -9,6 +9,7 @@ use crate::keys::{Ask, How, unlock};
 use crate::pipe;
 use crate::session::{self, For, Open};
 use icecore_dmu::ReadError;
+use icecore_dsl::DslError;
 use icecore_pool::Pool;
 use icecore_stream::send::{
     PackageSpec, SendError, SendFlags, SendSpec, Source, estimate, estimate_of, estimate_package, prepare,
@@ -46,6 +47,7 @@ pub fn run(args: &[String]) -> Outcome {
         flag('v', "verbose"),
         flag('w', "raw"),
         flag('U', "no-preserve-encryption"),
+        value('d', "redact"),
         value('X', "exclude"),
         value('K', "keylocation"),
         flag('S', "saved"),
@@ -75,6 +77,9 @@ pub fn run(args: &[String]) -> Outcome {
     open(to, Named::NoBookmark)?;
     let spec = spec(to, &typed)?;
     let many = typed.has('R') || typed.has('I');
+    if many && typed.has('d') {
+        return Err(Fail::new("Error: multiple snapshots cannot be sent redacted."));
+    }
     match &spec.send.from {
         Some(from) if !many && from.contains('@') => open(from, Named::Any)?,
         Some(from) if !many && super::valid(from, Named::Any).is_err() => {
@@ -96,6 +101,7 @@ pub fn run(args: &[String]) -> Outcome {
         )));
     }
     is_earlier(&pool, &spec)?;
+    typed.value('d').map_or(Ok(()), |bookmark| redacted(&pool, &spec.send, bookmark))?;
     if typed.has('v') || typed.has('P') || typed.has('V') {
         announce(&pool, &spec, &typed)?;
     } else if typed.has('n') {
@@ -128,6 +134,30 @@ fn same_file_system(pool: &Pool, path: &str, spec: &PackageSpec) -> Outcome {
     match origin.is_some_and(|origin| origin.value == *from) {
         true => Ok(()),
         false => Err(Fail::usage("incremental source must be in same filesystem", USAGE)),
+    }
+}
+
+/// Why it is not sent redacted, in the order in which that is found (`zfs_send_one_cb_impl`, libzfs_sendrecv.c).
+fn redacted(pool: &Pool, send: &SendSpec, bookmark: &str) -> Outcome {
+    let fail = |why: &str| Err(Fail::new(format!("warning: cannot send '{}': {why}", send.to)));
+    pool.dsl.lookup(pool.io(), &send.to).map_err(|e| super::cannot("open", &send.to, &e))?;
+    if let Some(from) = send.from.as_ref().filter(|from| from.contains('@')) {
+        pool.dsl.lookup_snapshot(pool.io(), from).map_err(|e| super::cannot("open", from, &e))?;
+    }
+    let Some((path, _)) = send.to.split_once('@') else {
+        return fail("cannot do a redacted send to a filesystem");
+    };
+    let bookmark = bookmark.split_once('#').map_or(bookmark, |(_, short)| short);
+    let name = format!("{path}#{bookmark}");
+    super::valid(&name, Named::Any).map_err(|why| Fail::new(format!("cannot open '{name}': {why}")))?;
+    let open = |e: &DslError| super::cannot("open", &name, e);
+    let head = pool.dsl.lookup_head(pool.io(), path).map_err(|e| open(&e))?;
+    let Some(phys) = pool.dsl.bookmark(pool.io(), head, bookmark).map_err(|e| open(&e))? else {
+        return Err(open(&DslError::NotFound(name.clone())));
+    };
+    match phys.redaction_obj {
+        0 => fail("not a redaction bookmark"),
+        _ => fail("streams are not redacted here\n(send the snapshot whole, or the redacted one)"),
     }
 }
 
@@ -174,19 +204,22 @@ fn check(typed: &Typed) -> Outcome {
         return usage("only one of -i and -I can be given");
     }
     if typed.has('t') {
-        if package || typed.has('i') || typed.has('S') {
+        if package || typed.has('i') || typed.has('S') || typed.has('d') {
             return usage("invalid flags combined with -t");
         }
         return if typed.operands.is_empty() { Ok(()) } else { usage("too many arguments") };
     }
     let Some(to) = typed.operands.first() else { return usage("missing snapshot argument") };
     if typed.has('S') {
-        if package || ['i', 'L', 'e', 'c', 'w'].iter().any(|c| typed.has(*c)) {
+        if package || ['i', 'L', 'e', 'c', 'w', 'd'].iter().any(|c| typed.has(*c)) {
             return usage("incompatible flags combined with saved send flag");
         }
         if to.contains('@') {
             return usage("saved send must specify the dataset with partially-received state");
         }
+    }
+    if typed.has('w') && typed.has('d') {
+        return Err(Fail::new("Error: raw sends may not be redacted."));
     }
     if typed.has('X') && !typed.has('R') {
         return Err(Fail::new("Cannot specify dataset exclusion (-X) on a non-recursive send."));
@@ -366,7 +399,9 @@ fn saved(to: &str, typed: &Typed) -> Outcome {
     if typed.has('n') {
         return Ok(());
     }
-    unlock(&mut pool, to, how(typed)).map_err(|f| locked(to, "source", to, &f))?;
+    if !spec.flags.raw {
+        unlock(&mut pool, to, how(typed)).map_err(|f| locked(to, "source", to, &f))?;
+    }
     send_source(pool, &spec, &source, typed).map_err(|e| explain(to, &e))
 }
 

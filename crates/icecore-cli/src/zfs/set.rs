@@ -77,7 +77,10 @@ pub fn run(args: &[String]) -> Outcome {
                 if super::userspace::set(&mut pool, name, prop, text).map_err(|f| fail(f.message))? {
                     continue;
                 }
-                super::of_no_use(&pool, prop, text);
+                let (io, dsl) = pool.parts();
+                if applies(dsl, io, prop, name)? {
+                    super::of_no_use(&pool, prop, text);
+                }
                 let (io, dsl) = pool.parts();
                 dsl.prop_set(io, name, prop, text).map_err(|e| fail(unset(prop, &e)))?;
             }
@@ -219,6 +222,10 @@ fn inherit_one(name: &str, prop: &str, below: bool, received: bool) -> Outcome {
             return Err(Fail::new(format!(
                 "cannot inherit {prop} for '{ds}': property doesn't apply to datasets of this type"
             )));
+        }
+        if prop == "mlslabel" {
+            // Nobody may, where labels mean nothing (`zfs_secpolicy_inherit_prop`, zfs_ioctl.c).
+            return Err(Fail::new(format!("cannot inherit {prop} for '{ds}': permission denied")));
         }
         dsl.prop_inherit(io, r, prop, received)
             .map_err(|e| Fail::new(format!("cannot inherit {prop} for '{ds}': {}", unset(prop, &e))))?;

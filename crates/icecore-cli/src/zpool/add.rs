@@ -43,7 +43,14 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut record = state::named(name)?;
     let dry = typed.has('n');
-    words.iter().try_for_each(|w| crate::mounts::refuse(&vdevs::full_path(w), name))?;
+    for word in words {
+        let path = vdevs::full_path(word);
+        // What holds no files cannot be waited for, and a folder is no device, wherever it is.
+        if path.is_dir() {
+            vdevs::resolve(word)?;
+        }
+        crate::mounts::refuse(&path, name)?;
+    }
     let mut pool = session::open_record(&record, if dry { For::Read } else { For::Write })
         .map_err(|f| Fail { message: format!("cannot open '{name}': {}", f.message), ..f })?;
     let wish = wish.map(vdevs::ashift).transpose()?.flatten();

@@ -4,7 +4,7 @@ use super::get::{canonical, known};
 use super::set::Change;
 use super::vdevs::{self, Terms};
 use crate::args::{Typed, flag, value};
-use crate::fail::{Fail, Outcome};
+use crate::fail::{Fail, Outcome, USAGE as USAGE_STATUS};
 use crate::keys::CryptoProps;
 use crate::state::{self, Imported};
 use crate::{pools, session};
@@ -15,7 +15,10 @@ use icecore_pool::features::{Unsaid, chosen};
 use icecore_pool::{CreateSpec, Pool};
 use icecore_vdev::create;
 
-pub const USAGE: &str = "create [-dfn] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] <pool> <vdev> ...";
+pub const USAGE: &str = "create [-dfn] [-o property=value] ... [-O file-system-property=value] ...\n\t    [-m mountpoint] [-R root] [-t tempname] <pool> <vdev> ...";
+
+/// Pools of this version or a newer one have features (`SPA_VERSION_FEATURES`).
+const WITH_FEATURES: u64 = 5000;
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -26,8 +29,13 @@ pub fn run(args: &[String]) -> Outcome {
         value('O', ""),
         value('m', ""),
         value('R', ""),
+        value('t', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
+    if let Some(name) = typed.values('t').find(|name| name.contains('/')) {
+        let why = "invalid character '/' in temporary name\nuse 'zfs create' to create a dataset";
+        return Err(Fail::new(format!("cannot create '{name}': {why}")));
+    }
     let asked = pool_options(&typed)?;
     let said = |p: &str| asked.iter().find(|(known, _)| *known == p).map(|(_, v)| *v);
     let ashift = said("ashift").map_or(Ok(None), vdevs::ashift)?;
@@ -56,6 +64,11 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     said("compatibility").map_or(Ok(()), super::set::compatible)?;
+    // All features are asked for besides, unless the version is one without them.
+    let old = |text: &str| text.parse::<u64>().is_ok_and(|n| n < WITH_FEATURES);
+    if said("version").is_some_and(|text| !old(text)) && !typed.has('d') {
+        return Err(Fail { status: USAGE_STATUS, message: NOT_BOTH.into() });
+    }
     check_name(name).map_err(|why| fail(format!("{why}\npool name may have been omitted")))?;
     let Options { comment, features, stored, users } = values(&asked).map_err(fail)?;
     let unsaid = if typed.has('d') { Unsaid::Disabled } else { Unsaid::Enabled };
@@ -72,11 +85,14 @@ pub fn run(args: &[String]) -> Outcome {
         later.push((p.clone(), v.clone()));
     }
     let suite = crypto.root_suite(features.contains(&Feature::ENCRYPTION)).map_err(|f| fail(f.message))?;
-    if state::find(name)?.is_some() {
+    // What it goes by here until it is exported.
+    let here = typed.value('t').unwrap_or(name);
+    icecore_dsl::name::check_pool(here).map_err(|e| fail(e.to_string()))?;
+    if state::find(here)?.is_some() {
         return Err(fail("pool already exists".into()));
     }
     vdevs::check(&groups, ashift).map_err(|unfit| fail(unfit.of_new_pool()))?;
-    state::can_remember(name).map_err(|f| fail(f.message))?;
+    state::can_remember(here).map_err(|f| fail(f.message))?;
     if let Some(suite) = suite {
         root.key = Some(crypto.new_key(None, suite).map_err(|f| fail(f.message))?);
     }
@@ -93,6 +109,7 @@ pub fn run(args: &[String]) -> Outcome {
         features,
     };
     let mut pool = Pool::create_with(env, spec, &root).map_err(|e| fail(e.to_string()))?;
+    pool.call(here);
     for (p, text) in &users {
         pool.set_user_property(p, text)?;
     }
@@ -102,7 +119,7 @@ pub fn run(args: &[String]) -> Outcome {
     if !later.is_empty() {
         let (io, dsl) = pool.parts();
         for (p, v) in &later {
-            dsl.prop_set(io, name, p, v).map_err(|e| {
+            dsl.prop_set(io, here, p, v).map_err(|e| {
                 fail(match e {
                     DslError::NoSpace => "one or more devices is out of space".into(),
                     e => crate::zfs::reason(&e),
@@ -116,7 +133,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     pool.commit()?;
     let record = Imported {
-        name: name.clone(),
+        name: here.to_string(),
         guid: pool.guid().0,
         devices: paths,
         readonly: false,
@@ -184,6 +201,8 @@ fn place_for_root(name: &str, altroot: &str, props: &[(String, String)]) -> Outc
     Err(Fail::new(format!("{why}\nuse '-m' option to provide a different default")))
 }
 
+const NOT_BOTH: &str = "'feature@' and 'version' properties cannot be specified together";
+
 /// An option `-o` or `-O` without a value.
 pub(super) fn missing_equals(letter: char) -> Fail {
     Fail::new(format!("missing '=' for -{letter} option"))
@@ -210,6 +229,12 @@ fn pool_options(typed: &Typed) -> Outcome<Vec<(&str, &str)>> {
         let p = canonical(p);
         if !known(p) && !p.starts_with("feature@") {
             return Err(Fail::new(format!("property '{p}' is not a valid pool or vdev property")));
+        }
+        let is_feature = |p: &str| p.starts_with("feature@");
+        let excludes =
+            |other: &str| p == "version" && is_feature(other) || is_feature(p) && other == "version";
+        if out.iter().any(|(known, _)| excludes(known)) {
+            return Err(Fail::new(NOT_BOTH));
         }
         if out.iter().any(|(known, _)| *known == p) {
             return Err(Fail::new(format!("property '{p}' specified multiple times")));

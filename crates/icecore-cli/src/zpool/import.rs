@@ -5,28 +5,37 @@ use super::set::{Change, change};
 use super::{import_list, salvage};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
-use crate::session;
+use crate::session::{self, For};
 use crate::state::{self, Imported};
+use icecore_dsl::prop::is_user;
 use icecore_env::{Access, Device, Env};
-use icecore_format::Txg;
+use icecore_format::nvlist::NvValue;
+use icecore_format::{NvList, Txg};
 use icecore_pool::{Mode, OpenSpec, Pool, PoolError};
+use icecore_vdev::config::PoolConfig;
 use icecore_vdev::label::read_uberblocks;
 use icecore_vdev::probe::{self, FoundPool, Unlabelled};
+use icecore_vdev::tree::Health;
 use icecore_vdev::{PoolState, VdevConfig, VdevSet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub const USAGE: &str = "import [-d dir|device] ... [-D] [-l] [-o readonly=on] [-R root] [-N] [-f] [-F] [-T txg]\n\t    [-a | <pool | id> [newpool]]";
+pub const USAGE: &str = "import [-d dir|device] ... [-c cachefile] [-D] [-l] [-o property=value] ... [-R root] [-N] [-f]\n\t    [-F [-nX]] [-T txg] [-t] [-a | <pool | id> [newpool]]";
 
 const ALREADY: &str = "a pool with that name already exists\nuse the form 'zpool import <pool | id> <newpool>' to give it a new name";
 
 /// Where devices are looked for when nothing is said (`zpool_default_search_paths`).
 const SEARCH: &[&str] = &["/dev/disk/by-vdev", "/dev/disk/by-id", "/dev/disk/by-path", "/dev"];
 
+/// `--rewind-to-checkpoint`, which has no letter.
+const CHECKPOINT: char = '\u{1}';
+
 pub fn run(args: &[String]) -> Outcome {
     let options = [
         value('d', ""),
+        value('c', ""),
         value('o', ""),
         value('R', ""),
         flag('N', ""),
@@ -35,42 +44,26 @@ pub fn run(args: &[String]) -> Outcome {
         flag('F', ""),
         flag('D', ""),
         flag('l', ""),
+        flag('n', ""),
+        flag('t', ""),
         value('T', ""),
+        // -F goes back as far as there is anything to go back to; this asks for no more.
+        flag('X', ""),
+        flag(CHECKPOINT, "rewind-to-checkpoint"),
         // Of no meaning here: nothing is put together from parts, and devices are always searched for.
         flag('m', ""),
         flag('s', ""),
-        flag('n', ""),
     ];
     let typed = Typed::parse(args, &options, USAGE)?;
-    if typed.has('n') && !typed.has('F') {
-        return Err(Fail::usage("-n or -X only meaningful with -F", USAGE));
-    }
-    let cannot = |why: &str| {
-        let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
-        Fail::new(format!("cannot import{what}: {why}"))
-    };
-    let (mut readonly, mut altroot) = (false, typed.value('R'));
-    for o in typed.values('o') {
-        match o.split_once('=').map(|(p, v)| (canonical(p), v)) {
-            Some(("readonly", "on")) => readonly = true,
-            Some(("readonly", "off")) => readonly = false,
-            Some(("readonly", _)) => return Err(cannot("'readonly' must be one of 'on | off'")),
-            Some(("altroot", path)) => altroot = Some(path),
-            other => {
-                match other.filter(|(p, _)| known(p) || p.starts_with("feature@")).map(|(p, v)| change(p, v))
-                {
-                    Some(Ok(Change::Nothing)) => {}
-                    // What no pool can be set to is told as that.
-                    Some(Err(why)) => return Err(cannot(&why)),
-                    _ => return Err(Fail::usage(format!("property '{o}' cannot be set at import"), USAGE)),
-                }
-            }
+    for other in ['d', 's'] {
+        if typed.has('c') && typed.has(other) {
+            return Err(Fail::usage(format!("-c is incompatible with -{other}"), USAGE));
         }
     }
-    if let Some(path) = altroot.filter(|path| !path.starts_with('/')) {
-        return Err(cannot(&format!("bad alternate root '{path}'")));
+    if (typed.has('n') || typed.has('X')) && !typed.has('F') {
+        return Err(Fail::usage("-n or -X only meaningful with -F", USAGE));
     }
-    let altroot = altroot.unwrap_or("");
+    let asked = properties(&typed)?;
     let back = match (typed.value('T'), typed.has('F')) {
         (Some(txg), _) => {
             // As `strtoull` reads it, nothing is none.
@@ -81,29 +74,44 @@ pub fn run(args: &[String]) -> Outcome {
         (None, true) => Back::AsFarAsNeeded,
         (None, false) => Back::No,
     };
+    if typed.operands.len() > if typed.has('a') { 0 } else { 2 } {
+        return Err(Fail::usage("too many arguments", USAGE));
+    }
     let Seen { found, unlabelled, absent } = search(&typed)?;
     let gone = typed.has('D');
     let mut new_name = None;
     let wanted: Vec<&FoundPool> = match typed.operands.as_slice() {
-        _ if typed.has('a') && !typed.operands.is_empty() => {
-            return Err(Fail::usage("too many arguments", USAGE));
-        }
         [] if typed.has('a') => found.iter().filter(|f| !imported(f) && destroyed(f) == gone).collect(),
         [] => return list(&found, &unlabelled, gone, &absent),
-        [name] => vec![choose(&found, name, gone, &absent)?],
-        [name, new] => {
-            super::create::check_name(new)
-                .map_err(|why| Fail::new(format!("cannot import '{new}': {why}")))?;
-            new_name = Some(new.as_str());
-            vec![choose(&found, name, gone, &absent)?]
+        [name, new @ ..] => {
+            let found = choose(&found, name, gone, &absent)?;
+            new_name = new.first().map(String::as_str);
+            new_name
+                .map_or(Ok(()), super::create::check_name)
+                .map_err(|why| Fail::new(format!("cannot import '{}': {why}", new_name.unwrap_or(name))))?;
+            vec![found]
         }
-        _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
     let mount = !typed.has('N');
-    let how = How { readonly, force: typed.has('f'), altroot, back, salvage: typed.has('F'), new_name };
+    let how = How {
+        force: typed.has('f'),
+        back,
+        salvage: typed.has('F'),
+        dry: typed.has('n'),
+        new_name,
+        temporary: typed.has('t'),
+        checkpoint: typed.has(CHECKPOINT),
+    };
     let mut well = true;
     for f in wanted {
-        import(f, how)?;
+        let props = Props::of(&asked).map_err(|why| {
+            let what = typed.operands.first().map_or(String::new(), |name| format!(" pool '{name}'"));
+            Fail::new(format!("cannot import{what}: {why}"))
+        })?;
+        import(f, how, &props)?;
+        if how.dry {
+            continue;
+        }
         let name = new_name.unwrap_or(&f.name);
         // A key that is not to be had keeps nothing else from being mounted.
         if typed.has('l')
@@ -112,9 +120,58 @@ pub fn run(args: &[String]) -> Outcome {
             eprintln!("{}", f.message);
             well = false;
         }
-        well &= !mount || readonly || crate::mounts::settle_below(name)?;
+        well &= !mount || props.readonly || crate::mounts::settle_below(name)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
+}
+
+/// The properties of `-o` and `-R`, all such as pools have.
+fn properties(typed: &Typed) -> Outcome<Vec<(&str, &str)>> {
+    let mut out: Vec<(&str, &str)> = Vec::new();
+    for (letter, o) in typed.ordered().iter().filter(|(letter, _)| ['o', 'R'].contains(letter)) {
+        let pair = if *letter == 'R' { Some(("altroot", o.as_str())) } else { o.split_once('=') };
+        // Mount options have no `=`.
+        let (p, v) = pair.unwrap_or(("", o));
+        let p = canonical(p);
+        if !p.is_empty() && (is_user(p) || !known(p) && !p.starts_with("feature@")) {
+            return Err(Fail::new(format!("property '{p}' is not a valid pool or vdev property")));
+        }
+        if out.iter().any(|(known, _)| *known == p) {
+            return Err(Fail::new(format!("property '{p}' specified multiple times")));
+        }
+        out.push((p, v));
+    }
+    Ok(out)
+}
+
+/// What they mean (`zpool_valid_proplist`, libzfs_pool.c).
+#[derive(Default)]
+struct Props<'a> {
+    readonly: bool,
+    altroot: &'a str,
+    /// What is set in the pool, unless it is only read.
+    changes: Vec<(&'a str, Change)>,
+}
+
+impl<'a> Props<'a> {
+    fn of(asked: &[(&'a str, &'a str)]) -> Result<Self, String> {
+        let mut props = Self::default();
+        for &(p, v) in asked {
+            match (p, v) {
+                ("", options) => return Err(format!("mount options ('{options}') are not taken here")),
+                ("readonly", "on" | "off") => props.readonly = v == "on",
+                ("readonly", _) => return Err("'readonly' must be one of 'on | off'".into()),
+                ("altroot", path) if path.starts_with('/') => props.altroot = path,
+                ("altroot", path) => return Err(format!("bad alternate root '{path}'")),
+                ("bootfs", _) => {
+                    return Err("property 'bootfs' cannot be set at creation or import time".into());
+                }
+                ("compatibility", "off" | "legacy" | "") => {}
+                _ => props.changes.push((p, change(p, v)?)),
+            }
+        }
+        Ok(props)
+    }
 }
 
 fn imported(f: &FoundPool) -> bool {
@@ -170,19 +227,23 @@ impl Back {
 
 #[derive(Clone, Copy)]
 struct How<'a> {
-    readonly: bool,
     force: bool,
-    altroot: &'a str,
     back: Back,
     /// What it is called from now on; of a pool that is only read, here.
     new_name: Option<&'a str>,
+    /// Here only, until it is exported (`-t`).
+    temporary: bool,
     /// Also if the pool is not whole at any txg, for what is left of it (`-F`).
     salvage: bool,
+    /// Only says what going back would bring (`-n`).
+    dry: bool,
+    /// As it was at its checkpoint.
+    checkpoint: bool,
 }
 
-fn import(f: &FoundPool, how: How<'_>) -> Outcome {
-    let How { force, altroot, back, .. } = how;
-    let readonly = how.readonly || back != Back::No;
+fn import(f: &FoundPool, how: How<'_>, props: &Props<'_>) -> Outcome {
+    let How { force, back, .. } = how;
+    let readonly = props.readonly || back != Back::No;
     let (name, guid) = (how.new_name.unwrap_or(&f.name).to_string(), f.guid.0);
     let fail = |why: String| Fail::new(format!("cannot import '{}': {why}", f.name));
     if let Some(known) = state::find(&name)? {
@@ -233,11 +294,26 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         }
     });
     let (mut pool, max_txg) = opened.map_err(|e| fail(explain(&e, &name, how.salvage)))?;
+    if how.checkpoint {
+        return Err(fail(match pool.checkpoint_space().map_err(|e| fail(e.to_string()))? {
+            None => "checkpoint does not exist".into(),
+            Some(_) => "pools with a checkpoint are only read here, as they are now".into(),
+        }));
+    }
+    if how.dry {
+        match max_txg {
+            Some(_) => would_return(&pool),
+            None => println!("{name} can be imported as it is."),
+        }
+        return Ok(());
+    }
     if max_txg.is_some() {
         tell_what_is_left_out(&pool, &uberblocks(&devices));
     }
-    if how.new_name.is_some() {
-        pool.rename(&name);
+    match how.new_name {
+        Some(_) if how.temporary || readonly => pool.call(&name),
+        Some(_) => pool.rename(&name),
+        None => {}
     }
     if salvage {
         salvage::tell_what_is_lost(&pool);
@@ -246,6 +322,9 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         // Others must see it in use, before anything is written to it.
         pool.claim();
         pool.note_command(crate::caller::command_line());
+        for (p, change) in &props.changes {
+            change.make(&mut pool, p).map_err(|f| fail(f.message))?;
+        }
         let replayed = crate::replay::all(&mut pool);
         replayed.and_then(|_| pool.commit()).map_err(|e| fail(e.to_string()))?;
     }
@@ -254,7 +333,7 @@ fn import(f: &FoundPool, how: How<'_>) -> Outcome {
         guid,
         devices: paths,
         readonly,
-        altroot: altroot.into(),
+        altroot: props.altroot.into(),
         max_txg: max_txg.map(|t| t.0),
         salvage,
     };
@@ -287,6 +366,27 @@ fn newest_readable(
         }
     }
     Err(first_error.unwrap_or_else(|| PoolError::NotAPool("no uberblock has a sound checksum".into())))
+}
+
+/// The pool of `record` as it was earlier, where it does not open as it was left; with the txg.
+pub fn earlier(record: &Imported) -> Outcome<Option<(Pool, Txg)>> {
+    let mut devices = Vec::new();
+    for path in &record.devices {
+        devices.extend(session::open_devices(path, Access::ReadOnly).unwrap_or_default());
+    }
+    let open = |max_txg| {
+        let spec = session::open_spec(record, devices.clone(), For::Read);
+        Pool::open(Env::os(), OpenSpec { max_txg, ..spec })
+    };
+    let (mut pool, at) = newest_readable(&uberblocks(&devices), open)?;
+    pool.call(&record.name);
+    Ok(at.map(|at| (pool, at)))
+}
+
+/// What `-Fn` says of a pool that going back would make importable (`zpool_rewind_exclaim`, libzfs_pool.c).
+pub fn would_return(pool: &Pool) {
+    let then = crate::human::time_with_seconds(pool.uberblock().timestamp.get());
+    println!("Would be able to return {} to its state as of {then}.", pool.name());
 }
 
 /// Says how much of the pool's last time is not shown.
@@ -362,6 +462,9 @@ fn kernel_has(guid: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes of a cache file at most: one of a thousand pools has a few millions.
+const CACHE_MAX: u64 = 64 << 20;
+
 /// What a search found.
 struct Seen {
     found: Vec<FoundPool>,
@@ -371,6 +474,9 @@ struct Seen {
 }
 
 fn search(typed: &Typed) -> Outcome<Seen> {
+    if let Some(file) = typed.value('c') {
+        return cached(file, typed.operands.first());
+    }
     let mut asked: Vec<PathBuf> = typed.values('d').map(PathBuf::from).collect();
     if asked.is_empty()
         && let Some(path) = crate::caller::var("ZPOOL_IMPORT_PATH")
@@ -396,10 +502,59 @@ fn search(typed: &Typed) -> Outcome<Seen> {
             absent.push(dir);
         }
     }
+    Ok(Seen { absent, ..look(paths) })
+}
+
+fn look(paths: BTreeMap<PathBuf, PathBuf>) -> Seen {
     let paths: Vec<PathBuf> = paths.into_values().collect();
     // What cannot be read at all cannot be imported either; a search goes past it.
     let seen = probe::probe(&paths, &*Env::os().workers);
-    Ok(Seen { found: probe::assemble(&seen.candidates).0, unlabelled: seen.unlabelled, absent })
+    Seen { found: probe::assemble(&seen.candidates).0, unlabelled: seen.unlabelled, absent: Vec::new() }
+}
+
+/// The pools that a cache file lists (`zpool_find_import_cached`, zutil_import.c), found where it says that their devices are,
+/// and in the folders of these. What it says else is not asked: labels know better.
+fn cached(file: &str, name: Option<&String>) -> Outcome<Seen> {
+    let missing = |fail: String| match name {
+        Some(name) => Fail::new(format!("{fail}\ncannot import '{name}': no such pool available")),
+        None => Fail::new(fail),
+    };
+    let failed =
+        |e: std::io::Error| missing(format!("failed to open cache file: {}", crate::human::os_error(&e)));
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    let read = opened.take(CACHE_MAX).read_to_end(&mut bytes);
+    read.map_err(|_| missing("failed to read cache file contents: invalid or missing cache file".into()))?;
+    let decoded = NvList::decode(&bytes).ok().map(|(list, _)| list);
+    let Some(list) = decoded.filter(|list| list.iter().next().is_some()) else {
+        return Err(missing("invalid or corrupt cache file contents: invalid or missing cache file".into()));
+    };
+    let configs = list.iter().filter_map(|(_, value)| match value {
+        NvValue::List(config) => PoolConfig::parse(config).ok(),
+        _ => None,
+    });
+    let (mut guids, mut paths, mut folders) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+    for config in configs {
+        guids.extend(config.pool_guid);
+        let leaves = config.vdev_tree.iter().flat_map(VdevConfig::leaves);
+        for path in leaves.filter_map(|leaf| leaf.path.as_ref()).map(PathBuf::from) {
+            folders.extend(path.parent().map(Path::to_path_buf));
+            if usable(&path) {
+                remember_path(&mut paths, path);
+            }
+        }
+    }
+    let whole = |seen: &Seen| {
+        guids.iter().all(|g| seen.found.iter().any(|f| f.guid.0 == *g && f.health() == Health::Online))
+    };
+    let mut seen = look(paths.clone());
+    if !whole(&seen) {
+        let entries = folders.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+        entries.map(|e| e.path()).filter(|p| usable(p)).for_each(|p| remember_path(&mut paths, p));
+        seen = look(paths);
+    }
+    seen.found.retain(|f| guids.contains(&f.guid.0));
+    Ok(seen)
 }
 
 /// A line more where a pool was not found: places that are not there are passed over, as by OpenZFS.

@@ -19,6 +19,10 @@ pub fn run(args: &[String]) -> Outcome {
         [] => return Err(Fail::usage("missing vdev name", USAGE)),
         _ => return Err(Fail::usage("too many arguments", USAGE)),
     };
+    // A name by itself is looked for among the devices, too (`zfs_resolve_shortname`).
+    let device = format!("/dev/{path}");
+    let is_there = |path: &str| std::fs::metadata(path).is_ok();
+    let path = if !path.starts_with('/') && !is_there(path) && is_there(&device) { &device } else { path };
     match std::fs::metadata(path) {
         Err(e) => {
             return Err(Fail::new(match path.contains('/') {

@@ -18,11 +18,17 @@ use icecore_vdev::VdevConfig;
 use icecore_vdev::label::Labels;
 use std::path::{Path, PathBuf};
 
-pub const ATTACH_USAGE: &str = "attach [-fw] <pool> <device> <new-device>";
-pub const REPLACE_USAGE: &str = "replace [-fw] <pool> <device> [new-device]";
+pub const ATTACH_USAGE: &str = "attach [-fsw] <pool> <device> <new-device>";
+pub const REPLACE_USAGE: &str = "replace [-fsw] <pool> <device> [new-device]";
 pub const DETACH_USAGE: &str = "detach <pool> <device>";
 pub const OFFLINE_USAGE: &str = "offline <pool> <device> ...";
-pub const ONLINE_USAGE: &str = "online <pool> <device> ...";
+pub const ONLINE_USAGE: &str = "online [-e] <pool> <device> ...";
+
+/// What powering a slot ends with where there is none (`EBADSLT`).
+const NO_SLOT: i32 = 57;
+
+/// `--power`, which has no letter.
+const POWER: char = '\u{1}';
 
 /// The imported pool `name`, open for writing.
 fn open(name: &str) -> Outcome<(Imported, Open)> {
@@ -49,16 +55,22 @@ pub fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
     by_path.or_else(by_end).or_else(by_guid).map(|l| l.guid)
 }
 
-/// Whether `name` is that of a vdev made of several, as `mirror-0`.
-fn is_group(pool: &Pool, name: &str) -> bool {
+/// The vdev made of several that goes by `name`, as `mirror-0`.
+fn group(pool: &Pool, name: &str) -> Option<Guid> {
     let tops = pool.config().vdev_tree.iter().flat_map(|tree| &tree.children);
-    tops.filter(|top| !top.kind.is_leaf()).any(|top| top.name(top.id.unwrap_or(0)) == name)
+    let mut groups = tops.filter(|top| !top.kind.is_leaf());
+    groups.find(|top| top.name(top.id.unwrap_or(0)) == name).map(|top| top.guid)
 }
 
 /// The sector size, as a power of two, of the top-level vdev that a leaf is in.
 fn ashift_of(pool: &Pool, leaf: Guid) -> Option<u64> {
     let tree = pool.config().vdev_tree.as_ref()?;
     tree.children.iter().find(|top| top.find(leaf).is_some())?.ashift
+}
+
+/// The first device of a vdev.
+fn first_leaf(pool: &Pool, vdev: Guid) -> Option<Guid> {
+    Some(pool.config().vdev_tree.as_ref()?.find(vdev)?.leaves().first()?.guid)
 }
 
 fn operands<'a>(typed: &'a Typed, min: usize, max: usize, usage: &str) -> Outcome<(&'a str, &'a [String])> {
@@ -89,7 +101,9 @@ pub fn replace(args: &[String]) -> Outcome {
 }
 
 fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
-    let typed = Typed::parse_plain(args, &[flag('f', ""), flag('w', ""), value('o', "")], usage)?;
+    // With -s as without it: what is copied is verified, so no scrub has to follow.
+    let known = [flag('f', ""), flag('s', ""), flag('w', ""), value('o', "")];
+    let typed = Typed::parse_plain(args, &known, usage)?;
     let (name, devices) = operands(&typed, if instead { 1 } else { 2 }, 2, usage)?;
     let mut ashift = None;
     for text in vdevs::ashift_options(&typed, usage) {
@@ -108,7 +122,7 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     // What is wrong with the new device alone is told first, as where OpenZFS's command looks at it before its kernel does.
     let member = Member::open(new, typed.has('f'))?;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
-    let guid = leaf(&pool, old).ok_or_else(|| match (is_group(&pool, old), instead) {
+    let guid = leaf(&pool, old).ok_or_else(|| match (group(&pool, old).is_some(), instead) {
         (false, _) => fail(&"no such device in pool"),
         (true, true) => fail(&"already in replacing/spare config; wait for completion or use 'zpool detach'"),
         (true, false) => fail(&"can only attach to mirrors and top-level disks"),
@@ -132,7 +146,7 @@ pub fn detach(args: &[String]) -> Outcome {
     let what = format!("cannot detach {}", devices[0]);
     let (record, mut pool) = open(name)?;
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("{what}: {e}")).negative();
-    let guid = leaf(&pool, &devices[0]).ok_or_else(|| match is_group(&pool, &devices[0]) {
+    let guid = leaf(&pool, &devices[0]).ok_or_else(|| match group(&pool, &devices[0]).is_some() {
         true => fail(&"only applicable to mirror and replacing vdevs"),
         false => fail(&"no such device in pool"),
     })?;
@@ -148,17 +162,51 @@ pub fn detach(args: &[String]) -> Outcome {
 }
 
 pub fn offline(args: &[String]) -> Outcome {
-    let typed = Typed::parse_plain(args, &[], OFFLINE_USAGE)?;
-    each(&typed, OFFLINE_USAGE, "offline", |pool, guid| Ok(pool.offline(guid)?))
+    let known = [flag('f', ""), flag('t', ""), flag(POWER, "power")];
+    let typed = Typed::parse_plain(args, &known, OFFLINE_USAGE)?;
+    for other in ['f', 't'] {
+        if typed.has(POWER) && typed.has(other) {
+            return Err(Fail::usage(format!("-0 and -{other} cannot be used together"), OFFLINE_USAGE));
+        }
+    }
+    if typed.has(POWER) {
+        let (name, devices) = operands(&typed, 1, usize::MAX, OFFLINE_USAGE)?;
+        state::named(name)?;
+        let line = |device: &String| format!("unable to power off slot for {device} {NO_SLOT}");
+        let message = devices.iter().map(line).collect::<Vec<_>>().join("\n");
+        return Err(Fail { status: NO_SLOT, message });
+    }
+    let verb = if typed.has('f') { "fault" } else { "offline" };
+    each(&typed, OFFLINE_USAGE, verb, |pool, guid| {
+        let not_here = |what: &str| Err(Fail::new(format!("{what}; 'zpool offline' takes it out")));
+        match () {
+            () if typed.has('f') => not_here("devices are not called faulted here"),
+            () if typed.has('t') => {
+                pool.other_side(guid)?;
+                not_here("it cannot be for a while only")
+            }
+            () => Ok(pool.offline(guid)?),
+        }
+    })
 }
 
 pub fn online(args: &[String]) -> Outcome {
-    let typed = Typed::parse_plain(args, &[], ONLINE_USAGE)?;
-    each(&typed, ONLINE_USAGE, "online", |pool, guid| {
+    let typed = Typed::parse_plain(args, &[flag('e', ""), flag(POWER, "power")], ONLINE_USAGE)?;
+    if typed.has(POWER) {
+        let (name, _) = operands(&typed, 1, usize::MAX, ONLINE_USAGE)?;
+        state::named(name)?;
+        return Err(Fail { status: NO_SLOT, message: "slots cannot be powered on here".into() });
+    }
+    let expand = typed.has('e');
+    each(&typed, ONLINE_USAGE, if expand { "expand" } else { "online" }, |pool, guid| {
         for (leaf, path) in pool.left_alone().into_iter().filter(|(leaf, _)| *leaf == guid) {
             open_anew(pool, leaf, path.as_deref());
         }
-        resilver(pool, |pool| pool.begin_online(guid))
+        resilver(pool, |pool| pool.begin_online(guid))?;
+        if expand {
+            pool.expand(guid)?;
+        }
+        Ok(())
     })
 }
 
@@ -197,13 +245,25 @@ fn each(typed: &Typed, usage: &str, verb: &str, mut one: impl FnMut(&mut Open, G
     let (_, mut pool) = open(name)?;
     let mut wrong = Vec::new();
     for device in devices {
-        let done = match leaf(&pool, device) {
+        // Of a mirror that is to grow any side will do.
+        let side =
+            || group(&pool, device).filter(|_| verb == "expand").and_then(|guid| first_leaf(&pool, guid));
+        let done = match leaf(&pool, device).or_else(side) {
             Some(guid) => one(&mut pool, guid).map_err(|f| format!("cannot {verb} {device}: {}", f.message)),
-            None if verb == "online" => Err(format!("couldn't find device \"{device}\" in pool \"{name}\"")),
-            None if is_group(&pool, device) => {
-                Err(format!("cannot {verb} {device}: operation not supported on this type of pool"))
+            None if usage == ONLINE_USAGE => {
+                Err(format!("couldn't find device \"{device}\" in pool \"{name}\""))
             }
-            None => Err(format!("cannot {verb} {device}: no such device in pool")),
+            None => Err(match (group(&pool, device), verb) {
+                // By its guid, and nothing of what is not there (`zpool_vdev_fault`).
+                (Some(guid), "fault") => {
+                    format!("cannot {verb} {guid}: operation not supported on this type of pool")
+                }
+                (Some(_), _) => {
+                    format!("cannot {verb} {device}: operation not supported on this type of pool")
+                }
+                (None, "fault") => String::new(),
+                (None, _) => format!("cannot {verb} {device}: no such device in pool"),
+            }),
         };
         wrong.extend(done.err());
     }

@@ -17,6 +17,8 @@ pub fn run(args: &[String]) -> Outcome {
     let asked = match typed.value('g').map(|text| (text, text.parse::<u64>())) {
         None => None,
         Some((_, Ok(guid))) => Some(guid),
+        // As `strtoull` reads it, nothing is none.
+        Some(("", _)) => Some(0),
         Some((text, Err(_))) => return Err(Fail::usage(format!("invalid GUID: {text}"), USAGE)),
     };
     let name = match typed.operands.as_slice() {

@@ -21,11 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub const USAGE: &str =
-    "scrub [-s | -p | -w | -n] [-a] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
+    "scrub [-e | -s | -p | -C | -n] [-w] [-a] [--repair] [--from POOL] [--keylocation LOCATION] <pool> ...";
 pub const WAIT_USAGE: &str = "wait [-t <activity>[,...]] <pool>";
 
 const KNOWN: &[Opt] = &[
     flag('a', ""),
+    flag('e', ""),
+    flag('C', ""),
     flag('n', "dry-run"),
     flag('w', ""),
     flag('s', ""),
@@ -52,9 +54,11 @@ const ACTIVITIES: [&str; 10] = [
 
 pub fn run(args: &[String]) -> Outcome {
     let typed = Typed::parse(args, KNOWN, USAGE)?;
-    let both = |a: char, b: char| typed.has(a) && typed.has(b);
-    if both('s', 'p') {
-        return Err(Fail::usage("invalid option combination: -s and -p are mutually exclusive", USAGE));
+    for (a, b) in [('s', 'p'), ('p', 'C'), ('s', 'C'), ('e', 'C'), ('n', 'C'), ('n', 'e')] {
+        if typed.has(a) && typed.has(b) {
+            let why = format!("invalid option combination: -{a} and -{b} are mutually exclusive");
+            return Err(Fail::usage(why, USAGE));
+        }
     }
     if typed.has('w') && (typed.has('s') || typed.has('p')) {
         return Err(Fail::usage("invalid option combination: -w cannot be used with -p or -s", USAGE));
@@ -62,17 +66,30 @@ pub fn run(args: &[String]) -> Outcome {
     if typed.operands.is_empty() && !typed.has('a') {
         return Err(Fail::usage("missing pool name argument", USAGE));
     }
-    let mut records = Vec::new();
-    for name in &typed.operands {
-        let record = state::named(name)?;
-        records.push(record);
-    }
-    if typed.has('a') && records.is_empty() {
-        records = state::all()?;
-    }
+    // Each has its turn by name, whatever becomes of the others (`for_each_pool`, zpool_iter.c).
+    let mut records = BTreeMap::new();
     let mut sound = true;
-    for record in &records {
-        sound &= one(record, &typed)?;
+    let mut tell = |f: Fail| {
+        if !f.message.is_empty() {
+            eprintln!("{}", f.message);
+        }
+        sound = false;
+    };
+    for name in &typed.operands {
+        match state::named(name) {
+            Ok(record) => drop(records.insert(record.name.clone(), record)),
+            Err(f) => tell(f),
+        }
+    }
+    if typed.has('a') && typed.operands.is_empty() {
+        records = state::all()?.into_iter().map(|r| (r.name.clone(), r)).collect();
+    }
+    for record in records.values() {
+        match one(record, &typed) {
+            Ok(true) => {}
+            Ok(false) => tell(Fail::said(FAILED)),
+            Err(f) => tell(f),
+        }
     }
     if sound { Ok(()) } else { Err(Fail::said(FAILED)) }
 }
@@ -144,12 +161,23 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
         return done.map(|()| true).map_err(|e| fail(&e.to_string()));
     }
     let fail = |e: &dyn std::fmt::Display| Fail::new(format!("cannot scrub {name}: {e}"));
+    if record.readonly && (typed.has('e') || typed.has('C')) {
+        return Err(fail(&"pool is read-only"));
+    }
     if record.readonly || typed.has('n') {
         return alone(record, typed).map_err(|f| if f.message.is_empty() { f } else { fail(&f.message) });
     }
     let mut pool = session::open_record(record, For::Write).map_err(|f| fail(&f.message))?;
     let began = Instant::now();
-    pool.scan_start().map_err(|e| fail(&e))?;
+    if typed.has('e') {
+        let Some(found) = pool.scrub_errors(&mut || !caller::cancelled()).map_err(|e| fail(&e))? else {
+            return Ok(true);
+        };
+        tell(&mut pool, &found, typed, began.elapsed(), 0);
+        return Ok(true);
+    }
+    let start = if typed.has('C') { Pool::scan_start_since_last } else { Pool::scan_start };
+    start(&mut pool).map_err(|e| fail(&e))?;
     let from = typed.value('f');
     let bar = bar::bytes("scrubbing", true);
     bar.set_message(name.clone());

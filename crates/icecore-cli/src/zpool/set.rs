@@ -8,6 +8,7 @@ use crate::session::{self, For};
 use crate::state;
 use icecore_dsl::prop::is_user;
 use icecore_dsl::{Feature, Kind};
+use icecore_pool::Pool;
 use icecore_pool::features::{Support, support};
 use std::path::Path;
 
@@ -55,37 +56,47 @@ pub fn run(args: &[String]) -> Outcome {
     let record = state::find(name)?.ok_or_else(|| no_pool(name))?;
     let fail = |why: String| Fail::new(format!("cannot set property for '{name}': {why}"));
     let prop = canonical(prop);
-    match prop {
-        "compatibility" => compatible(text)?,
-        "bootfs" => bootable(&record, text).map_err(fail)?,
-        _ => {}
+    if prop == "compatibility" {
+        compatible(text)?;
     }
-    let change = change(prop, text).map_err(fail)?;
+    let change = match prop {
+        "bootfs" => bootable(&record, text).map(Change::Number),
+        _ => change(prop, text),
+    };
+    let change = change.map_err(fail)?;
     let mut pool = session::open_record(&record, For::Write).map_err(|f| fail(f.message))?;
-    match change {
-        Change::Number(n) => pool.set_property(prop, n)?,
-        Change::Comment(c) => pool.set_comment(c),
-        Change::User(text) => pool.set_user_property(prop, &text)?,
-        Change::Nothing => {}
-        Change::Feature(f) => {
-            let (io, dsl) = pool.parts();
-            for guid in f.depends {
-                if let Some(d) = Feature::by_guid(guid)
-                    && !dsl.feature_enabled(io, d)?
-                {
-                    return Err(fail(format!(
-                        "feature@{} needs feature@{}: enable that first",
-                        f.name, d.name
-                    )));
-                }
-            }
-            if !dsl.feature_enabled(io, f)? {
-                dsl.feature_enable(io, f)?;
-            }
-        }
-    }
+    change.make(&mut pool, prop).map_err(|f| fail(f.message))?;
     pool.commit()?;
     Ok(())
+}
+
+impl Change {
+    /// Changes the property `prop` of a pool so; the commit is the caller's.
+    pub fn make(&self, pool: &mut Pool, prop: &str) -> Outcome {
+        match self {
+            Self::Number(n) => pool.set_property(prop, *n)?,
+            Self::Comment(text) => pool.set_comment(text.clone()),
+            Self::User(text) => pool.set_user_property(prop, text)?,
+            Self::Nothing => {}
+            Self::Feature(f) => {
+                let (io, dsl) = pool.parts();
+                for guid in f.depends {
+                    if let Some(d) = Feature::by_guid(guid)
+                        && !dsl.feature_enabled(io, d)?
+                    {
+                        let (name, first) = (f.name, d.name);
+                        return Err(Fail::new(format!(
+                            "feature@{name} needs feature@{first}: enable that first"
+                        )));
+                    }
+                }
+                if !dsl.feature_enabled(io, *f)? {
+                    dsl.feature_enable(io, *f)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn no_pool(name: &str) -> Fail {
@@ -98,24 +109,26 @@ pub fn compatible(text: &str) -> Outcome {
     match text {
         "" | "off" | "legacy" => Ok(()),
         files => Err(Fail::new(format!(
-            "Error: could not read/parse feature file(s): {files}\n(features are chosen one by one here, with feature@NAME=enabled)"
+            "Error: could not read/parse feature file(s): {}\n(features are chosen one by one here, with feature@NAME=enabled)",
+            files.replace(',', " ")
         ))),
     }
 }
 
 /// Whether a pool could boot from that (`bootfs_name_valid`, libzfs_pool.c; `spa_prop_validate`, spa.c).
-fn bootable(record: &state::Imported, text: &str) -> Result<(), String> {
+/// Its number, 0 for none.
+fn bootable(record: &state::Imported, text: &str) -> Result<u64, String> {
     if text.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let valid = crate::zfs::valid(text, crate::zfs::Named::NoBookmark).is_ok();
     if !valid || text.split('/').next() != Some(record.name.as_str()) {
         return Err(format!("'{text}' is an invalid name"));
     }
     let pool = session::open_record(record, For::Read).map_err(|f| f.message)?;
-    let found = pool.dsl.lookup_dataset(pool.io(), text).and_then(|r| pool.dsl.kind(pool.io(), r));
-    match found {
-        Ok(Kind::Filesystem | Kind::Snapshot) => Ok(()),
+    let found = pool.dsl.lookup_dataset(pool.io(), text);
+    match found.and_then(|r| Ok((r.obj, pool.dsl.kind(pool.io(), r)?))) {
+        Ok((object, Kind::Filesystem | Kind::Snapshot)) => Ok(object),
         Ok(_) => Err("operation not supported on this type of pool".into()),
         Err(_) => Err("no such pool or dataset".into()),
     }

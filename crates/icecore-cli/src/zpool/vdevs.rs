@@ -263,7 +263,7 @@ fn grouping(word: &str) -> Option<usize> {
 
 /// The full path of a device, which must be one (`make_leaf_vdev`). A path that is not absolute is one from the caller's
 /// folder, which OpenZFS does not know.
-fn resolve(word: &str) -> Outcome<PathBuf> {
+pub fn resolve(word: &str) -> Outcome<PathBuf> {
     let path = full_path(word);
     let found = match std::fs::metadata(&path) {
         Ok(found) => found,

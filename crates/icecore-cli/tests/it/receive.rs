@@ -191,6 +191,58 @@ fn a_cut_stream_goes_on_or_is_dropped() {
     desk.export_and_judge("tank");
 }
 
+/// What fits of a stream is kept with -s, be it the pool that is full or a quota, and the stream goes on from there.
+#[test]
+fn what_fits_is_kept() {
+    let desk = Desk::new();
+    desk.pool("from", 256);
+    desk.ok("zfs create -o compression=off from/fs");
+    let mut bytes = vec![0; 40 << 20];
+    icecore_sim::Rng::new(3).fill(&mut bytes);
+    std::fs::write(desk.path("bytes"), &bytes).unwrap();
+    std::fs::write(desk.path("filler"), &bytes).unwrap();
+    desk.ok("icecore cp bytes from/fs:bytes");
+    desk.ok("zfs snapshot from/fs@s");
+    let whole = desk.bytes("zfs send from/fs@s");
+    desk.pool("tank", 128);
+    let came = |token: &str| -> u64 {
+        let said = desk.ok(&format!("zfs send -nvt {token}"));
+        let bytes = said.lines().find_map(|l| l.trim().strip_prefix("bytes = 0x")).unwrap();
+        u64::from_str_radix(bytes, 16).unwrap()
+    };
+    for (full, room, why) in [
+        ("icecore cp filler tank/filler:f", "zfs destroy -r tank/filler", "out of space"),
+        ("zfs set quota=30M tank", "zfs set quota=none tank", "space quota exceeded"),
+    ] {
+        desk.ok("zfs create -o compression=off tank/filler");
+        desk.ok(full);
+        let before = desk.names("-r tank");
+        desk.feed_refused("zfs receive tank/fs", &whole, &[why]);
+        assert_eq!(desk.names("-r tank"), before, "nothing is left without -s");
+        let done = desk.feed_refused("zfs receive -s tank/fs", &whole, &[why]);
+        let token = desk.get("receive_resume_token", "tank/fs");
+        assert!(token.starts_with("1-"), "{token}\n{}", done.err);
+        // All that fits beside what is kept back: no batch of records is lost.
+        let number = |prop: &str| desk.get(prop, "tank/fs").parse::<u64>().unwrap();
+        let (used, left) = (number("used"), number("available"));
+        assert!(left < 1 << 20 && used > 10 << 20, "{why}: {used} are used, {left} are left");
+        assert!(came(&token) + (1 << 20) > used, "{why}: {} of {used}", came(&token));
+        // What still does not fit leaves it as it is, or a little further.
+        let rest = desk.bytes(&format!("zfs send -t {token}"));
+        desk.feed_refused("zfs receive -s tank/fs", &rest, &[why]);
+        let token = desk.get("receive_resume_token", "tank/fs");
+        desk.ok("icecore service stop");
+        assert_eq!(desk.get("receive_resume_token", "tank/fs"), token);
+        desk.ok(room);
+        desk.piped(&format!("zfs send -t {token}"), "zfs receive -s tank/fs");
+        assert!(desk.bytes("icecore cat tank/fs:bytes") == bytes);
+        assert_eq!(desk.get("guid", "tank/fs@s"), desk.get("guid", "from/fs@s"));
+        desk.ok("zfs destroy -r tank/fs");
+        let _ = desk.run("zfs destroy -r tank/filler");
+    }
+    desk.export_and_judge("tank");
+}
+
 #[test]
 fn what_is_no_stream_changes_nothing() {
     let desk = Desk::with_pool("tank");

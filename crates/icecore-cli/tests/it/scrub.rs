@@ -307,16 +307,12 @@ fn labels_and_uberblocks_are_shown() {
     desk.refused("icecore inspect blocks nowhere", 1, &["no pool 'nowhere' is imported here"]);
 }
 
-/// The newest root of the pool's metadata is destroyed in all its copies: what was before is still there to be read.
-#[test]
-fn a_pool_without_its_last_root_is_read_as_it_was_before() {
-    let desk = Desk::new();
-    fs::create_dir(desk.path("main")).unwrap();
-    let image = desk.path("main/main.img");
-    fixture_copy("cold/main.img", &image);
-    let json = desk.ok("icecore inspect uberblocks --json main/main.img");
+/// Destroys the newest root of the pool's metadata in all its copies; its txg.
+fn without_last_root(desk: &Desk, image: &Path) -> u64 {
+    let json = desk.ok(&format!("icecore inspect uberblocks --json {}", image.display()));
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let newest = found["uberblocks"].as_array().unwrap().last().unwrap().clone();
+    let all = found["uberblocks"].as_array().unwrap();
+    let newest = all.iter().max_by_key(|u| u["txg"].as_u64()).unwrap();
     let root = newest["rootbp"].as_str().unwrap();
     let copies: Vec<u64> = root
         .split("dva=[")
@@ -329,15 +325,28 @@ fn a_pool_without_its_last_root_is_read_as_it_was_before() {
         .map(|dva| u64::from_str_radix(dva.split(':').nth(1).unwrap(), 16).unwrap())
         .collect();
     assert_eq!(copies.len(), 3, "{root}");
-    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
     for at in copies {
         file.write_all_at(&[0xff; 4096], (4 << 20) + at).unwrap();
     }
+    newest["txg"].as_u64().unwrap()
+}
+
+/// What was before is still there to be read.
+#[test]
+fn a_pool_without_its_last_root_is_read_as_it_was_before() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("main")).unwrap();
+    let image = desk.path("main/main.img");
+    fixture_copy("cold/main.img", &image);
+    let newest = without_last_root(&desk, &image);
     let before = fs::read(&image).unwrap();
     desk.refused("zpool import -f -d main main", 1, &["cannot import 'main'", "checksum"]);
+    let said = desk.ok("zpool import -f -FnX -d main main");
+    assert!(said.starts_with("Would be able to return main to its state as of "), "{said}");
+    assert_eq!(desk.ok("zpool list -H -o name"), "", "a dry run imported it");
     let done = desk.run("zpool import -f -F -d main main");
     assert_eq!(done.status, 0, "{}", done.err);
-    let newest = newest["txg"].as_u64().unwrap();
     assert!(done.err.contains("is shown as it was at") && done.err.contains(&format!("up to txg {newest}")));
     assert!(desk.ok("icecore ls main/plain@newsnapshot").contains("notes.txt"));
     desk.refused("zfs snapshot main@more", 1, &["read-only"]);
@@ -349,6 +358,81 @@ fn a_pool_without_its_last_root_is_read_as_it_was_before() {
     assert_eq!(fs::read(&image).unwrap(), before, "reading wrote something");
     desk.refused("zpool import -T 1 -d main main", 1, &["cannot import 'main'"]);
     desk.refused("zpool import -T new -d main main", 2, &["invalid txg value"]);
+}
+
+/// The same of a pool that was in use when it happened.
+#[test]
+fn clear_takes_a_pool_back_that_does_not_open() {
+    let desk = Desk::new();
+    let image = desk.pool("tank", 128);
+    desk.ok("zfs create tank/early");
+    desk.ok("zpool sync");
+    desk.ok("zfs create tank/late");
+    let healthy = desk.ok("zpool clear -F tank");
+    assert_eq!(healthy, "", "of a sound pool nothing is said");
+    desk.ok("icecore service stop");
+    without_last_root(&desk, &image);
+    let before = fs::read(&image).unwrap();
+    desk.refused("zpool clear tank", 1, &["cannot clear errors for tank: "]);
+    let said = desk.ok("zpool clear -Fn tank");
+    assert!(said.starts_with("Would be able to return tank to its state as of "), "{said}");
+    desk.refused("zfs list tank", 1, &["checksum"]);
+    desk.ok("zpool clear -FX tank");
+    assert!(desk.names("-r tank").contains(&"tank/early".into()));
+    desk.refused("zfs create tank/more", 1, &["read-only"]);
+    desk.ok("zpool export tank");
+    assert_eq!(fs::read(&image).unwrap(), before, "something was written");
+}
+
+/// `-C` looks at what came after the last scrub only; `-e` at what that one found only.
+#[test]
+fn parts_of_a_pool_are_scrubbed() {
+    let desk = Desk::new();
+    let image = desk.pool("tank", 128);
+    let noise = |seed: u64| {
+        let mut bytes = vec![0; 128 << 10];
+        Rng::new(seed).fill(&mut bytes);
+        bytes
+    };
+    let [old, new] = [noise(1), noise(2)];
+    desk.ok("zfs create tank/fs");
+    fs::write(desk.path("old"), &old).unwrap();
+    fs::write(desk.path("new"), &new).unwrap();
+    desk.ok("icecore cp old tank/fs:old");
+    let whole = desk.ok("zpool scrub -w tank");
+    desk.ok("icecore cp new tank/fs:new");
+    desk.ok("icecore service stop");
+    let bytes = fs::read(&image).unwrap();
+    let at = |what: &[u8]| bytes.windows(512).position(|w| w == &what[..512]).unwrap() as u64;
+    let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+    let places = [at(&old), at(&new)];
+    for place in places {
+        file.write_all_at(b"rot", place).unwrap();
+    }
+    let examined = |said: &str| {
+        let blocks = said.split_once(": ").and_then(|(_, rest)| rest.split_once(" blocks")).unwrap().0;
+        blocks.parse::<u64>().unwrap()
+    };
+    let part = desk.ok("zpool scrub -C -w tank");
+    assert!(part.contains(" 1 errors") && part.contains("tank/fs:/new"), "{part}");
+    assert!(!part.contains("tank/fs:/old") && examined(&part) < examined(&whole), "{part}\n{whole}");
+    let found = desk.ok("zpool scrub -w tank");
+    assert!(found.contains(" 2 errors"), "{found}");
+
+    // One of them is made whole behind the pool's back.
+    desk.ok("icecore service stop");
+    file.write_all_at(&old[..512], places[0]).unwrap();
+    let again = desk.ok("zpool scrub -e tank");
+    assert!(examined(&again) == 2 && again.contains("tank/fs:/new"), "{again}");
+    let status = desk.ok("zpool status -v tank");
+    assert!(status.contains("tank/fs:/new") && !status.contains("tank/fs:/old"), "{status}");
+    desk.ok("icecore service stop");
+    file.write_all_at(&new[..512], places[1]).unwrap();
+    desk.ok("zpool scrub -e tank");
+    let status = desk.ok("zpool status -v tank");
+    assert!(status.contains("errors: No known data errors"), "{status}");
+    assert_eq!(desk.ok("zpool scrub -e tank"), "", "there is nothing to look at");
+    desk.export_and_judge("tank");
 }
 
 /// What power left in the intent logs of a pool of OpenZFS is told; a pool at rest has nothing there.

@@ -192,18 +192,23 @@ fn what_was_half_received_is_sent_on() {
     desk.refused("zfs send --saved near", 1, &["'near' has no partially received state"]);
     desk.refused("zfs send -S near/none", 1, &["cannot open 'near/none': dataset does not exist"]);
     let (first, second) = ("zfs send main/plain@root", "zfs send -i @root main/plain@newsnapshot");
-    for (line, to) in [(first, "x"), (second, "x")] {
+    let raw =
+        ["zfs send -w main/encrypted/docs@root", "zfs send -w -i @root main/encrypted/docs@newsnapshot"];
+    for (line, to) in [(first, "x"), (second, "x"), (raw[0], "y"), (raw[1], "y")] {
         let whole = desk.bytes(line);
         desk.feed_refused(&format!("zfs receive -s near/{to}"), &whole[..whole.len() / 2], &["is saved"]);
-        let said = desk.ok("zfs send -nv --saved near/x");
-        assert!(said.contains("\ttoname = near/x\n") && said.contains("\tobject = 0x0\n"), "{said}");
-        let part = desk.bytes("zfs send --saved near/x");
+        let said = desk.ok(&format!("zfs send -nv --saved near/{to}"));
+        assert!(
+            said.contains(&format!("\ttoname = near/{to}\n")) && said.contains("\tobject = 0x0\n"),
+            "{said}"
+        );
+        let part = desk.bytes(&format!("zfs send --saved near/{to}"));
         assert!(part.len() > 312 && part.len() < whole.len(), "{} of {}", part.len(), whole.len());
-        desk.feed_refused("zfs receive -s far/x", &part, &["is saved"]);
+        desk.feed_refused(&format!("zfs receive -s far/{to}"), &part, &["is saved"]);
         for pool in ["near", "far"] {
-            let token = desk.get("receive_resume_token", &format!("{pool}/x"));
+            let token = desk.get("receive_resume_token", &format!("{pool}/{to}"));
             assert_ne!(token, "-", "{pool}");
-            desk.piped(&format!("zfs send -t {token}"), &format!("zfs receive -s {pool}/x"));
+            desk.piped(&format!("zfs send -t {token}"), &format!("zfs receive -s {pool}/{to}"));
         }
     }
     // But for its name and the sums over it.
@@ -213,6 +218,13 @@ fn what_was_half_received_is_sent_on() {
     });
     assert!(sent[0] == sent[1] && sent[1] == sent[2], "{sent:?}");
     assert_eq!(desk.get("guid", "far/x@newsnapshot"), desk.get("guid", "main/plain@newsnapshot"));
+    // Raw, byte for byte.
+    let docs = ["near/y", "far/y", "main/encrypted/docs"];
+    let sent = docs.map(|name| {
+        let name = format!("{name}@newsnapshot");
+        (desk.get("guid", &name), desk.bytes(&format!("zfs send -w {name}")).len())
+    });
+    assert!(sent[0] == sent[1] && sent[1].0 == sent[2].0, "{sent:?}");
     desk.export_and_judge("near");
     desk.export_and_judge("far");
 }

@@ -62,7 +62,6 @@ fn exit_two_and_usage() {
         ("zpool create", "missing pool name"),
         ("zpool export", "missing pool argument"),
         ("zpool import a b c", "too many arguments"),
-        ("zpool import -o nonsense=1 tank", "nonsense"),
         ("zpool labelclear", "missing vdev name"),
         ("zpool list -o nonsense", "bad property list: invalid property 'nonsense'"),
         ("icecore sync tank", "sync takes a source and a destination"),
@@ -100,7 +99,6 @@ fn usage_names_what_tools_look_for_and_nothing_that_is_refused() {
     }
     let send = desk.ok("zfs send --help");
     assert!(!send.contains("redact"), "{send}");
-    assert!(!desk.ok("zfs receive --help").contains("-c"), "corrective receive is refused");
 }
 
 #[test]
@@ -115,7 +113,8 @@ fn exit_one_where_the_pool_says_no() {
         ("zfs create none/a", "cannot create 'none/a': no such pool 'none'"),
         ("zfs rollback tank@none", "cannot open 'tank@none': dataset does not exist"),
         ("zfs create -o compression tank/a", "missing '=' for property=value argument"),
-        ("zfs receive -c tank", "not supported yet"),
+        ("zfs receive -c tank", "cannot receive: failed to read from stream"),
+        ("zpool import -o nonsense=1 tank", "property 'nonsense' is not a valid pool or vdev property"),
         ("zpool status none", "cannot open 'none': no such pool"),
         ("zpool list none", "cannot open 'none': no such pool"),
         ("zpool export none", "cannot open 'none': no such pool"),

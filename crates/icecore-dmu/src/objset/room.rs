@@ -61,6 +61,12 @@ impl Objset {
         u64::try_from(self.delta.born.used).unwrap_or(0).saturating_add(self.grown.rewritten)
     }
 
+    /// Bytes of data that still fit, as far as is known.
+    #[must_use]
+    pub fn room_left(&self) -> u64 {
+        self.room.map_or(u64::MAX, |room| room.bytes.saturating_sub(self.growth()))
+    }
+
     /// Whether `more` bytes of data still fit. Whoever makes files that hold nothing yet asks with 0.
     ///
     /// # Errors

@@ -17,6 +17,7 @@
 //!    ([`Pool::sync_scan`]): no place ever names a dataset that is gone.
 //! 5. Memory is [`FILL`] blocks, the datasets still to be visited, and what is lost.
 
+mod errors;
 pub mod phys;
 mod turn;
 
@@ -219,6 +220,8 @@ impl Scan {
     }
 }
 
+const UNDER_WAY: &str = "currently scrubbing; use 'zpool scrub -s' to cancel scrub";
+
 fn refused<T>(why: &str) -> Result<T> {
     Err(PoolError::Invalid(why.into()))
 }
@@ -265,23 +268,36 @@ impl Pool {
     /// # Errors
     /// One is under way; or as any write.
     pub fn scan_start(&mut self) -> Result<()> {
+        self.scan_start_from(0)
+    }
+
+    /// The same of what was written after the pool was last scrubbed to the end (`zpool scrub -C`; `spa_scan_range`, spa.c).
+    ///
+    /// # Errors
+    /// As [`Pool::scan_start`].
+    pub fn scan_start_since_last(&mut self) -> Result<()> {
+        let last = self.dsl.directory_entry(&self.io, LAST_SCRUBBED)?;
+        self.scan_start_from(last.unwrap_or(0))
+    }
+
+    fn scan_start_from(&mut self, min_txg: u64) -> Result<()> {
         self.io.check_writable()?;
         if self.resilvering().is_some() {
             return refused("currently resilvering");
         }
         if let Some(scan) = &*self.scanning.lock() {
             if !scan.now.phys.is_paused() {
-                return refused("currently scrubbing; use 'zpool scrub -s' to cancel scrub");
+                return refused(UNDER_WAY);
             }
         } else {
-            return self.scan_begin();
+            return self.scan_begin(min_txg);
         }
         self.scan_set_paused(false)
     }
 
-    fn scan_begin(&mut self) -> Result<()> {
+    fn scan_begin(&mut self, min_txg: u64) -> Result<()> {
         let (now, now_ns) = (self.io.env.clock.now(), self.io.env.clock.monotonic_ns());
-        let mut phys = ScanPhys::new(SCRUB, 0, self.io.txg.0, now, self.io.space().allocated);
+        let mut phys = ScanPhys::new(SCRUB, min_txg, self.io.txg.0, now, self.io.space().allocated);
         let (labels, labels_left) = self.scrub_labels();
         let (io, dsl) = self.parts();
         dsl.errlog_drop_scrub(io)?;
@@ -455,6 +471,7 @@ impl Pool {
                 copying.began.follow(event);
             }
         }
+        self.forget_bootfs(&events)?;
         let Some(mut scan) = self.scanning.lock().take() else { return Ok(()) };
         let mut moved = false;
         for event in &events {

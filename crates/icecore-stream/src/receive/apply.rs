@@ -30,6 +30,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Blocks that wait at most.
 const BATCH_BLOCKS: usize = 2048;
 
+/// A batch is written as one while so many of its size fit: what blocks take on disk is not known before, with copies and padding.
+const NEAR_THE_END: u64 = 8;
+
 /// Why a record could not be applied.
 #[derive(Debug)]
 pub enum ApplyError {
@@ -98,6 +101,9 @@ struct Head {
     maxblkid: u64,
 }
 
+/// A block that waits to be written: object, number, contents.
+type Waiting = (ObjectId, u64, Vec<u8>, Form);
+
 /// Applies the records of one stream.
 pub struct Applier {
     rules: Rules,
@@ -107,7 +113,7 @@ pub struct Applier {
     last_write: (u64, u64),
     max_object: u64,
     head: Option<Head>,
-    batch: Vec<(ObjectId, u64, Vec<u8>, Form)>,
+    batch: Vec<(Waiting, Point)>,
     batch_objects: BTreeSet<u64>,
     batch_bytes: usize,
     batch_point: Option<Point>,
@@ -223,10 +229,16 @@ impl Applier {
     pub fn flush(&mut self, io: &mut dyn BlockWriter, os: &mut Objset) -> Result<()> {
         self.head = None;
         self.batch_objects.clear();
-        self.batch_bytes = 0;
+        let bytes = std::mem::take(&mut self.batch_bytes) as u64;
         let batch = std::mem::take(&mut self.batch);
-        if !batch.is_empty() {
-            os.write_through_many(io, batch)?;
+        if os.room_left() < bytes.saturating_mul(NEAR_THE_END) {
+            // One by one, so that what fits is there when one does not.
+            for (block, point) in batch {
+                os.write_through_many(io, vec![block])?;
+                self.point = point;
+            }
+        } else if !batch.is_empty() {
+            os.write_through_many(io, batch.into_iter().map(|(block, _)| block).collect())?;
         }
         if let Some(point) = self.batch_point.take() {
             self.point = point;
@@ -494,7 +506,7 @@ impl Applier {
         }
         let (data, form) = self.form(os, &head, w, payload, sum)?;
         self.batch_bytes += data.len();
-        self.batch.push((ObjectId(w.object), w.offset / head.blksz, data, form));
+        self.batch.push(((ObjectId(w.object), w.offset / head.blksz, data, form), point));
         self.batch_objects.insert(w.object);
         self.batch_point = Some(point);
         if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {

@@ -227,9 +227,6 @@ pub fn resolve_saved(
         return Err(SendError::Unsupported("what was saved of a redacted stream".into()));
     }
     let mut source = source_of(io, dsl, dataset, half)?;
-    if state.raw && source.to.crypt.is_some() {
-        return Err(SendError::Unsupported("what was saved of a raw stream".into()));
-    }
     let from = match state.fromguid {
         0 => None,
         guid => {
