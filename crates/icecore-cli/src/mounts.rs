@@ -211,7 +211,9 @@ impl Home {
             return Err(cannot(&shown, &"directory is not empty"));
         }
         let dir = dir.canonicalize().map_err(|e| cannot(&self.name, &reason(&e)))?;
-        let options = Options { read_only: how.read_only, flags: how.flags, ..Options::default() };
+        // As every mount of such a pool (`zfs_mount_at`, libzfs_mount.c).
+        let read_only = how.read_only || owned.is_read_only();
+        let options = Options { read_only, flags: how.flags, ..Options::default() };
         if !options.allow_other && is_fuse(&dir) {
             let why = format!(
                 "{shown} lies in another mount of yours, which only you may enter, and not the program that mounts for you; \
@@ -232,7 +234,7 @@ impl Home {
             object: self.object,
             guid: self.guid,
             flags: how.flags,
-            read_only: how.read_only,
+            read_only,
             mounted,
         });
         lock(&MOUNTS).push(mount);
@@ -674,7 +676,7 @@ fn remember(pool: &str) {
 
 /// What an earlier service had mounted is mounted again.
 pub fn restore() {
-    for record in state::all().unwrap_or_default().into_iter().filter(|r| !r.readonly) {
+    for record in state::all().unwrap_or_default() {
         let kept = file(&record.name).ok().and_then(|p| std::fs::read(p).ok());
         let kept: Vec<Kept> = kept.and_then(|k| serde_json::from_slice(&k).ok()).unwrap_or_default();
         if !kept.is_empty() {

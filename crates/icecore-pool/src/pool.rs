@@ -192,11 +192,11 @@ impl Pool {
     pub fn claim(&mut self) {
         self.config_dirty |= std::mem::take(&mut self.announce);
     }
-    /// Calls it by another name, which the next commit writes into its labels.
+    /// Calls it by another name, which the next commit writes into its labels, if there can be one.
     pub fn rename(&mut self, name: &str) {
         name.clone_into(&mut self.dsl.info.name);
         self.config.name = Some(name.into());
-        self.config_dirty = true;
+        self.config_dirty |= self.io.writable;
     }
     /// Whether it may get another identity: of a device that is not here, or has missed something, nobody could tell any
     /// more that it is of this pool (`spa_change_guid_check`, spa.c).

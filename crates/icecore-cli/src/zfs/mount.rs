@@ -119,7 +119,7 @@ fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
     let owned = session::open(name, For::Read)?.owned().cloned();
     match owned {
         Some(owned) => home.mount_at(&owned, Path::new(dir), How { overlay: true, ..how }),
-        None => Err(cannot("its pool is imported for reading only, or no service has it")),
+        None => Err(cannot("no service has its pool")),
     }
 }
 
@@ -171,7 +171,7 @@ fn list(as_json: bool) -> Outcome {
 
 fn all(typed: &Typed, how: How) -> Outcome {
     let mut well = true;
-    for pool in state::all()?.into_iter().filter(|p| !p.readonly) {
+    for pool in state::all()? {
         well &= many(&pool.name, typed, how)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
@@ -231,8 +231,8 @@ fn mount(home: &Home, how: How) -> Outcome {
     let owned = session::open(&home.name, For::Read)?.owned().cloned();
     let Some(owned) = owned else {
         return Err(Fail::new(format!(
-            "cannot mount '{}': no process serves its mounts: that takes a pool that is imported for writing, and the\n\
-             service. 'icecore mount {} DIR' mounts for reading",
+            "cannot mount '{}': no process serves its mounts, which takes the service\n\
+             'icecore mount {} DIR' mounts for reading",
             home.name, home.name
         )));
     };

@@ -74,7 +74,7 @@ fn leave(
     force: bool,
 ) -> Outcome {
     let record = state::named(name)?;
-    if !record.readonly {
+    if pools::serving() || !record.readonly {
         let refused = |n: NotOpen| {
             let hint = match n.why {
                 Why::Busy => String::new(),
@@ -83,7 +83,9 @@ fn leave(
             Fail::new(format!("cannot {verb} '{name}': {}{hint}", n.fail.message))
         };
         if pools::serving() {
-            pools::get(&record).map_err(refused)?;
+            if !record.readonly {
+                pools::get(&record).map_err(refused)?;
+            }
             let fail = |f: Fail| match f.message.starts_with("cannot unmount") {
                 true => f,
                 false => Fail::new(format!("cannot {verb} '{name}': {}", f.message)),

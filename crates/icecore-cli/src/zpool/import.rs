@@ -108,7 +108,7 @@ pub fn run(args: &[String]) -> Outcome {
         if typed.has('l') {
             crate::zfs::load_keys(name)?;
         }
-        well &= !mount || readonly || crate::mounts::settle_below(name)?;
+        well &= !mount || crate::mounts::settle_below(name)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
 }

@@ -1200,3 +1200,77 @@ fn properties_of_blocks_hold_while_mounted() {
     assert!(used() > before + (3 << 20), "{} after {before}", used());
     m.judge();
 }
+
+/// What is imported for reading only is mounted all the same, keeps its keys, and is not written to by anybody.
+#[test]
+fn a_pool_imported_for_reading_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    fs::write(dir.join("f"), "for good").unwrap();
+    d.ok("zfs snapshot tank/a@s");
+    let key = d.key_file("key", PASSPHRASE);
+    d.ok(&format!("zfs create -o encryption=on -o keyformat=passphrase -o keylocation={key} tank/e"));
+    fs::write(m.dir("tank/e").join("g"), "secret").unwrap();
+    d.ok("zfs create -o mountpoint=legacy tank/l");
+    d.ok("zpool export tank");
+    let drive = d.path("tank/drive.img");
+    let before = fs::read(&drive).unwrap();
+    let import = format!("zpool import -o readonly=on -R {} -d tank", d.path("root").display());
+    d.ok(&format!("{import} -N tank"));
+    assert!(m.mounted().is_empty());
+    d.ok("zfs mount -a");
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), "for good");
+    assert_eq!(fs::read_to_string(dir.join(".zfs/snapshot/s/f")).unwrap(), "for good");
+    let read_only = rustix::io::Errno::ROFS.raw_os_error();
+    assert_eq!(errno(&fs::write(dir.join("f"), "x").unwrap_err()), read_only);
+    assert_eq!(errno(&fs::create_dir(dir.join("d")).unwrap_err()), read_only);
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/a"), "on\ttemporary\n");
+    d.refused("zfs mount tank/e", 1, &["encryption key not loaded"]);
+    d.ok("zfs load-key tank/e");
+    d.ok("zfs mount tank/e");
+    assert_eq!(fs::read_to_string(m.dir("tank/e").join("g")).unwrap(), "secret");
+    d.refused("zfs unload-key tank/e", 255, &["'tank/e' is busy"]);
+    d.ok("zfs unmount -u tank/e");
+    assert_eq!(d.get("keystatus", "tank/e"), "unavailable");
+    d.refused("zfs snapshot tank@new", 1, &["readonly=on"]);
+    let load = d.ok("zpool get -H -o value load_guid tank");
+    assert_eq!(d.ok("zpool get -H -o value load_guid tank"), load);
+    // A repair wants the devices for itself: the mounts step aside, unless they are in use.
+    let open = File::open(dir.join("f")).unwrap();
+    d.refused("zpool scrub --repair tank", 1, &["pool or dataset is busy"]);
+    drop(open);
+    d.ok("zpool scrub --repair tank");
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    d.ok("zfs load-key tank/e");
+    d.refused("zpool scrub --repair tank", 1, &["zfs unload-key -a"]);
+    d.ok("zfs unload-key tank/e");
+    // Whoever else reads the devices may go on doing so.
+    d.ok("zpool scrub -n tank");
+    let elsewhere = d.command("icecore ls tank/a").env("ICECORE_SERVICE", "off").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&elsewhere.stdout), "f\n");
+    // The next service mounts again what this one had.
+    m.kill();
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), "for good");
+    d.ok("zpool export tank");
+    assert!(!dir.join("f").exists());
+    wait_for("the service goes", || d.service().is_none());
+    // By itself, and under another name.
+    d.ok(&format!("{import} -l tank other"));
+    assert_eq!(m.mounted(), ["other", "other/a", "other/e"]);
+    assert_eq!(fs::read_to_string(m.dir("other/e").join("g")).unwrap(), "secret");
+    d.ok("zfs unmount -a");
+    assert!(m.mounted().is_empty());
+    // Devices that are gone do not keep it.
+    fs::rename(&drive, d.path("away")).unwrap();
+    m.kill();
+    d.ok("zpool export other");
+    fs::rename(d.path("away"), &drive).unwrap();
+    assert!(fs::read(&drive).unwrap() == before, "something was written");
+    d.ok(&format!("zpool import -R {} -d tank tank", d.path("root").display()));
+    m.judge();
+}
