@@ -1274,3 +1274,27 @@ fn a_pool_imported_for_reading_is_mounted() {
     d.ok(&format!("zpool import -R {} -d tank tank", d.path("root").display()));
     m.judge();
 }
+
+/// What a program writes over with the same bytes takes no new space, where the checksum tells contents.
+#[test]
+fn what_is_written_over_with_the_same_stays() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let bytes = Dice(11).bytes(4 << 20);
+    for (name, checksum, stays) in [("strong", "sha512", true), ("weak", "fletcher4", false)] {
+        let name = format!("tank/{name}");
+        m.desk.ok(&format!("zfs create -o compression=lz4 -o checksum={checksum} {name}"));
+        let file = m.dir(&name).join("f");
+        fs::write(&file, &bytes).unwrap();
+        m.desk.ok(&format!("zfs snapshot {name}@s"));
+        let open = OpenOptions::new().write(true).open(&file).unwrap();
+        open.write_all_at(&bytes, 0).unwrap();
+        open.sync_all().unwrap();
+        let written: u64 = m.desk.get("written", &name).parse().unwrap();
+        assert_eq!(written < 1 << 20, stays, "{name}: {written}");
+        assert!(fs::read(&file).unwrap() == bytes);
+    }
+    m.judge();
+}
