@@ -55,7 +55,8 @@ pub fn destroy(args: &[String]) -> Outcome {
     if there.readonly {
         return Err(Fail::new(format!("cannot destroy '{name}': one or more devices is read only")));
     }
-    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, typed.has('f')).map_err(|f| {
+    // What is in use stays, with `-f` too, as on Linux.
+    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, false).map_err(|f| {
         match f.message.starts_with("cannot unmount") {
             true => {
                 Fail::new(format!("{}\ncould not destroy '{name}': could not unmount datasets", f.message))

@@ -1298,3 +1298,105 @@ fn what_is_written_over_with_the_same_stays() {
     }
     m.judge();
 }
+
+/// As mount(8) calls it: snapshots, and what is mounted already, to be mounted otherwise.
+#[test]
+fn what_mount_8_asks_for() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    for link in ["mount.zfs", "mount.fuse.zfs"] {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_icecore"), d.path(link)).unwrap();
+    }
+    let read_only = rustix::io::Errno::ROFS.raw_os_error();
+    let refuses = |path: &Path| assert_eq!(errno(&fs::write(path, "x").unwrap_err()), read_only);
+    fs::write(dir.join("f"), "then").unwrap();
+    d.ok("zfs snapshot tank/a@s");
+    fs::write(dir.join("f"), "now").unwrap();
+    let at = d.path("snap");
+    fs::create_dir(&at).unwrap();
+    d.ok(&format!("mount.zfs tank/a@s {} -o rw", at.display()));
+    assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "then");
+    refuses(&at.join("f"));
+    let again = format!("mount.fuse.zfs tank/a@s {} -o rw,remount -t fuse.zfs", at.display());
+    d.refused(&again, 1, &["filesystem 'tank/a@s' can not be mounted: Read-only file system"]);
+    d.ok(&again.replace("rw,", "ro,"));
+    d.refused(&again.replace("@s", "@none"), 1, &["not currently mounted there"]);
+    // Among file systems it does not show; it is in use, goes with no other, and comes back with the next service.
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    d.refused("zfs destroy tank/a@s", 1, &["dataset is busy"]);
+    d.ok("zfs unmount -a");
+    d.ok("zfs rename tank/a tank/b");
+    d.ok("zfs mount -a");
+    m.kill();
+    assert_eq!(m.mounted(), ["tank", "tank/b"]);
+    assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "then");
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    d.ok("zfs destroy tank/b@s");
+    // A head, for reading and back; the property's new value counts more.
+    let (dir, file) = (m.dir("tank/b"), m.dir("tank/b").join("f"));
+    let again = format!("mount.fuse.zfs tank/b {} -o ro,remount -t fuse.zfs", dir.display());
+    let open = OpenOptions::new().write(true).open(&file).unwrap();
+    d.refused(&again, 1, &["busy"]);
+    (&open).write_all(b"more").unwrap();
+    drop(open);
+    d.ok(&again);
+    refuses(&file);
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/b"), "on\ttemporary\n");
+    d.ok("zfs mount -o remount,rw,noexec tank/b");
+    assert_eq!(d.ok("zfs get -H -o value,source exec tank/b"), "off\ttemporary\n");
+    fs::write(&file, "x").unwrap();
+    let flags = |word: &str| {
+        let table = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = table.lines().find(|l| l.contains(&format!(" {} ", dir.display()))).unwrap().to_string();
+        line.split(' ').nth(3).unwrap().split(',').any(|w| w == word)
+    };
+    assert!(flags("rw") && flags("noexec"));
+    d.ok("zfs set readonly=on tank/b");
+    refuses(&file);
+    assert!(flags("ro") && flags("noexec"));
+    d.ok("zfs mount -o remount,rw tank/b");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/b"), "off\ttemporary\n");
+    // What is in use keeps its pool from being destroyed, with -f too.
+    let open = File::open(&file).unwrap();
+    d.refused("zpool destroy -f tank", 1, &["could not destroy 'tank': could not unmount datasets"]);
+    drop(open);
+    m.judge();
+}
+
+/// Who stands in `.zfs/snapshot`, or has a file of it open, keeps that snapshot from being destroyed, and no other.
+#[test]
+fn who_works_in_a_snapshot_keeps_it() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    fs::write(dir.join("f"), "kept").unwrap();
+    for snap in ["one", "two", "three"] {
+        d.ok(&format!("zfs snapshot tank/a@{snap}"));
+    }
+    let of = |snap: &str| dir.join(".zfs/snapshot").join(snap);
+    let busy = ["cannot destroy snapshot tank/a@two: dataset is busy"];
+    // A look is no work.
+    assert_eq!(fs::read_to_string(of("two").join("f")).unwrap(), "kept");
+    d.ok("zfs destroy -n tank/a@two");
+    let mut stands = Command::new("sleep").arg("1000").current_dir(of("two")).spawn().unwrap();
+    d.refused("zfs destroy tank/a@two", 1, &busy);
+    d.refused("zfs destroy tank/a@one%three", 1, &busy);
+    assert_eq!(d.names("-t snapshot -r tank"), ["tank/a@one", "tank/a@two", "tank/a@three"]);
+    d.refused("zfs rollback -r tank/a@one", 1, &["'tank/a@two'", "dataset is busy"]);
+    assert_eq!(fs::read_to_string(of("two").join("f")).unwrap(), "kept");
+    d.ok("zfs destroy tank/a@three");
+    stands.kill().unwrap();
+    stands.wait().unwrap();
+    let open = File::open(of("two").join("f")).unwrap();
+    d.refused("zfs destroy tank/a@two", 1, &busy);
+    drop(open);
+    wait_for("the file to be closed", || d.run("zfs destroy tank/a@two").status == 0);
+    d.ok("zfs rollback -r tank/a@one");
+    m.judge();
+}
