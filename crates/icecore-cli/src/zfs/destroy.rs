@@ -90,6 +90,7 @@ fn bookmark(name: &str, typed: &Typed) -> Outcome {
 
 /// Snapshots, and first the clones that hang on them.
 fn snapshots(mut pool: Open, clones: Vec<String>, doomed: &[String], defer: bool) -> Outcome {
+    let _visits = crate::mounts::visits(&pool, doomed);
     let (io, dsl) = pool.parts();
     remove_all(dsl, io, clones).map_err(|(n, e)| explain(&n, &e))?;
     for snap in doomed {

@@ -62,6 +62,7 @@ fn newer(pool: &Pool, path: &str, name: &str) -> Outcome<Vec<String>> {
 
 /// Destroys what is in the way, and goes back: all in one txg, or nothing.
 fn back(mut pool: Open, name: &str, newer: &[String], clones: Vec<String>) -> Outcome {
+    let _visits = crate::mounts::visits(&pool, newer);
     destroy::remove(&mut pool, clones)?;
     let (io, dsl) = pool.parts();
     for n in newer.iter().rev() {

@@ -120,7 +120,7 @@ pub fn run(args: &[String]) -> Outcome {
             eprintln!("{}", f.message);
             well = false;
         }
-        well &= !mount || props.readonly || crate::mounts::settle_below(name)?;
+        well &= !mount || crate::mounts::settle_below(name)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
 }
