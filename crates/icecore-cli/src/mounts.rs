@@ -392,12 +392,20 @@ pub fn created(name: &str) -> Outcome {
     }
 }
 
+/// File systems of a pool that the service owns.
+struct OwnedHomes {
+    owned: Arc<Owned>,
+    homes: Vec<Home>,
+    /// None was left out.
+    well: bool,
+}
+
 /// The file systems from `name` down and who owns their pool, if it is the service; the pool is let go.
-fn owned_homes(name: &str) -> Outcome<Option<(Arc<Owned>, Vec<Home>, bool)>> {
+fn owned_homes(name: &str) -> Outcome<Option<OwnedHomes>> {
     let pool = session::open(name, For::Read)?;
     let Some(owned) = pool.owned().cloned() else { return Ok(None) };
     let (homes, well) = homes(&pool, name)?;
-    Ok(Some((owned, homes, well)))
+    Ok(Some(OwnedHomes { owned, homes, well }))
 }
 
 /// Mounts what a receive made or changed from `name` down; but nothing where a stream alone says so.
@@ -405,7 +413,7 @@ pub fn received(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes, _)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let homes: Vec<Home> = homes.into_iter().filter(|h| h.source != Source::Received).collect();
     mount_all(&owned, &homes);
     Ok(())
@@ -416,7 +424,7 @@ pub fn settle_below(name: &str) -> Outcome<bool> {
     if !automatic() {
         return Ok(true);
     }
-    let Some((owned, homes, well)) = owned_homes(name)? else { return Ok(true) };
+    let Some(OwnedHomes { owned, homes, well }) = owned_homes(name)? else { return Ok(true) };
     Ok(mount_all(&owned, &homes) && well)
 }
 
@@ -425,7 +433,7 @@ pub fn settle_heirs(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes, _)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let inside = |from: &str| from.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let heir = |h: &Home| match &h.source {
         Source::Inherited(from) => !inside(from),

@@ -179,7 +179,10 @@ fn leave(
     let owned = match get(record) {
         Ok(owned) => owned,
         // Nothing is to be written, so its devices need not be there.
-        Err(_) if record.readonly => return Ok(forget(&record.name)),
+        Err(_) if record.readonly => {
+            forget(&record.name);
+            return Ok(());
+        }
         Err(n) => return Err(n.fail),
     };
     if owned.streams.load(Ordering::SeqCst) > 0 {
