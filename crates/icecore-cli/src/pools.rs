@@ -179,13 +179,18 @@ fn leave(
     let owned = match get(record) {
         Ok(owned) => owned,
         // Nothing is to be written, so its devices need not be there.
-        Err(_) if record.readonly => return Ok(forget(&record.name)),
+        Err(_) if record.readonly => {
+            forget(&record.name);
+            return Ok(());
+        }
         Err(n) => return Err(n.fail),
     };
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));
     }
-    mounts::unmount_all(mounts::of_pool(&record.name), force)?;
+    let mounts = mounts::of_pool(&record.name);
+    let dirs = mounts::dirs_of(&owned.shared.read(), &mounts);
+    mounts::unmount_all(mounts, force)?;
     let mut guard = owned.unused()?;
     if !record.readonly {
         guard.note_command(crate::caller::command_line());
@@ -199,6 +204,7 @@ fn leave(
     crate::scan::stop(&owned);
     forget(&record.name);
     owned.wait_for_last();
+    mounts::remove_dirs(dirs);
     Ok(())
 }
 
