@@ -57,7 +57,7 @@ pub struct Owned {
     over: Mutex<Option<Over>>,
     /// Keys loaded for as long as commands run, by root directory: how many.
     loans: Mutex<BTreeMap<u64, usize>>,
-    /// The thread of its scrub.
+    /// The thread of its scans.
     scan: crate::scan::Run,
 }
 
@@ -122,7 +122,7 @@ fn suspended(name: &str, why: &str) -> NotOpen {
     let fail = Fail::new(format!(
         "pool I/O is currently suspended\n({why})\nattach the device again, then run 'zpool clear {name}'"
     ));
-    NotOpen { why: Why::Missing, fail }
+    NotOpen { why: Why::Suspended, fail }
 }
 
 /// Opens a pool again whose devices had failed. False where there was nothing to do.
@@ -225,6 +225,19 @@ pub fn close() {
     }
 }
 
+/// Makes durable what mounts have changed in all pools.
+pub fn commit() {
+    let slots: Vec<_> = lock(&POOLS).values().cloned().collect();
+    for slot in slots {
+        let owned = match &*lock(&slot) {
+            Slot::Open(owned) => Arc::clone(owned),
+            Slot::Closed | Slot::Failed(_) => continue,
+        };
+        // Who asked for it to be durable is told of a failure; here nobody waits.
+        let _ = owned.shared.commit_files();
+    }
+}
+
 /// The pools that are open, and those that failed with the reason.
 pub fn all() -> Vec<(String, Option<String>)> {
     let slots: Vec<_> = lock(&POOLS).iter().map(|(n, s)| (n.clone(), Arc::clone(s))).collect();
@@ -237,7 +250,9 @@ pub fn all() -> Vec<(String, Option<String>)> {
 }
 
 impl Owned {
-    fn new(record: &Imported, pool: Pool) -> Arc<Self> {
+    fn new(record: &Imported, mut pool: Pool) -> Arc<Self> {
+        // What cannot be brought up to date stays away, as it was.
+        let _ = pool.resilver_returned();
         let shared = Shared::new(pool);
         let guid = Arc::new(AtomicU64::new(record.guid));
         let (own, of_now) = (record.clone(), Arc::clone(&guid));
@@ -274,7 +289,7 @@ impl Owned {
     fn now(&self) -> Imported {
         Imported { guid: self.guid(), ..self.record.clone() }
     }
-    /// The thread of its scrub.
+    /// The thread of its scans.
     pub fn scan(&self) -> &crate::scan::Run {
         &self.scan
     }

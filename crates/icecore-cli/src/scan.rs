@@ -1,15 +1,18 @@
-//! The scrub of a pool, going on behind the commands.
+//! Scrubs and resilvers, going on behind the commands.
 //!
 //! Invariants:
-//! 1. A pool that the service has open has at most one thread here, and has one as long as a scrub is under way and not
-//!    paused. It ends when the scrub does, the pool is let go, or its devices fail.
+//! 1. A pool that the service has open has at most one thread here, and has one as long as a resilver, or a scrub that is not
+//!    paused, is under way. It ends when they do, the pool is let go, or its devices fail.
 //! 2. The thread holds the pool's lock for [`TURN`] at most, and for less when others want it: for reading while it examines,
 //!    for writing while the pool is told how far it is.
-//! 3. In a process of its own the command that begins a scrub carries it out.
+//! 3. In a process of its own the command that begins a scrub or resilver carries it out.
+//! 4. A side of a mirror that has come back is brought up to date without being asked for, whenever a pool is opened or
+//!    another side is done.
 
 use crate::fail::{Fail, Outcome};
 use crate::pools::Owned;
 use crate::session::{self, For, Open};
+use icecore_format::Guid;
 use icecore_pool::Pool;
 use icecore_pool::heal::{Source, heal};
 use icecore_pool::scan::Turn;
@@ -24,7 +27,7 @@ const TURN_WANTED: Duration = Duration::from_millis(15);
 /// How long a pool that is let go waits for the turn to end.
 const END_MAX: Duration = Duration::from_secs(30);
 
-/// What a pool knows of the thread of its scrub.
+/// What a pool knows of the thread of its scans.
 #[derive(Default)]
 pub struct Run {
     state: Mutex<State>,
@@ -44,6 +47,8 @@ struct State {
     found: Option<Scrubbed>,
     /// Why it could not go on.
     failed: Option<String>,
+    /// The side that was filled last, and what came of it.
+    filled: Option<(Guid, Result<(), String>)>,
 }
 
 fn lock(run: &Run) -> MutexGuard<'_, State> {
@@ -92,6 +97,63 @@ pub fn wait(owned: &Arc<Owned>, mut watch: impl FnMut()) -> Outcome<Option<Ended
         }
         let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
     }
+}
+
+/// Fills the side of a mirror for which `begin` begins a resilver, and waits for it; false if it lacks nothing. Others use the pool
+/// meanwhile. Where the caller goes away the resilver is given up, and the pool is as it was before.
+pub fn fill(
+    pool: &mut Open,
+    begin: impl FnOnce(&mut Pool) -> icecore_pool::Result<bool>,
+    watch: &mut dyn FnMut(&Pool),
+) -> Outcome<bool> {
+    if !begin(pool)? {
+        return Ok(false);
+    }
+    let Some(owned) = pool.owned().cloned() else {
+        pool.resilver_through(&mut |_| !crate::caller::cancelled())?;
+        return Ok(true);
+    };
+    let Some(leaf) = pool.resilvering() else { return Ok(false) };
+    lock(owned.scan()).filled = None;
+    go_on(&owned, None);
+    pool.away(|| filled(&owned, leaf, watch))??;
+    Ok(true)
+}
+
+fn filled(owned: &Arc<Owned>, leaf: Guid, watch: &mut dyn FnMut(&Pool)) -> Outcome {
+    let stopped = |why: Option<String>| Fail::new(why.unwrap_or_else(|| "the resilver was stopped".into()));
+    loop {
+        let over = {
+            let pool = owned.read()?;
+            watch(&pool);
+            let state = lock(owned.scan());
+            if let Some((_, done)) = state.filled.as_ref().filter(|(of, _)| *of == leaf) {
+                return done.clone().map_err(Fail::new);
+            }
+            if pool.resilvering() != Some(leaf) {
+                return Err(stopped(None));
+            }
+            (!state.running).then(|| state.failed.clone())
+        };
+        if over.is_some() || crate::caller::cancelled() {
+            owned.write()?.resilver_cancel();
+            return Err(stopped(over.flatten()));
+        }
+        let state = lock(owned.scan());
+        let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
+    }
+}
+
+/// Waits until no side of a mirror is being filled.
+pub fn wait_for_sides(owned: &Arc<Owned>) -> Outcome {
+    while owned.read()?.resilvering().is_some() && !crate::caller::cancelled() {
+        let state = lock(owned.scan());
+        if !state.running {
+            break;
+        }
+        let _ = owned.scan().ended.wait_timeout(state, Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 /// Ends the thread, if there is one, for good: the pool is let go.
@@ -145,6 +207,21 @@ fn work(owned: &Arc<Owned>) {
     }
 }
 
+/// A side has all, or cannot get it. The next one, if there is one.
+fn side_ended(owned: &Arc<Owned>) -> Outcome {
+    let mut pool = Open::of(Arc::clone(owned), For::Write)?;
+    let Some(leaf) = pool.resilvering() else { return Ok(()) };
+    let done = pool.resilver_finish().map(|_| ()).map_err(|e| e.to_string());
+    let more = done.is_ok();
+    lock(owned.scan()).filled = Some((leaf, done));
+    if more {
+        pool.resilver_returned()?;
+    }
+    drop(pool);
+    owned.scan().ended.notify_all();
+    Ok(())
+}
+
 enum Step {
     More,
     Idle,
@@ -160,6 +237,10 @@ fn step(owned: &Arc<Owned>) -> Outcome<Step> {
     match turn {
         Turn::Idle => Ok(Step::Idle),
         Turn::More => Ok(Step::More),
+        Turn::Copied => {
+            side_ended(owned)?;
+            Ok(Step::More)
+        }
         Turn::Save | Turn::Done => {
             let from = lock(owned.scan()).from.clone();
             let mut pool = Open::of(Arc::clone(owned), For::Write)?;
@@ -206,7 +287,7 @@ pub fn carry_out(
         let turn = pool.scan_turn(&|| since.elapsed() < TURN);
         let go_on = watch(pool);
         match turn {
-            Turn::Idle => return Ok(None),
+            Turn::Idle | Turn::Copied => return Ok(None),
             _ if !go_on => {
                 pool.scan_save()?;
                 return Ok(None);

@@ -229,6 +229,7 @@ fn serve(_: &[String]) -> Outcome {
     // Keys are in this memory: it is not written to a file when something goes wrong.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    crate::limits::raise_all();
     pools::serve();
     crate::mounts::restore();
     let tell = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
@@ -258,6 +259,9 @@ impl Work for Commands {
             Request::Status => Answer::Done { status: 0, message: self.status() },
             Request::Stop => Answer::Done { status: 0, message: String::new() },
         }
+    }
+    fn hurry(&self) {
+        pools::commit();
     }
     fn is_needed(&self) -> bool {
         state::all().is_ok_and(|all| all.iter().any(|p| !p.readonly))

@@ -103,6 +103,8 @@ pub enum Why {
     Busy,
     /// Devices are gone.
     Missing,
+    /// Devices failed while the pool was in use.
+    Suspended,
     /// Something else.
     Other,
 }

@@ -23,8 +23,9 @@ mod sync;
 mod upgrade;
 mod vdevs;
 
+use crate::args::Typed;
 use crate::commands::{Absent, Command};
-use crate::fail::Outcome;
+use crate::fail::{Fail, Outcome};
 
 pub use export::export;
 
@@ -59,13 +60,25 @@ const ABSENT: &[Absent] = &[
     (&["events"], "no events are kept; 'zpool status' and 'zpool history -i' tell what happened"),
     (&["iostat"], "I/O is not counted by pool"),
     (&["reopen"], "'zpool clear' opens the devices of a suspended pool again"),
-    (&["resilver"], "'zpool attach', 'replace' and 'online' resilver to their end"),
+    (&["resilver"], "a side of a mirror that lacks something is resilvered without being told to"),
     (&["trim", "initialize"], "free space is not written to"),
     (&["checkpoint"], "pools with a checkpoint are only read"),
     (&["remove"], "vdevs stay in their pool; 'zpool detach' takes sides of mirrors out"),
     (&["split"], "'zpool detach' takes sides of mirrors out; to copy a pool use 'icecore sync'"),
     (&["prefetch", "ddtprune"], "pools with deduplicated blocks are only read"),
 ];
+
+/// What `-T` puts before all else: the time, as a date or in seconds (`print_timestamp`, statcommon.c).
+fn timestamp(typed: &Typed, usage: &str) -> Outcome {
+    let now = icecore_env::Env::os().clock.now();
+    match typed.value('T') {
+        None => {}
+        Some("u") => println!("{now}"),
+        Some("d") => println!("{}", crate::human::time_with_seconds(now)),
+        Some(_) => return Err(Fail::usage("invalid argument for 'T' option", usage)),
+    }
+    Ok(())
+}
 
 /// Runs `zpool ARGS`.
 pub fn run(args: &[String]) -> Outcome {

@@ -1,9 +1,9 @@
 //! Objsets on the in-memory store, against a model.
 
 use icecore_dmu::mem::MemStore;
-use icecore_dmu::{BlockStore, NewObject, Objset, Policy, ReadError, Want};
+use icecore_dmu::{BlockStore, Form, NewObject, Objset, Policy, ReadError, Want};
 use icecore_format::objset::ObjsetType;
-use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType, Txg};
+use icecore_format::{Blkptr, Bookmark, Compress, ObjectId, ObjectType, Txg};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,11 +56,26 @@ fn random_writes_frees_and_syncs_equal_a_model() {
                         Objset::open(&io, 21, &os.root(), Want::Logical).unwrap()
                     }
                 }
-                _ => {
+                n => {
                     let byte = (step % 255 + 1) as u8;
-                    os.write(&io, obj, blk * 512, &[byte; 512]).unwrap();
+                    if n < 5 {
+                        let form = Form::Logical { compress: Compress::OFF, level: 0, encrypt: false };
+                        let block = (blk, vec![byte; 512], form);
+                        os.write_through(&mut io, obj, vec![block]).unwrap();
+                    } else {
+                        os.write(&io, obj, blk * 512, &[byte; 512]).unwrap();
+                    }
                     model.insert((obj, blk), byte);
                 }
+            }
+            if step % 10 == 0 {
+                let dn = os.dnode(&io, obj).unwrap();
+                let from = rng.below(2) * blk;
+                let found = os.data_blocks(&io, obj, &dn, from, usize::MAX).unwrap();
+                let ids: Vec<u64> = found.iter().map(|b| b.blkid).collect();
+                let must: Vec<u64> =
+                    model.range((obj, from)..=(obj, u64::MAX)).map(|((_, b), _)| *b).collect();
+                assert_eq!(ids, must, "seed {seed} step {step} from {from}");
             }
             if step % 40 == 0 {
                 for ((obj, blk), byte) in &model {

@@ -23,6 +23,7 @@ use icecore_pool::shared::Load;
 use icecore_pool::{Io, Pool, Shared};
 use icecore_zpl::write::{Change, New, What, Writer, XattrFlags};
 use icecore_zpl::{FileKind, Result, Time, Znode, ZplError};
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -399,7 +400,9 @@ impl Server {
 
     pub fn write_file(&self, ino: INodeNo, offset: u64, data: &[u8], strip: bool) -> Answer<()> {
         let id = self.own(ino)?;
-        self.change(|tx| {
+        let shrinks = Cell::new(false);
+        let write = |tx: &mut Tx<'_>| {
+            shrinks.set(tx.os.shrinks_later());
             if strip {
                 tx.w.strip_set_ids(tx.os, tx.io, id)?;
             }
@@ -408,7 +411,15 @@ impl Server {
             let block = tx.os.dnode(tx.io, id)?.block_size();
             let held = (tx.os.buffers(id).saturating_sub(before) as u64).saturating_mul(block);
             Ok(((), 1024 + held + data.len() as u64 / 16))
-        })
+        };
+        match self.change(write) {
+            // What was removed in this txg may make room once that is over (`dmu_tx_wait`, dmu_tx.c).
+            Err(Errno::EDQUOT) if shrinks.get() => {
+                self.pool()?.commit_files().map_err(|_| Errno::EIO)?;
+                self.change(write)
+            }
+            done => done,
+        }
     }
 
     pub fn allocate(&self, ino: INodeNo, (offset, len): (u64, u64), mode: i32) -> Answer<()> {

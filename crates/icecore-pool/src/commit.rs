@@ -135,6 +135,7 @@ impl Pool {
         if !self.io.writable {
             return Ok(self.synced());
         }
+        self.resilver_cancel();
         let clean = !self.is_dirty() && self.config.pool_state() == state;
         if !clean {
             self.config.state = Some(state.0);

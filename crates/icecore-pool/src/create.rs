@@ -115,6 +115,8 @@ impl Pool {
             load_guid: std::sync::OnceLock::new(),
             passed: Vec::new(),
             scanning: Default::default(),
+            resilver: Default::default(),
+            copying: Default::default(),
         })
     }
 

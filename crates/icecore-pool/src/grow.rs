@@ -15,7 +15,7 @@ use icecore_format::{Guid, Txg};
 use icecore_vdev::create::{self, NewTop};
 use icecore_vdev::size::{leaf_asize, mirror_asize};
 use icecore_vdev::{VdevConfig, VdevError, VdevKind, label};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Pool {
@@ -25,6 +25,7 @@ impl Pool {
     /// The layout cannot be, or a device could not be written; after the latter the pool object is of no more use.
     pub fn add(&mut self, tops: Vec<NewTop>) -> Result<Txg> {
         self.io.check_writable()?;
+        self.may_rewire()?;
         let mut tree = self.tree()?;
         let first = tree.children.len();
         let (mut new, devices) = create::further(&tree, tops, self.io.txg, &*self.io.env.entropy)?;
@@ -36,7 +37,7 @@ impl Pool {
         self.first_labels(&tree, &devices)?;
         self.devices.extend(devices);
         let arrays: Vec<u64> = tree.children[first..].iter().filter_map(|t| t.metaslab_array).collect();
-        self.rewire(tree, &BTreeSet::new())?;
+        self.rewire(tree)?;
         for (top, array) in self.io.vdevs.tops()[first..].iter().zip(arrays) {
             let mut top = fresh(top);
             top.iter_mut().for_each(|t| t.array = array);
@@ -53,6 +54,7 @@ impl Pool {
     /// It is neither a disk nor a mirror, one of its devices is not here or behind, or as any write.
     pub fn expand(&mut self, leaf: Guid) -> Result<bool> {
         self.io.check_writable()?;
+        self.may_rewire()?;
         let mut tree = self.tree()?;
         let at = tree.children.iter().position(|top| top.find(leaf).is_some());
         let refused = |why: &str| PoolError::Invalid(why.into());
@@ -81,7 +83,7 @@ impl Pool {
         for device in &devices {
             label::renew_end(&**device, self.guid()).map_err(VdevError::Device)?;
         }
-        self.rewire(tree, &BTreeSet::new())?;
+        self.rewire(tree)?;
         if let (Some(vdev), Some(Some(top))) = (self.io.vdevs.tops().get(at), self.io.alloc.tops.get_mut(at))
         {
             let (shift, count) = vdev.metaslabs();

@@ -1,52 +1,44 @@
-//! Changing the sides of a mirror: attach, detach, replace, offline, online, and the resilver that goes with
-//! them (`spa_vdev_attach`, `spa_vdev_detach`, spa.c; `vdev_offline`, `vdev_online`, `vdev_add_parent`,
-//! `vdev_remove_parent`, vdev.c).
-//!
-//! A resilver here runs to its end within the operation, and only then is the new configuration committed. No
-//! state between is ever on the devices: power lost in the middle leaves the pool as it was before, and the
-//! operation begins anew.
+//! Changing the sides of a mirror: attach, detach, replace, offline, online (`spa_vdev_attach`, `spa_vdev_detach`, spa.c;
+//! `vdev_offline`, `vdev_online`, `vdev_add_parent`, `vdev_remove_parent`, vdev.c). What a side lacks it gets by a resilver
+//! ([`crate::resilver`]), and only when it has all the new configuration is committed.
 //!
 //! Invariants:
-//! 1. A side becomes part of the configuration, or leaves its time log, in the very txg before which every
-//!    block it should have was read from another side, verified, and made durable on it.
-//! 2. While a resilver runs nothing is allocated or committed: the blocks to copy are those under the last
-//!    uberblock.
-//! 3. A side is only taken away if another side of its mirror is whole.
-//! 4. A device is written to from its first label on only after all checks have passed.
+//! 1. A side is only taken away if another side of its mirror is whole.
+//! 2. A device is written to from its first label on only after all checks have passed.
 
 use crate::dtl::store;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::range_tree::RangeTree;
-use crate::scrub::{Progress, Scrubbed, resilver};
+use crate::resilver::{New, Resilver, Watch, What};
+use crate::scrub::Scrubbed;
 use crate::space_map::Phys;
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dsl::Feature;
 use icecore_env::Device;
-use icecore_format::{Guid, ObjectId, ObjectType, Txg};
+use icecore_format::{Guid, ObjectId, ObjectType};
 use icecore_vdev::create::NewLeaf;
-use icecore_vdev::{VdevConfig, VdevKind, VdevSet, label};
-use std::collections::{BTreeMap, BTreeSet};
+use icecore_vdev::{VdevConfig, VdevKind, label};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The map of all vdevs' ZAPs (`DMU_POOL_VDEV_ZAP_MAP`).
 const ZAP_MAP: &str = "com.delphix:vdev_zap_map";
 
-/// Told of the progress of a resilver; false ends it, and the operation with it.
-pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
-
-fn refused<T>(why: &str) -> Result<T> {
+pub(crate) fn refused<T>(why: &str) -> Result<T> {
     Err(PoolError::Invalid(why.into()))
 }
 
 impl Pool {
-    /// Takes a device out of service (`zpool offline`): from the next txg on it misses what is written.
+    /// Takes a device out of service (`zpool offline`): from the next txg on it misses what is written. A resilver of it ends.
     ///
     /// # Errors
     /// No other side is whole (`no valid replicas`).
     pub fn offline(&mut self, leaf: Guid) -> Result<()> {
         self.io.check_writable()?;
+        if self.resilvering() == Some(leaf) {
+            self.resilver_cancel();
+        }
+        self.may_rewire()?;
         self.other_side(leaf)?;
         let mut tree = self.tree()?;
         let Some(config) = tree.find_mut(leaf) else { return refused("no such device in pool") };
@@ -55,7 +47,7 @@ impl Pool {
         }
         config.offline = Some(1);
         self.missing.insert(leaf);
-        self.rewire(tree, &BTreeSet::new())?;
+        self.rewire(tree)?;
         self.commit().map(|_| ())
     }
 
@@ -64,47 +56,36 @@ impl Pool {
     /// # Errors
     /// It is not there, or the copy failed: it stays as it was.
     pub fn online(&mut self, leaf: Guid, watch: Watch<'_>) -> Result<Scrubbed> {
+        if self.begin_online(leaf)? { self.resilver_through(watch) } else { Ok(Scrubbed::default()) }
+    }
+
+    /// Begins the same; false if the device lacks nothing.
+    ///
+    /// # Errors
+    /// It is not there; or as any write.
+    pub fn begin_online(&mut self, leaf: Guid) -> Result<bool> {
         self.io.check_writable()?;
-        let mut tree = self.tree()?;
-        let Some(config) = tree.find_mut(leaf) else { return refused("no such device in pool") };
-        let was_out = config.out_of_service();
-        config.offline = None;
-        config.removed = None;
-        config.faulted = None;
-        config.aux_state = None;
-        config.not_present = None;
-        config.resilver_txg = None;
-        if !was_out && !self.missing.contains(&leaf) {
-            return Ok(Scrubbed::default());
+        if self.resilvering() == Some(leaf) {
+            return Ok(true);
         }
-        let log = config.dtl.filter(|o| *o != 0);
+        self.may_rewire()?;
+        // Its time log then has all that it missed.
+        self.commit()?;
+        let tree = self.tree()?;
+        let Some(config) = tree.find(leaf) else { return refused("no such device in pool") };
+        if !config.out_of_service() && !self.missing.contains(&leaf) {
+            return Ok(false);
+        }
         if !self.devices.contains_key(&leaf) {
             return refused("the device cannot be opened");
         }
-        let missed = match log {
+        let missed = match config.dtl.filter(|o| *o != 0) {
             Some(object) => crate::dtl::read(&self.dsl.mos, &self.io, ObjectId(object))?.0,
             None => RangeTree::of(0, u64::MAX),
         };
-        let before = self.tree()?;
         let began = self.io.env.clock.now();
-        let done = self.copy_to(leaf, tree, &missed, watch);
-        let done = match done {
-            Ok(done) => done,
-            Err(e) => {
-                self.rewire(before, &BTreeSet::new())?;
-                return Err(e);
-            }
-        };
-        self.missing.remove(&leaf);
-        // It has all now: from here on it is a side like the others.
-        let tree = self.tree()?;
-        self.rewire(tree, &BTreeSet::new())?;
-        if let Some(object) = log {
-            self.clear_log(ObjectId(object))?;
-        }
-        self.remember_resilver(began, &done)?;
-        self.took_it(leaf)?;
-        Ok(done)
+        self.begin_resilver(Resilver { leaf, what: What::Returned, began }, missed)?;
+        Ok(true)
     }
 
     /// Makes `new` a further side of the mirror that `old` is in, or of `old` alone (`zpool attach`).
@@ -112,7 +93,8 @@ impl Pool {
     /// # Errors
     /// The new device does not fit, or could not be written: the pool is as before.
     pub fn attach(&mut self, old: Guid, new: NewLeaf, watch: Watch<'_>) -> Result<Scrubbed> {
-        self.add_side(old, new, false, watch)
+        self.begin_side(old, new, false)?;
+        self.resilver_through(watch)
     }
 
     /// Puts `new` in the place of `old`, which may be gone (`zpool replace`).
@@ -120,53 +102,34 @@ impl Pool {
     /// # Errors
     /// As of [`Pool::attach`].
     pub fn replace(&mut self, old: Guid, new: NewLeaf, watch: Watch<'_>) -> Result<Scrubbed> {
-        self.add_side(old, new, true, watch)
+        self.begin_side(old, new, true)?;
+        self.resilver_through(watch)
     }
 
-    fn add_side(&mut self, old: Guid, new: NewLeaf, instead: bool, watch: Watch<'_>) -> Result<Scrubbed> {
+    /// Begins to fill a further side, or with `instead` one that takes the place of `old`.
+    ///
+    /// # Errors
+    /// The new device does not fit, or cannot be written: the pool is as before.
+    pub fn begin_side(&mut self, old: Guid, new: NewLeaf, instead: bool) -> Result<()> {
         self.io.check_writable()?;
-        let before = self.tree()?;
-        let Some(top) = before.children.iter().position(|t| t.find(old).is_some()) else {
-            return refused("no such device in pool");
-        };
+        self.may_rewire()?;
         self.fits(old, &*new.device)?;
+        self.commit()?;
         let device = Arc::clone(&new.device);
-        let side = new_side(&before, old, new, Guid(self.io.env.entropy.guid()))?;
-        let guid = side.guid;
-        let mut with = before.clone();
-        let group = &mut with.children[top];
-        if group.kind != VdevKind::Mirror {
-            *group = mirror_above(group.clone(), Guid(self.io.env.entropy.guid()));
-        }
-        group.children.push(side);
-        renumber(group);
+        let entropy = Arc::clone(&self.io.env.entropy);
+        let side = new_side(&self.tree()?, old, new, Guid(entropy.guid()))?;
+        let leaf = side.guid;
         // Nothing of another pool may be found on it; what it gets now is no pool's yet.
         label::clear(&*device).map_err(|e| PoolError::Devices(e.to_string()))?;
-        self.devices.insert(guid, Arc::clone(&device));
+        self.devices.insert(leaf, Arc::clone(&device));
+        let new = New { beside: old, side, mirror: Guid(entropy.guid()), instead, device };
         let began = self.io.env.clock.now();
-        let copied = self.copy_to(guid, with, &RangeTree::of(0, u64::MAX), watch);
-        let done = match copied {
-            Ok(done) => done,
-            Err(e) => {
-                self.devices.remove(&guid);
-                self.rewire(before, &BTreeSet::new())?;
-                return Err(e);
-            }
-        };
-        let zap = self.new_vdev_zap()?;
-        let mut tree = self.tree()?;
-        if let Some(side) = tree.find_mut(guid) {
-            side.vdev_zap_leaf = zap;
+        let resilver = Resilver { leaf, what: What::New(Box::new(new)), began };
+        let begun = self.begin_resilver(resilver, RangeTree::of(0, u64::MAX));
+        if begun.is_err() {
+            self.devices.remove(&leaf);
         }
-        let gone = if instead { Some(self.take_out(&mut tree, old)?) } else { None };
-        self.rewire(tree, &BTreeSet::new())?;
-        self.remember_resilver(began, &done)?;
-        self.took_it(guid)?;
-        if let Some(device) = gone.flatten() {
-            // The pool no longer needs it; a device that cannot be cleared is only a nuisance.
-            let _ = label::clear(&*device);
-        }
-        Ok(done)
+        begun
     }
 
     /// Takes a side out of a mirror for good (`zpool detach`); its labels are cleared.
@@ -175,6 +138,13 @@ impl Pool {
     /// It is not in a mirror, or no other side is whole.
     pub fn detach(&mut self, leaf: Guid) -> Result<()> {
         self.io.check_writable()?;
+        if self.resilvering() == Some(leaf) {
+            self.resilver_cancel();
+            if self.tree()?.find(leaf).is_none() {
+                return Ok(());
+            }
+        }
+        self.may_rewire()?;
         let mut tree = self.tree()?;
         match tree.children.iter().find(|t| t.find(leaf).is_some()) {
             None => return refused("no such device in pool"),
@@ -185,7 +155,7 @@ impl Pool {
         }
         self.other_side(leaf)?;
         let device = self.take_out(&mut tree, leaf)?;
-        self.rewire(tree, &BTreeSet::new())?;
+        self.rewire(tree)?;
         self.commit()?;
         if let Some(device) = device {
             let _ = label::clear(&*device);
@@ -196,14 +166,6 @@ impl Pool {
     pub(crate) fn tree(&self) -> Result<VdevConfig> {
         let tree = self.config.vdev_tree.clone();
         tree.ok_or_else(|| PoolError::Invalid("the configuration has no vdevs".into()))
-    }
-
-    /// Whether a side also took the commit that brought it in. If not, its time log has begun with that txg.
-    fn took_it(&self, leaf: Guid) -> Result<()> {
-        if self.missing.contains(&leaf) {
-            return refused("the device failed when all was copied to it: the pool goes on without it");
-        }
-        Ok(())
     }
 
     /// Whether a side besides `leaf` is present and has all (`vdev_dtl_required`, vdev.c).
@@ -249,58 +211,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Opens the vdevs anew by `tree`, without the devices that miss something, but for those in `stale`.
-    pub(crate) fn rewire(&mut self, tree: VdevConfig, stale: &BTreeSet<Guid>) -> Result<()> {
-        self.io.flush()?;
-        let here: BTreeMap<Guid, Arc<dyn Device>> = self
-            .devices
-            .iter()
-            .filter(|(guid, _)| stale.contains(guid) || !self.missing.contains(guid))
-            .map(|(guid, device)| (*guid, Arc::clone(device)))
-            .collect();
-        let vdevs = VdevSet::open_with_stale(&tree, &here, stale)?;
-        vdevs.inherit_counts(&self.io.vdevs);
-        self.io.vdevs = Arc::new(vdevs);
-        self.config.vdev_tree = Some(tree);
-        self.config_dirty = true;
-        Ok(())
-    }
-
-    /// Opens the pool by `tree`, in which `leaf` is a side that misses `missed`, and copies that to it.
-    fn copy_to(
-        &mut self,
-        leaf: Guid,
-        tree: VdevConfig,
-        missed: &RangeTree,
-        watch: Watch<'_>,
-    ) -> Result<Scrubbed> {
-        self.rewire(tree, &BTreeSet::from([leaf]))?;
-        let since = missed.iter().next().map_or(u64::MAX, |(start, _)| start.saturating_sub(1));
-        let wanted = |birth: Txg| missed.contains(birth.0, 1);
-        let mut stopped = false;
-        let done = resilver(self, Txg(since), &wanted, &mut |p| {
-            stopped = !watch(p);
-            !stopped
-        });
-        if stopped {
-            return refused("the resilver was stopped");
-        }
-        if let Some(first) = done.unseen.first() {
-            return Err(PoolError::Invalid(format!("not all of the pool could be read: {}", first.why)));
-        }
-        let whole =
-            self.io.vdevs.leaves().iter().any(|l| {
-                l.guid == leaf && l.device().is_some() && l.counts().write.load(Ordering::Relaxed) == 0
-            });
-        // A failing side is a failed operation, not a failed pool: nothing of it was committed.
-        if !whole || self.io.vdevs.flush().is_err() {
-            return refused("the device could not be written");
-        }
-        Ok(done)
-    }
-
     /// Empties a time log: the device has all.
-    fn clear_log(&mut self, object: ObjectId) -> Result<()> {
+    pub(crate) fn clear_log(&mut self, object: ObjectId) -> Result<()> {
         let mut phys = Phys::parse(&self.dsl.mos.bonus(&self.io, object)?)?;
         let mos = &mut self.dsl.mos;
         mos.free_range(&mut self.io, object, 0, u64::MAX)?;
@@ -321,7 +233,7 @@ impl Pool {
 
     /// Takes `leaf` out of its mirror, with its objects in the MOS. A mirror left with one side becomes that
     /// side, under the mirror's guid. The device, if it is here.
-    fn take_out(&mut self, tree: &mut VdevConfig, leaf: Guid) -> Result<Option<Arc<dyn Device>>> {
+    pub(crate) fn take_out(&mut self, tree: &mut VdevConfig, leaf: Guid) -> Result<Option<Arc<dyn Device>>> {
         let Some(top) = tree.children.iter_mut().find(|t| t.find(leaf).is_some()) else {
             return refused("no such device in pool");
         };
@@ -358,12 +270,6 @@ impl Pool {
         self.missing.remove(&leaf);
         Ok(self.devices.remove(&leaf))
     }
-
-    /// Commits, with the resilver where OpenZFS keeps the last scan.
-    fn remember_resilver(&mut self, began: u64, done: &Scrubbed) -> Result<()> {
-        let now = self.io.env.clock.now();
-        self.record_scan(crate::scan::phys::RESILVER, began, now, done)
-    }
 }
 
 /// The configuration of a new side beside or instead of `old`.
@@ -380,7 +286,7 @@ fn new_side(tree: &VdevConfig, old: Guid, new: NewLeaf, guid: Guid) -> Result<Vd
 }
 
 /// A mirror in the place of a device that was alone (`vdev_add_parent`).
-fn mirror_above(mut leaf: VdevConfig, guid: Guid) -> VdevConfig {
+pub(crate) fn mirror_above(mut leaf: VdevConfig, guid: Guid) -> VdevConfig {
     let mut mirror = VdevConfig::new(VdevKind::Mirror, guid);
     mirror.id = leaf.id;
     mirror.create_txg = leaf.create_txg;
@@ -403,7 +309,7 @@ fn move_top(from: &mut VdevConfig, to: &mut VdevConfig) {
     to.vdev_zap_top = from.vdev_zap_top.take();
 }
 
-fn renumber(group: &mut VdevConfig) {
+pub(crate) fn renumber(group: &mut VdevConfig) {
     for (i, child) in (0_u64..).zip(&mut group.children) {
         child.id = Some(i);
     }

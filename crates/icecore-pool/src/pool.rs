@@ -65,8 +65,11 @@ pub struct Pool {
     pub(crate) logs: BTreeMap<u64, crate::claim::Log>,
     /// What a salvage passed by.
     pub(crate) passed: Vec<String>,
-    /// The scan under way.
+    /// The scrub under way.
     pub(crate) scanning: crate::scan::Scanning,
+    /// The side of a mirror that is being filled, and how far.
+    pub(crate) resilver: Option<crate::resilver::Resilver>,
+    pub(crate) copying: crate::scan::Scanning,
 }
 
 impl Pool {
@@ -134,6 +137,11 @@ impl Pool {
     pub fn space_of(&self, vdev: usize) -> Option<Space> {
         self.io.alloc.tops.get(vdev)?.as_ref().map(crate::metaslab::Top::space)
     }
+    /// How fragmented the free space of a top-level vdev is, in percent; `None` where nobody knows.
+    #[must_use]
+    pub fn fragmentation_of(&self, vdev: usize) -> Option<u64> {
+        self.io.alloc.tops.get(vdev)?.as_ref()?.fragmentation()
+    }
     /// The hot and distributed spares it has.
     pub fn spares(&self) -> Result<Vec<VdevConfig>> {
         crate::open::aux_devices(&self.dsl.mos, &self.io, "spares")
@@ -163,6 +171,7 @@ impl Pool {
         // How far a scan is was not committed, nor has it to be: what it follows is. Frees of what was not committed are none.
         new.io.vdevs.inherit_counts(&self.io.vdevs);
         new.scanning = std::mem::take(&mut self.scanning);
+        new.inherit_resilver(self);
         for (objset, keys) in new.dsl.take_over(&new.io, &mut self.dsl)? {
             new.io.add_key(objset, keys);
         }
@@ -220,7 +229,7 @@ impl Pool {
         };
         tree.guid = guid;
         self.config.pool_guid = Some(guid.0);
-        self.rewire(tree, &BTreeSet::new())
+        self.rewire(tree)
     }
     pub(crate) fn failed(&mut self, error: WriteError) -> PoolError {
         let txg = Some(self.io.txg);

@@ -9,9 +9,9 @@
 use crate::io::{Examined, Io};
 use crate::pool::Pool;
 use crate::scan::phys::{ENTRY, FINISHED, SCRUB, ScanPhys};
-use crate::walk::{Unseen, blocks_since};
+use crate::walk::{Unseen, every_block};
 use icecore_dsl::ErrorLog;
-use icecore_format::{Blkptr, Bookmark, Txg};
+use icecore_format::{Blkptr, Bookmark};
 
 /// Blocks sorted at a time: 160 bytes each.
 const BATCH: usize = 128 << 10;
@@ -78,7 +78,7 @@ pub fn scrub(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Scrubbed, crate::PoolError> {
     let (labels, labels_left) = pool.scrub_labels();
-    let mut found = resilver(pool, Txg(0), &|_| true, progress);
+    let mut found = examine_all(pool, progress);
     (found.labels, found.labels_left) = (labels, labels_left);
     if found.repaired_bytes > 0 || labels > labels_left {
         pool.io.flush_repairs().map_err(|e| pool.failed(e))?;
@@ -86,21 +86,12 @@ pub fn scrub(
     Ok(found)
 }
 
-/// The same for blocks born after `since` whose own birth `wanted` says yes to: what a side of a mirror missed.
-/// What was repaired is not durable yet.
-pub(crate) fn resilver(
-    pool: &mut Pool,
-    since: Txg,
-    wanted: &dyn Fn(Txg) -> bool,
-    progress: &mut dyn FnMut(Progress) -> bool,
-) -> Scrubbed {
+fn examine_all(pool: &mut Pool, progress: &mut dyn FnMut(Progress) -> bool) -> Scrubbed {
     let total = pool.dsl.dir(pool.io(), pool.dsl.root_dir()).map(|d| d.used_bytes).unwrap_or(0);
     let found = Scrubbed::default();
     let mut examiner = Examiner { io: &pool.io, queue: Vec::new(), found, total, progress, stopped: false };
-    let unseen = blocks_since(pool, since, &mut |bp, at| {
-        if wanted(bp.alloc_birth()) {
-            examiner.queue.push((*bp, *at));
-        }
+    let unseen = every_block(pool, &mut |bp, at| {
+        examiner.queue.push((*bp, *at));
         if examiner.queue.len() >= BATCH {
             examiner.drain();
         }
@@ -213,7 +204,7 @@ impl Pool {
     /// where the devices are open for writing. How many were damaged, and how many still are.
     pub fn scrub_labels(&self) -> (u64, u64) {
         let mut sum = (0, 0);
-        for leaf in self.io.settled().leaves() {
+        for leaf in self.io.settled().leaves().iter().filter(|l| !l.is_filling()) {
             if let Some(device) = leaf.device() {
                 let (bad, left) = icecore_vdev::label::mend(&**device, leaf.ashift);
                 sum = (sum.0 + bad, sum.1 + left);

@@ -45,13 +45,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Blkptr, &Bookmark) -> bool;
 /// Visits every block of the pool but embedded ones. A block that is damaged in all its copies is visited, but what it
 /// leads to is not; that is not told here, since reading the block tells it.
 pub fn every_block(pool: &Pool, visit: Visit<'_>) -> Vec<Unseen> {
-    blocks_since(pool, Txg(0), visit)
-}
-
-/// The same for what was born after `since` only: what is older is not even looked into.
-pub fn blocks_since(pool: &Pool, since: Txg, visit: Visit<'_>) -> Vec<Unseen> {
     let mut walk = Walk::new(&pool.io, visit);
-    walk.since = since;
     walk.pool(&pool.dsl);
     walk.unseen
 }

@@ -4,10 +4,12 @@
 //! 1. Who is neither the owner nor root is told so and nothing else.
 //! 2. A request that was accepted is answered, or the process has died.
 //! 3. Every thread has its own current folder and umask: its caller's.
+//! 4. A signal that asks it to end is as good as [`Request::Stop`]: what was acknowledged is durable first.
 
 use crate::place::{Lock, Place};
 use crate::wire::{Answer, Request, receive_with, send};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -28,6 +30,8 @@ pub trait Work: Send + Sync + 'static {
     fn run(&self, request: Request, fds: Vec<OwnedFd>, line: &UnixStream) -> Answer;
     /// Whether there is any reason to stay. Asked when nothing runs.
     fn is_needed(&self) -> bool;
+    /// The system may end it any moment now: what is not durable yet becomes so.
+    fn hurry(&self);
 }
 
 struct Shared<W> {
@@ -62,6 +66,7 @@ pub fn serve(place: &Place, lock: &Lock, work: impl Work, mut tell: impl Write) 
     woken.set_nonblocking(true)?;
     let shared =
         Arc::new(Shared { work, running: AtomicUsize::new(0), stopping: AtomicBool::new(false), wake });
+    let signals = signals()?;
     let _ = tell.write_all(b"ready\n");
     drop(tell);
     let mut served = false;
@@ -75,8 +80,14 @@ pub fn serve(place: &Place, lock: &Lock, work: impl Work, mut tell: impl Write) 
         if idle && served && !shared.work.is_needed() {
             break;
         }
-        let mut fds = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&woken, PollFlags::IN)];
+        let mut fds = [&listener as &dyn AsFd, &woken, &signals]
+            .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
         let ready = poll(&mut fds, Some(&LOOK)).unwrap_or(0);
+        if (&signals).read(&mut [0; 64]).is_ok_and(|n| n > 0) {
+            shared.work.hurry();
+            shared.stopping.store(true, Ordering::SeqCst);
+            break;
+        }
         let _ = (&woken).read(&mut [0; 64]);
         if ready == 0 {
             if !place.exists() {
@@ -86,6 +97,18 @@ pub fn serve(place: &Place, lock: &Lock, work: impl Work, mut tell: impl Write) 
         }
     }
     end(place, &listener, &shared)
+}
+
+/// What can be read of it says that a signal came that asks for the end.
+fn signals() -> io::Result<UnixStream> {
+    let (told, signals) = UnixStream::pair()?;
+    signals.set_nonblocking(true)?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
+    }
+    // A file that may not grow is an error of who writes it.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    Ok(signals)
 }
 
 /// Ends: nobody can come any more, and who came is served.

@@ -56,8 +56,18 @@ pub struct Leaf {
     device: Option<Arc<dyn Device>>,
     /// Why there is no device.
     absence: String,
-    stale: bool,
+    lack: Lack,
     counts: Counts,
+}
+
+/// What a leaf has of that which its vdev holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lack {
+    Nothing,
+    /// It missed txgs.
+    Txgs,
+    /// It missed some, and is being given them.
+    Filling,
 }
 
 /// Errors seen on a leaf since it was opened.
@@ -110,7 +120,12 @@ impl Leaf {
     /// Whether it missed txgs: read last.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.stale
+        self.lack != Lack::Nothing
+    }
+    /// Whether it missed txgs and gets them now: what is written to its vdev goes to it too, but for labels and uberblocks.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.lack == Lack::Filling
     }
     /// Errors seen so far.
     #[must_use]
@@ -145,7 +160,7 @@ impl Leaf {
 
     pub(crate) fn bad(&self, offset: u64, why: Bad) -> BadCopy {
         // That a side which missed txgs has other contents is no fault of its device.
-        if matches!(why, Bad::Checksum) && !self.stale {
+        if matches!(why, Bad::Checksum) && !self.is_stale() {
             self.counts.checksum.fetch_add(1, Ordering::Relaxed);
         }
         BadCopy { guid: self.guid, device: self.name(), offset, why }
@@ -466,21 +481,32 @@ impl VdevSet {
         self.on_leaves(|device, _| device.flush().map_err(VdevError::Device))
     }
 
-    /// Writes labels of all present leaves; `make` gives each leaf's configuration, or `None` to leave it.
+    /// Lets a leaf count as one that missed txgs and gets them now ([`Leaf::is_filling`]).
+    #[must_use]
+    pub fn filling(mut self, guid: Guid) -> Self {
+        self.leaves.iter_mut().filter(|l| l.guid == guid).for_each(|l| l.lack = Lack::Filling);
+        self
+    }
+
+    /// Writes labels of all present leaves that are not [`Leaf::is_filling`]; `make` gives each leaf's configuration, or
+    /// `None` to leave it.
     pub fn write_labels(
         &self,
         set: LabelSet,
         make: &dyn Fn(&Leaf) -> Option<NvList>,
     ) -> Result<(), VdevError> {
-        self.on_leaves(|device, leaf| match make(leaf) {
+        self.on_leaves(|device, leaf| match make(leaf).filter(|_| !leaf.is_filling()) {
             Some(config) => label::write_config(device, set, &config),
             None => Ok(()),
         })
     }
 
-    /// Writes an uberblock into its txg's slot of all labels of all present leaves.
+    /// Writes an uberblock into its txg's slot of all labels of the same leaves.
     pub fn write_uberblock(&self, ub: &UberblockPhys, multihost: bool) -> Result<(), VdevError> {
         self.on_leaves(|device, leaf| {
+            if leaf.is_filling() {
+                return Ok(());
+            }
             let slot = uberblock::slot_of(leaf.ashift as u32, ub.txg(), multihost);
             label::write_uberblock(device, ub, leaf.ashift, slot)
         })
@@ -642,7 +668,7 @@ impl Opener<'_> {
             ashift: self.ashift,
             device: if absence.is_empty() { found.cloned() } else { None },
             absence: absence.to_owned(),
-            stale: self.stale.contains(&config.guid),
+            lack: if self.stale.contains(&config.guid) { Lack::Txgs } else { Lack::Nothing },
             counts: Counts::default(),
         }
     }

@@ -77,6 +77,8 @@ impl Walk {
 
     /// The sides are those, in use or offline.
     pub(super) fn compare_sides(&self) -> Outcome {
+        // One that a crash left behind is brought up to date by itself.
+        self.desk.ok(&["zpool", "wait", "-t", "resilver", POOLS[0]])?;
         let said = self.desk.ok(&["zpool", "status", "-P", POOLS[0]])?;
         let mut is: Vec<(String, String)> = said
             .lines()

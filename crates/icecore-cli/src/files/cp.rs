@@ -53,7 +53,8 @@ pub fn run(args: &[String]) -> Outcome {
         crate::mounts::refuse(Path::new(dest), pool_in(source))?;
     }
     let target = Target::find(dest, sources.len())?;
-    raise_file_limit();
+    // A directory in depth is an open file.
+    crate::limits::raise_files();
     let mut pools = Pools::default();
     let mut failed = false;
     for source in sources {
@@ -118,15 +119,6 @@ impl Target {
         let own = place.path.rsplit('/').find(|p| !p.is_empty()).filter(|p| !matches!(*p, "." | ".."));
         own.or_else(|| dataset.rsplit('/').next()).unwrap_or(dataset).as_bytes().to_vec()
     }
-}
-
-/// A directory in depth is an open file: as many as we may.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // If not, deep trees end with "too many open files".
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn copy_volume(

@@ -4,6 +4,7 @@ use super::list::{heading, json_dataset, known_property, print_json};
 use super::select::{Query, Selected, Types, depth, property_list, together};
 use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
+use crate::numbers::Numbers;
 use crate::table::{Align, Table};
 use icecore_dsl::prop::{Asking, PropRow, Source};
 
@@ -56,6 +57,7 @@ pub fn run(args: &[String]) -> Outcome {
     };
     let mut table = Table::new(fields.iter().enumerate().map(head).collect());
     let mut json = Vec::new();
+    let numbers = Numbers::of(&typed);
     let asked: Vec<&str> = wanted.iter().flatten().map(String::as_str).filter(|p| is_stored(p)).collect();
     let outcome = together(names, &Query { types, recursive, depth, named: Types::ALL }, |pool, found| {
         let asking = match &wanted {
@@ -89,14 +91,14 @@ pub fn run(args: &[String]) -> Outcome {
                     |row: &PropRow| if exact { row.value.clone() } else { crate::human::property(row) };
                 let shown = show(row);
                 if typed.has('j') {
-                    properties.insert(row.name.to_string(), json_value(&shown, &row.source));
+                    properties.insert(row.name.to_string(), json_value(shown, &row.source, numbers));
                 } else {
                     let came = received.iter().find(|r| r.name == row.name).map_or("-".into(), show);
                     table.row(fields.iter().map(|f| field(f, &s.name, row, &shown, &came)).collect());
                 }
             }
             if typed.has('j') {
-                json.push((s.name.clone(), json_dataset(pool, s, properties)));
+                json.push((s.name.clone(), json_dataset(pool, s, properties, numbers)));
             }
         }
         lost
@@ -205,10 +207,10 @@ fn class(source: &Source) -> &'static str {
 }
 
 /// A property's value and source as JSON.
-pub fn json_value(shown: &str, source: &Source) -> serde_json::Value {
+pub fn json_value(shown: String, source: &Source, numbers: Numbers) -> serde_json::Value {
     let data = match source {
         Source::Inherited(from) => from.as_str(),
         _ => "-",
     };
-    serde_json::json!({"value": shown, "source": {"type": class(source).to_uppercase(), "data": data}})
+    serde_json::json!({"value": numbers.text(shown), "source": {"type": class(source).to_uppercase(), "data": data}})
 }

@@ -3,6 +3,7 @@
 use super::select::{Query, Selected, Types, depth, property_list, together};
 use crate::args::{Typed, flag, json_numbers, value};
 use crate::fail::{Fail, Outcome};
+use crate::numbers::Numbers;
 use crate::table::{Align, Cells, Table};
 use icecore_dsl::DslError;
 use icecore_dsl::prop::{Asking, PropRow, table as props};
@@ -60,6 +61,7 @@ pub fn run(args: &[String]) -> Outcome {
         .collect::<Outcome<_>>()?;
     let wanted: Vec<&str> = columns.iter().chain(sort.iter().map(|(_, p)| p)).map(String::as_str).collect();
     let (exact, json) = (typed.has('p') || typed.has('J'), typed.has('j'));
+    let numbers = Numbers::of(&typed);
     if sort.is_empty() && !json {
         let cells = |out: &mut Cells| found_cells(&typed.operands, &query, &wanted, exact, out);
         return print_table(&columns, typed.has('H'), cells);
@@ -73,8 +75,11 @@ pub fn run(args: &[String]) -> Outcome {
             match fetch(&asking, s, &wanted, exact) {
                 Ok(mut shown) => {
                     let keys = shown.split_off(columns.len()).iter().map(|c| c.exact().to_string()).collect();
-                    let json =
-                        if json { describe(pool, s, &columns, &shown) } else { serde_json::Value::Null };
+                    let json = if json {
+                        describe(pool, s, &columns, &shown, numbers)
+                    } else {
+                        serde_json::Value::Null
+                    };
                     rows.push((shown.into_iter().map(|c| c.shown).collect(), keys, json));
                 }
                 Err(f) => lost.push(f),
@@ -318,14 +323,15 @@ fn describe(
     s: &Selected,
     columns: &[String],
     shown: &[Column],
+    numbers: Numbers,
 ) -> serde_json::Value {
     let mut properties = serde_json::Map::new();
     for (prop, c) in columns.iter().zip(shown) {
         if let Some(row) = &c.row {
-            properties.insert(prop.clone(), super::get::json_value(&c.shown, &row.source));
+            properties.insert(prop.clone(), super::get::json_value(c.shown.clone(), &row.source, numbers));
         }
     }
-    json_dataset(pool, s, properties)
+    json_dataset(pool, s, properties, numbers)
 }
 
 /// The envelope of one dataset in JSON output.
@@ -333,6 +339,7 @@ pub fn json_dataset(
     pool: &icecore_pool::Pool,
     s: &Selected,
     properties: serde_json::Map<String, serde_json::Value>,
+    numbers: Numbers,
 ) -> serde_json::Value {
     let mut out =
         serde_json::json!({"name": s.name, "type": s.kind.text().to_uppercase(), "pool": pool.name()});
@@ -341,7 +348,7 @@ pub fn json_dataset(
         out["snapshot_name"] = snap.into();
     }
     if let Ok(Some(row)) = pool.dsl.prop(pool.io(), &s.name, "createtxg") {
-        out["createtxg"] = row.value.into();
+        out["createtxg"] = numbers.text(row.value);
     }
     out["properties"] = properties.into();
     out

@@ -171,7 +171,7 @@ pub fn together(
             None => match pool_for(name) {
                 Ok(pool) => pool,
                 // Of all pools, those that are not there are left out, as by `zfs_iter_root` (libzfs_config.c).
-                Err((Why::Missing, f)) if !named => {
+                Err((Why::Missing | Why::Suspended, f)) if !named => {
                     eprintln!("{}", f.message);
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! `zpool clear`: goes on with a pool whose devices had failed, and counts errors anew (`zpool_do_clear`, zpool_main.c).
+//! `zpool clear`: goes on with a pool or devices that had failed, and counts errors anew (`zpool_do_clear`, zpool_main.c).
 
 use super::import;
 use crate::args::{Typed, flag};
@@ -26,12 +26,14 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let record = state::named(name)?;
     let fail = |f: Fail| Fail::new(format!("cannot clear errors for {name}: {}", f.message));
-    let opened = pools::clear(&record).and_then(|_| session::open_record(&record, For::Read));
-    let pool = match opened {
+    let what_for = if record.readonly { For::Read } else { For::Write };
+    let opened = pools::clear(&record).and_then(|_| session::open_record(&record, what_for));
+    let mut pool = match opened {
         Ok(pool) => pool,
         Err(f) if typed.has('F') => return back(&record, typed.has('n'), f).map_err(fail),
         Err(f) => return Err(fail(f)),
     };
+    super::mirror::bring_back(&mut pool).map_err(fail)?;
     let vdevs = pool.io().vdevs();
     if let Some(device) = device {
         let only = super::mirror::leaf(&pool, device);

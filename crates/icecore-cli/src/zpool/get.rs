@@ -3,6 +3,7 @@
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
 use crate::human;
+use crate::numbers::Numbers;
 use crate::session::{self, For};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
@@ -83,17 +84,20 @@ pub struct Value {
 }
 
 impl Value {
-    fn text(t: impl Into<String>, source: &'static str) -> Self {
+    /// A text, for everybody.
+    pub fn text(t: impl Into<String>, source: &'static str) -> Self {
         let exact = t.into();
         Self { human: exact.clone(), exact, source }
     }
-    fn bytes(n: u64) -> Self {
+    /// Bytes.
+    pub fn bytes(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::bytes(n), source: "-" }
     }
     fn number(n: u64) -> Self {
         Self { exact: n.to_string(), human: human::number(n), source: "-" }
     }
-    fn percent(n: u64) -> Self {
+    /// Percent.
+    pub fn percent(n: u64) -> Self {
         Self { exact: n.to_string(), human: format!("{n}%"), source: "-" }
     }
     fn ratio(hundredths: u64) -> Self {
@@ -270,7 +274,7 @@ pub fn run(args: &[String]) -> Outcome {
         let wanted = named.clone().map_or_else(|| all_of(&pool), Ok)?;
         for p in &wanted {
             if let Some(v) = property(&pool, &record, p) {
-                properties.insert(p.clone(), super::json::property(&v, exact));
+                properties.insert(p.clone(), super::json::property(&v, Numbers::of(&typed)));
                 let p: &str = p;
                 let cell = |f: &&str| match *f {
                     "name" => name.clone(),
@@ -281,10 +285,7 @@ pub fn run(args: &[String]) -> Outcome {
                 table.row(fields.iter().map(cell).collect());
             }
         }
-        pools.insert(
-            name.clone(),
-            super::json::pool(&pool, &record, super::json::Numbers::of(&typed), properties),
-        );
+        pools.insert(name.clone(), super::json::pool(&pool, &record, Numbers::of(&typed), properties));
     }
     if typed.has('j') {
         super::json::print("zpool get", pools);

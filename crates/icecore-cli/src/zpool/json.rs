@@ -1,44 +1,10 @@
 //! Pools as JSON: `zpool list -j`, `zpool get -j`, `zpool status -j` (`fill_pool_info`, zpool_main.c; `zprop_nvlist_one_property`,
 //! libzfs_util.c).
 
-use crate::args::Typed;
+use crate::numbers::Numbers;
 use crate::state::Imported;
 use icecore_pool::Pool;
 use serde_json::{Map, Value, json};
-
-/// How numbers are shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Numbers {
-    /// For people.
-    Human,
-    /// Exact, as text (`-p`).
-    Exact,
-    /// As JSON's own numbers (`--json-int`).
-    Ints,
-}
-
-impl Numbers {
-    /// What `-p` and `--json-int` ask for.
-    pub fn of(typed: &Typed) -> Self {
-        match (typed.has('J'), typed.has('p')) {
-            (true, _) => Self::Ints,
-            (_, true) => Self::Exact,
-            _ => Self::Human,
-        }
-    }
-    /// A number that people get in full too.
-    pub fn exact(self, n: u64) -> Value {
-        self.shown(n, |n| n.to_string())
-    }
-    /// A number in this form for people.
-    pub fn shown(self, n: u64, human: impl FnOnce(u64) -> String) -> Value {
-        match self {
-            Self::Human => human(n).into(),
-            Self::Exact => n.to_string().into(),
-            Self::Ints => n.into(),
-        }
-    }
-}
 
 /// What every command says of a pool.
 pub fn head(pool: &Pool, record: &Imported, numbers: Numbers) -> Map<String, Value> {
@@ -61,12 +27,13 @@ pub fn pool(pool: &Pool, record: &Imported, numbers: Numbers, properties: Map<St
 }
 
 /// One property.
-pub fn property(v: &super::get::Value, exact: bool) -> Value {
+pub fn property(v: &super::get::Value, numbers: Numbers) -> Value {
     let kind = match v.source() {
         "-" => "NONE".to_string(),
         other => other.to_uppercase(),
     };
-    json!({"value": v.shown(exact), "source": {"type": kind, "data": "-"}})
+    let shown = v.shown(numbers != Numbers::Human);
+    json!({"value": numbers.text(shown), "source": {"type": kind, "data": "-"}})
 }
 
 /// The whole answer of a command.

@@ -1,28 +1,38 @@
 //! `zpool list`.
 
-use super::get::property;
+use super::get::{Value, property};
+use super::import::display_name;
 use crate::args::{Typed, flag, json_numbers, value, without_interval};
 use crate::fail::{FAILED, Fail, Outcome};
+use crate::numbers::Numbers;
 use crate::session::{self, Why};
 use crate::state::{self, Imported};
 use crate::table::{Align, Table};
+use icecore_pool::Pool;
+use icecore_vdev::{VdevConfig, VdevKind};
 
-pub const USAGE: &str = "list [-Hp] [-j [--json-int]] [-o property[,...]] [pool] ...";
+pub const USAGE: &str = "list [-HpvgLP] [-j [--json-int]] [-o property[,...]] [-T d|u] [pool] ...";
 
 pub fn run(args: &[String]) -> Outcome {
-    // How vdevs are named matters with -v only, which is `zpool status` here.
     let known = [
         flag('H', ""),
         flag('p', ""),
+        flag('v', ""),
         value('o', ""),
         flag('j', "json"),
         flag('J', "json-int"),
         flag('g', ""),
         flag('L', ""),
         flag('P', ""),
+        value('T', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     json_numbers(&typed, USAGE)?;
+    // What is not there is told before what cannot be shown.
+    if typed.has('v') && typed.has('j') && typed.operands.iter().all(|name| state::named(name).is_ok()) {
+        return Err(Fail::usage("vdevs are shown as JSON by 'zpool status -j'", USAGE));
+    }
+    super::timestamp(&typed, USAGE)?;
     // Nothing is listed again and again here; the number is told of as a pool that there is not.
     without_interval(&typed.operands, USAGE)?;
     let exact = typed.has('p') || typed.has('J');
@@ -58,17 +68,24 @@ pub fn run(args: &[String]) -> Outcome {
         match session::try_look(r) {
             Ok(pool) => {
                 let values: Vec<_> = columns.iter().map(|c| property(&pool, r, c)).collect();
+                let numbers = Numbers::of(&typed);
                 let known = columns.iter().zip(&values).filter(|(c, _)| *c != "name");
                 let properties =
-                    known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, exact))));
-                let numbers = super::json::Numbers::of(&typed);
+                    known.filter_map(|(c, v)| Some((c.clone(), super::json::property(v.as_ref()?, numbers))));
                 pools.insert(r.name.clone(), super::json::pool(&pool, r, numbers, properties.collect()));
                 table.row(values.iter().map(|v| v.as_ref().map_or("-".into(), |v| v.shown(exact))).collect());
+                if typed.has('v') {
+                    let names =
+                        Names { guids: typed.has('g'), links: typed.has('L'), indent: !typed.has('H') };
+                    for vdev in vdevs(&pool) {
+                        table.row(columns.iter().map(|c| vdev.column(&pool, c, &names, exact)).collect());
+                    }
+                }
             }
             // That its devices are gone is a state of the pool; the rest is a failure to tell.
             Err(n) => {
                 table.row(columns.iter().map(|c| unopened(r, n.why, c)).collect());
-                if n.why != Why::Missing {
+                if !matches!(n.why, Why::Missing | Why::Suspended) {
                     failed.push(format!("cannot open '{}': {}", r.name, n.fail.message));
                 }
             }
@@ -91,11 +108,91 @@ pub fn run(args: &[String]) -> Outcome {
     }
 }
 
+/// How vdevs are called (`zpool_vdev_name`, libzfs_pool.c).
+struct Names {
+    /// By their guids.
+    guids: bool,
+    /// By what links lead to.
+    links: bool,
+    /// For people: moved to the right by their depth. For scripts each is a TAB.
+    indent: bool,
+}
+
+/// A vdev of the tree.
+struct Vdev<'a> {
+    config: &'a VdevConfig,
+    /// Its number, if it is a top-level one.
+    top: Option<usize>,
+}
+
+/// Those of a pool as they are listed: top-level vdevs, and below each its children.
+fn vdevs<'a>(pool: &'a Pool) -> Vec<Vdev<'a>> {
+    let tops = pool.io().vdevs().config().children.iter().enumerate();
+    let shown = tops.filter(|(_, top)| !top.is_hole() && !matches!(top.kind, VdevKind::Indirect));
+    let below = |(i, top): (usize, &'a VdevConfig)| {
+        let children = top.walk().into_iter().skip(1).map(|config| Vdev { config, top: None });
+        std::iter::once(Vdev { config: top, top: Some(i) }).chain(children)
+    };
+    shown.flat_map(below).collect()
+}
+
+impl Vdev<'_> {
+    /// What stands in a column (`collect_list_stats`, zpool_main.c).
+    fn column(&self, pool: &Pool, column: &str, names: &Names, exact: bool) -> String {
+        let space = self.top.and_then(|top| pool.space_of(top));
+        let leaf = self.config.kind.is_leaf();
+        let value = match column {
+            "name" => return self.name(pool, names),
+            "health" => return super::status::state_of(self.config, pool.io().vdevs()).0,
+            // Of a device what can be allocated of it, were it alone.
+            "size" if leaf => {
+                let device = pool.io().vdevs().leaves().iter().find(|l| l.guid == self.config.guid);
+                device.and_then(|l| icecore_vdev::size::leaf_asize(l.device()?.size())).map(Value::bytes)
+            }
+            "size" => space.map(|s| Value::bytes(s.size)),
+            "allocated" => space.map(|s| Value::bytes(s.allocated)),
+            "free" => space.map(|s| Value::bytes(s.size.saturating_sub(s.allocated))),
+            "capacity" => space.map(|s| share(s.allocated, s.size, exact)),
+            "fragmentation" => self.top.and_then(|top| pool.fragmentation_of(top)).map(Value::percent),
+            _ => None,
+        };
+        value.map_or("-".into(), |v| v.shown(exact))
+    }
+
+    fn name(&self, pool: &Pool, names: &Names) -> String {
+        let vdevs = pool.io().vdevs();
+        let name = match names.guids {
+            true => self.config.guid.to_string(),
+            false => display_name(self.config, vdevs),
+        };
+        let target = Some(&name).filter(|n| names.links && n.starts_with('/')).map(std::fs::canonicalize);
+        let name = target.and_then(Result::ok).map_or(name, |path| path.display().to_string());
+        match (names.indent, self.top) {
+            (false, _) => format!("\t{name}"),
+            (true, Some(_)) => format!("  {name}"),
+            (true, None) => format!("    {name}"),
+        }
+    }
+}
+
+/// A share in percent, with as many places as OpenZFS gives people.
+fn share(part: u64, whole: u64, exact: bool) -> Value {
+    let hundredths = (u128::from(part) * 10_000).checked_div(whole.into()).unwrap_or(0) as u64;
+    let places = match hundredths {
+        _ if exact => return Value::percent(hundredths / 100),
+        0..1000 => 2,
+        1000..10_000 => 1,
+        _ => 0,
+    };
+    Value::text(format!("{:.places$}%", hundredths as f64 / 100.0), "-")
+}
+
 /// What is known of a pool that cannot be opened.
 fn unopened(record: &Imported, why: Why, column: &str) -> String {
     match column {
         "name" => record.name.clone(),
         "health" if why == Why::Missing => "UNAVAIL".into(),
+        "health" if why == Why::Suspended => super::status::SUSPENDED.into(),
         "guid" => record.guid.to_string(),
         "readonly" => if record.readonly { "on" } else { "off" }.into(),
         "altroot" if !record.altroot.is_empty() => record.altroot.clone(),

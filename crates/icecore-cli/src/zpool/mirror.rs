@@ -1,17 +1,19 @@
 //! `zpool attach`, `detach`, `replace`, `offline`, `online` (zpool_main.c; their errors `zpool_vdev_attach`,
 //! `zpool_vdev_detach`, `zpool_vdev_offline`, libzfs_pool.c).
 //!
-//! A resilver is done when the command ends: there is none in the background, and none to wait for.
+//! A resilver is done when the command ends, as with `-w`. Meanwhile others use the pool.
 
+use super::scrub::Lines;
 use super::vdevs::{self, Member, full_path};
 use crate::args::{Typed, flag, value};
 use crate::bar;
 use crate::fail::{Fail, Outcome};
+use crate::scan;
 use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
 use icecore_env::{Access, FileDevice};
 use icecore_format::{Guid, Txg};
-use icecore_pool::{Pool, PoolError};
+use icecore_pool::Pool;
 use icecore_vdev::VdevConfig;
 use icecore_vdev::label::Labels;
 use std::path::{Path, PathBuf};
@@ -38,8 +40,8 @@ fn open(name: &str) -> Outcome<(Imported, Open)> {
 
 /// The leaf that a person calls `name`: by its path, the end of it, or its guid.
 pub fn leaf(pool: &Pool, name: &str) -> Option<Guid> {
-    let tree = pool.config().vdev_tree.as_ref()?;
-    let leaves = tree.leaves();
+    // A side that is being filled is not in the configuration yet.
+    let leaves = pool.io().vdevs().config().leaves();
     let full = full_path(name);
     let here = |l: &&&icecore_vdev::VdevConfig| {
         let open = pool.io().vdevs().leaves().iter().find(|o| o.guid == l.guid);
@@ -132,15 +134,8 @@ fn add(args: &[String], usage: &str, instead: bool) -> Outcome {
     state::can_remember(name)?;
     // From here on the new device is written.
     let side = member.take()?;
-    let bar = bar::bytes("resilvering", true);
-    bar.set_message(name.to_owned());
-    let watch = &mut |p: icecore_pool::scrub::Progress| {
-        bar::show(&bar, p.bytes, p.total);
-        true
-    };
-    let done = if instead { pool.replace(guid, side, watch) } else { pool.attach(guid, side, watch) };
-    bar.finish_and_clear();
-    done.map_err(|e| fail(&e))?;
+    resilver(&mut pool, |pool| pool.begin_side(guid, side, instead).map(|()| true))
+        .map_err(|f| fail(&f.message))?;
     drop(pool);
     remember(record, Some(path))
 }
@@ -183,13 +178,14 @@ pub fn offline(args: &[String]) -> Outcome {
     }
     let verb = if typed.has('f') { "fault" } else { "offline" };
     each(&typed, OFFLINE_USAGE, verb, |pool, guid| {
-        let not_here = |what: &str| Err(PoolError::Invalid(format!("{what}; 'zpool offline' takes it out")));
+        let not_here = |what: &str| Err(Fail::new(format!("{what}; 'zpool offline' takes it out")));
         match () {
             () if typed.has('f') => not_here("devices are not called faulted here"),
             () if typed.has('t') => {
-                pool.other_side(guid).and_then(|()| not_here("it cannot be for a while only"))
+                pool.other_side(guid)?;
+                not_here("it cannot be for a while only")
             }
-            () => pool.offline(guid),
+            () => Ok(pool.offline(guid)?),
         }
     })
 }
@@ -203,25 +199,45 @@ pub fn online(args: &[String]) -> Outcome {
     }
     let expand = typed.has('e');
     each(&typed, ONLINE_USAGE, if expand { "expand" } else { "online" }, |pool, guid| {
-        let bar = bar::bytes("resilvering", true);
-        bar.set_message(pool.name().to_owned());
-        let done = pool.online(guid, &mut |p| {
-            bar::show(&bar, p.bytes, p.total);
-            true
-        });
-        bar.finish_and_clear();
-        done?;
-        if expand { pool.expand(guid).map(|_| ()) } else { Ok(()) }
+        for (leaf, path) in pool.left_alone().into_iter().filter(|(leaf, _)| *leaf == guid) {
+            open_anew(pool, leaf, path.as_deref());
+        }
+        resilver(pool, |pool| pool.begin_online(guid))?;
+        if expand { Ok(pool.expand(guid).map(|_| ())?) } else { Ok(()) }
     })
 }
 
+/// Goes on with the devices that are back (`zpool clear`). What they missed is copied to them behind the commands.
+pub fn bring_back(pool: &mut Open) -> Outcome {
+    let Some(owned) = pool.owned().cloned() else { return Ok(()) };
+    for (leaf, path) in pool.left_alone() {
+        open_anew(pool, leaf, path.as_deref());
+    }
+    pool.resilver_returned()?;
+    scan::go_on(&owned, None);
+    Ok(())
+}
+
+/// Opens the device of a leaf that is left alone anew: what was pulled out and plugged in again is another device to the system.
+fn open_anew(pool: &mut Pool, leaf: Guid, path: Option<&str>) {
+    let Some(path) = path else { return };
+    pool.let_device_go(leaf);
+    let found = session::open_devices(Path::new(path), Access::Exclusive).unwrap_or_default();
+    let _taken = found.into_iter().any(|device| pool.take_device(leaf, device));
+}
+
+/// A resilver, with its progress.
+fn resilver(pool: &mut Open, begin: impl FnOnce(&mut Pool) -> icecore_pool::Result<bool>) -> Outcome {
+    let bar = bar::bytes("resilvering", true);
+    bar.set_message(pool.name().to_owned());
+    let mut lines = Lines::new(&bar);
+    let done = scan::fill(pool, begin, &mut |pool| lines.show(pool));
+    bar.finish_and_clear();
+    done.map(|_| ())
+}
+
 /// Does the same to each device named; what fails is told, and the others go on (`zpool_do_offline`, zpool_main.c).
-fn each(
-    typed: &Typed,
-    usage: &str,
-    verb: &str,
-    mut one: impl FnMut(&mut Pool, Guid) -> icecore_pool::Result<()>,
-) -> Outcome {
+fn each(typed: &Typed, usage: &str, verb: &str, mut one: impl FnMut(&mut Open, Guid) -> Outcome) -> Outcome {
     let (name, devices) = operands(typed, 1, usize::MAX, usage)?;
     let (_, mut pool) = open(name)?;
     let mut wrong = Vec::new();
@@ -230,7 +246,7 @@ fn each(
         let side =
             || group(&pool, device).filter(|_| verb == "expand").and_then(|guid| first_leaf(&pool, guid));
         let done = match leaf(&pool, device).or_else(side) {
-            Some(guid) => one(&mut pool, guid).map_err(|e| format!("cannot {verb} {device}: {e}")),
+            Some(guid) => one(&mut pool, guid).map_err(|f| format!("cannot {verb} {device}: {}", f.message)),
             None if usage == ONLINE_USAGE => {
                 Err(format!("couldn't find device \"{device}\" in pool \"{name}\""))
             }

@@ -38,7 +38,7 @@ const KNOWN: &[Opt] = &[
 ];
 /// Between two lines of progress where there is no terminal.
 const LINES: Duration = Duration::from_secs(60);
-/// What can be waited for (`zpool_do_wait`, zpool_main.c). Only scrubs go on behind the commands.
+/// What can be waited for (`zpool_do_wait`, zpool_main.c). Only scrubs and resilvers go on behind the commands.
 const ACTIVITIES: [&str; 10] = [
     "discard",
     "free",
@@ -107,12 +107,19 @@ pub fn wait(args: &[String]) -> Outcome {
         _ => return Err(Fail::usage("too many arguments", WAIT_USAGE)),
     };
     let record = state::named(name)?;
-    if record.readonly || !asked.is_empty() && !asked.contains(&"scrub") {
+    let any = |of: &[&str]| asked.is_empty() || of.iter().any(|a| asked.contains(a));
+    let (scrub, sides) = (any(&["scrub"]), any(&["resilver", "replace"]));
+    if record.readonly || !scrub && !sides {
         return Ok(());
     }
     let mut pool = session::open_record(&record, For::Read)?;
     let Some(owned) = pool.owned().cloned() else { return Ok(()) };
-    pool.away(|| scan::wait(&owned, || {}).map(|_| ()))?
+    pool.away(|| {
+        if sides {
+            scan::wait_for_sides(&owned)?;
+        }
+        if scrub { scan::wait(&owned, || {}).map(|_| ()) } else { Ok(()) }
+    })?
 }
 
 /// What may be written.
@@ -174,7 +181,7 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let from = typed.value('f');
     let bar = bar::bytes("scrubbing", true);
     bar.set_message(name.clone());
-    let mut lines = Lines { bar: &bar, next: Instant::now() + LINES };
+    let mut lines = Lines::new(&bar);
     let ended = if let Some(owned) = pool.owned().cloned() {
         scan::go_on(&owned, from);
         if !typed.has('w') && from.is_none() {
@@ -194,13 +201,18 @@ fn one(record: &Imported, typed: &Typed) -> Outcome<bool> {
 }
 
 /// Progress: a bar on a terminal, a line now and then elsewhere.
-struct Lines<'a> {
+pub struct Lines<'a> {
     bar: &'a indicatif::ProgressBar,
     next: Instant,
 }
 
-impl Lines<'_> {
-    fn show(&mut self, pool: &Pool) {
+impl<'a> Lines<'a> {
+    /// On that bar.
+    pub fn new(bar: &'a indicatif::ProgressBar) -> Self {
+        Self { bar, next: Instant::now() + LINES }
+    }
+    /// How far the scan is that is under way.
+    pub fn show(&mut self, pool: &Pool) {
         let Ok(Some(s)) = pool.scan_status() else { return };
         if !self.bar.is_hidden() {
             bar::show(self.bar, s.issued, s.phys.to_examine);
@@ -318,8 +330,7 @@ fn report(pool: &Pool, found: &Scrubbed, took: Duration) {
         let leaf = pool.io().vdevs().leaves().iter().find(|l| l.guid == guid);
         let device = leaf.map_or_else(|| guid.to_string(), |l| l.name());
         println!(
-            "\t{device} missed txgs {first} to {last}: 'zpool online {} {device}' brings it up to date",
-            pool.name()
+            "\t{device} missed txgs {first} to {last}: it is brought up to date when the pool is imported for writing"
         );
     }
     if found.awaited > 0 {

@@ -1,9 +1,9 @@
 //! `zpool status`.
 
 use super::errors;
-use super::import::display_name;
+use super::import::Naming;
 use super::import_list::state;
-use crate::args::{Opt, Typed, flag, without_interval};
+use crate::args::{Opt, Typed, flag, value, without_interval};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For, NotOpen, Open, Why};
@@ -16,13 +16,18 @@ use icecore_vdev::{VdevConfig, VdevSet};
 use std::fmt::Write as _;
 
 pub const USAGE: &str =
-    "status [-j [--json-int, --json-flat-vdevs, --json-pool-key-guid]] [-pvxP] [pool] ...";
+    "status [-j [--json-int, --json-flat-vdevs, --json-pool-key-guid]] [-egLpPvx] [-T d|u] [pool] ...";
 
 const KNOWN: &[Opt] = &[
     flag('v', ""),
     flag('x', ""),
     flag('P', ""),
     flag('p', ""),
+    flag('e', ""),
+    flag('g', ""),
+    flag('L', ""),
+    value('T', ""),
+    value('c', ""),
     flag('j', "json"),
     flag('J', "json-int"),
     flag('F', "json-flat-vdevs"),
@@ -35,6 +40,14 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some((_, name)) = of_json.iter().find(|(o, _)| typed.has(*o) && !typed.has('j')) {
         return Err(Fail::usage(format!("'{name}' only works with '-j' option"), USAGE));
     }
+    if typed.has('c') {
+        let why = match rustix::process::geteuid().is_root() {
+            true => "Can't run -c with root privileges unless ZPOOL_SCRIPTS_AS_ROOT is set.",
+            false => "no scripts are run here",
+        };
+        return Err(Fail::new(why));
+    }
+    super::timestamp(&typed, USAGE)?;
     without_interval(&typed.operands, USAGE)?;
     let records = state::all()?;
     if let Some(line) = state::missing(&records, &typed.operands).into_iter().next() {
@@ -49,7 +62,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut shown = Vec::new();
     for record in &asked {
-        match status(record, typed.has('x'), typed.has('v')) {
+        match status(record, &typed) {
             Some(text) => shown.push(text),
             None if named => shown.push(format!("pool '{}' is healthy\n", record.name)),
             None => {}
@@ -71,18 +84,18 @@ pub fn health(vdevs: &VdevSet) -> Health {
     }
 }
 
-/// Here, but without what was written while it was not.
+/// Here, but without what was written while it was not, and nobody sees to it.
 fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
-    leaf.is_stale() && leaf.device().is_some()
+    leaf.is_stale() && !leaf.is_filling() && leaf.device().is_some()
 }
 
 /// One pool; `None` if it is healthy and only trouble was asked for.
-fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String> {
+fn status(record: &Imported, typed: &Typed) -> Option<String> {
     let seen = match Seen::of(record) {
         Ok(seen) => seen,
         Err(n) => return Some(unopened(record, &n)),
     };
-    if only_trouble && seen.is_well() {
+    if typed.has('x') && seen.is_well() {
         return None;
     }
     let (counted, pool, scan, lost) = (&seen.counted, seen.pool(), &seen.scan, seen.lost);
@@ -96,7 +109,12 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
     let mut rows =
         vec![Row { guid: None, name: record.name.clone(), state: health.to_string(), note: String::new() }];
     for v in &vdevs.config().children {
-        row(v, 1, vdevs, &mut rows);
+        row(v, 1, (vdevs, Naming::of(typed)), &mut rows);
+    }
+    if typed.has('e') {
+        // What has nothing wrong is left out, the pool itself is not.
+        let well = |r: &Row| r.state == "ONLINE" && errors_of(counted.io().vdevs(), r.guid) == [0; 3];
+        rows.retain(|r| r.guid.is_none() || !well(r));
     }
     let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).max(10);
     let _ = writeln!(out, "\t{:width$}  {:<8} {:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
@@ -106,7 +124,7 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
         let _ = writeln!(out, "\t{}", line.trim_end());
     }
     out.push('\n');
-    out.push_str(&errors::lines(pool, lost, verbose));
+    out.push_str(&errors::lines(pool, lost, typed.has('v')));
     Some(out)
 }
 
@@ -140,17 +158,31 @@ impl Seen {
     }
     /// Whether there is no trouble.
     pub fn is_well(&self) -> bool {
-        health(self.pool().io().vdevs()) == Health::Online && self.lost == 0 && self.pool().errata().is_none()
+        let healthy = health(self.pool().io().vdevs()) == Health::Online;
+        healthy && self.lost == 0 && !self.has_errors() && self.pool().errata().is_none()
+    }
+    /// Whether a device failed or gave wrong bytes since the pool was opened, or errors were cleared.
+    fn has_errors(&self) -> bool {
+        self.counted.io().vdevs().leaves().iter().any(|l| l.counts().numbers() != [0; 3])
     }
     /// The status and action lines.
     pub fn reason(&self) -> String {
         let errata = self.pool().errata().and_then(errata_lines);
         match (self.lost > 0, trouble(self.pool().io().vdevs()), errata) {
             (true, ..) => errors::STATUS.into(),
+            (false, "", _) if self.has_errors() => FAILING.into(),
             (false, "", Some((status, action))) => format!("status: {status}\naction: {action}\n"),
             (false, trouble, _) => trouble.into(),
         }
     }
+}
+
+/// The state of a pool whose devices failed while it was in use (`zpool_get_state_str`, libzfs_pool.c).
+pub const SUSPENDED: &str = "SUSPENDED";
+
+/// The state of a pool that cannot be opened.
+pub fn state_unopened(why: Why) -> &'static str {
+    if why == Why::Suspended { SUSPENDED } else { "UNAVAIL" }
 }
 
 /// What is said of a pool that cannot be opened.
@@ -166,9 +198,20 @@ pub fn unopened(record: &Imported, n: &NotOpen) -> String {
              If they are gone for good, 'zpool export -f {name}' forgets the pool.\n",
             n.fail.message
         ),
+        Why::Suspended => format!(
+            "  pool: {name}\n state: {SUSPENDED}\nstatus: One or more devices are faulted in response to IO failures.\n\t{}\n\
+             action: Make sure the affected devices are connected, then run 'zpool clear'.\n",
+            n.fail.message.lines().nth(1).unwrap_or_default()
+        ),
         Why::Other => format!("  pool: {name}\n state: UNAVAIL\nstatus: {}\n", n.fail.message),
     }
 }
+
+/// The same where errors were met and mended (`ZPOOL_STATUS_FAILING_DEV`).
+const FAILING: &str = "status: One or more devices has experienced an unrecoverable error.  An\n\t\
+    attempt was made to correct the error.  Applications are unaffected.\n\
+    action: Determine if the device needs to be replaced, and clear the errors\n\t\
+    using 'zpool clear' or replace the device with 'zpool replace'.\n";
 
 /// The status and action lines of an open pool.
 fn trouble(vdevs: &VdevSet) -> &'static str {
@@ -180,9 +223,12 @@ fn trouble(vdevs: &VdevSet) -> &'static str {
         }
         "status: One or more devices could not be opened. The pool goes on without them.\n\
          action: Attach the missing devices.\n"
+    } else if vdevs.leaves().iter().any(icecore_vdev::tree::Leaf::is_filling) {
+        "status: One or more devices is currently being resilvered.  The pool will\n\tcontinue to function, possibly in a \
+         degraded state.\naction: Wait for the resilver to complete.\n"
     } else if vdevs.leaves().iter().any(behind) {
         "status: One or more devices have missed writes, and hold old data.\n\
-         action: 'zpool online' copies what they missed to them.\n\t\
+         action: Import the pool for writing: what they missed is copied to them then.\n\t\
          Until then the pool depends on the other devices.\n"
     } else {
         ""
@@ -224,14 +270,14 @@ struct Row {
 }
 
 /// Adds a vdev and what is below it.
-fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) {
+fn row(v: &VdevConfig, depth: usize, (vdevs, naming): (&VdevSet, Naming), rows: &mut Vec<Row>) {
     if v.is_hole() {
         return;
     }
     let (state, note) = state_of(v, vdevs);
-    let name = format!("{}{}", "  ".repeat(depth), display_name(v, vdevs));
+    let name = format!("{}{}", "  ".repeat(depth), naming.name(v, vdevs));
     rows.push(Row { guid: Some(v.guid), name, state, note });
-    v.children.iter().for_each(|c| row(c, depth + 1, vdevs, rows));
+    v.children.iter().for_each(|c| row(c, depth + 1, (vdevs, naming), rows));
 }
 
 /// The state of a vdev, and what is said of it: one with a device behind it below can lose less than it should.
@@ -242,6 +288,9 @@ pub fn state_of(v: &VdevConfig, vdevs: &VdevSet) -> (String, String) {
     }
     let text = state(v, vdevs);
     let (word, note) = text.split_once(' ').unwrap_or((&text, ""));
+    if vdevs.leaves().iter().any(|l| l.guid == v.guid && l.is_filling()) {
+        return (word.into(), "(resilvering)".into());
+    }
     match (stale(v, vdevs), v.kind.is_leaf()) {
         (true, true) => (word.into(), "has missed writes".into()),
         (true, false) if word == "ONLINE" => (Health::Degraded.to_string(), note.trim().into()),

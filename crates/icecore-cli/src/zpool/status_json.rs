@@ -4,10 +4,11 @@
 
 use super::errors;
 use super::import::display_name;
-use super::json::{Numbers, head};
+use super::json::head;
 use super::status::{Seen, errors_of, state_of, unopened};
 use crate::args::Typed;
 use crate::human;
+use crate::numbers::Numbers;
 use crate::state::Imported;
 use icecore_format::Guid;
 use icecore_pool::metaslab::Class;
@@ -38,7 +39,7 @@ fn pool(record: &Imported, typed: &Typed) -> Option<Object> {
         Err(n) => {
             let mut out = Object::new();
             out.insert("name".into(), record.name.clone().into());
-            out.insert("state".into(), "UNAVAIL".into());
+            out.insert("state".into(), super::status::state_unopened(n.why).into());
             out.insert("pool_guid".into(), numbers.exact(record.guid));
             out.extend(reason(&unopened(record, &n)));
             return Some(out);

@@ -18,6 +18,12 @@ fn a_mirror_grows_loses_a_side_and_gets_it_back() {
     let status = desk.ok("zpool status tank");
     assert!(status.contains("DEGRADED") && status.contains("OFFLINE"), "{status}");
     assert!(status.contains("taken offline by the administrator"), "{status}");
+    // Only what is not well, by other names, and when.
+    let part = desk.ok("zpool status -e tank");
+    assert!(part.contains("two.img") && part.contains("mirror-0") && !part.contains("drive.img"), "{part}");
+    let guids = desk.ok("zpool status -g -T u tank");
+    assert!(guids.starts_with("1") && !guids.contains("two.img") && !guids.contains("mirror-0"), "{guids}");
+    desk.refused("zpool status -T x tank", 2, &["usage"]);
     desk.refused(
         &format!("zpool offline tank {first}"),
         1,
@@ -38,16 +44,7 @@ fn a_mirror_grows_loses_a_side_and_gets_it_back() {
     std::fs::remove_file(&first).unwrap();
     desk.ok("zpool export tank");
     desk.judge("tank");
-    // Each side by itself.
-    for name in ["two.img", "three.img"] {
-        let alone = desk.path("alone");
-        std::fs::create_dir_all(&alone).unwrap();
-        std::fs::copy(desk.path(&format!("tank/{name}")), alone.join(name)).unwrap();
-        if icecore_check::zdb::zdb_available() {
-            assert_eq!(icecore_check::zdb::zdb_clean(&alone, "tank"), Ok(()), "{name}");
-        }
-        std::fs::remove_dir_all(&alone).unwrap();
-    }
+    each_alone(&desk, &["two.img", "three.img"]);
     desk.import("tank");
     desk.ok("zpool detach tank two.img");
     let status = desk.ok("zpool status tank");
@@ -152,4 +149,125 @@ fn devices_that_have_grown() {
     desk.ok("zpool online -e tank mirror-0");
     assert!(size(&desk) > after + (150 << 20));
     desk.export_and_judge("tank");
+}
+
+/// Each side by itself is the whole pool.
+fn each_alone(desk: &Desk, names: &[&str]) {
+    for name in names {
+        let alone = desk.path("alone");
+        std::fs::create_dir_all(&alone).unwrap();
+        std::fs::copy(desk.path(&format!("tank/{name}")), alone.join(name)).unwrap();
+        if icecore_check::zdb::zdb_available() {
+            assert_eq!(icecore_check::zdb::zdb_clean(&alone, "tank"), Ok(()), "{name}");
+        }
+        std::fs::remove_dir_all(&alone).unwrap();
+    }
+}
+
+#[test]
+fn a_side_that_comes_back_is_brought_up_to_date_by_itself() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    let second = desk.drive("tank/two.img", 128).display().to_string();
+    desk.ok(&format!("zpool attach tank {first} {second}"));
+    desk.ok("zpool export tank");
+    let (there, away) = (desk.path("tank/two.img"), desk.path("away.img"));
+    std::fs::rename(&there, &away).unwrap();
+    desk.import("tank");
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains("DEGRADED") && status.contains("UNAVAIL"), "{status}");
+    desk.feed("zfs receive tank/plain", &stream("plain@newsnapshot.R.zfs"));
+    desk.ok("zpool export tank");
+    std::fs::rename(&away, &there).unwrap();
+    desk.import("tank");
+    desk.ok("zpool wait -t resilver tank");
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains(" state: ONLINE") && status.contains("scan: resilvered "), "{status}");
+    assert!(!status.contains("missed writes") && !status.contains("(resilvering)"), "{status}");
+    desk.ok("zpool export tank");
+    each_alone(&desk, &["drive.img", "two.img"]);
+    // Nobody brings back what was taken out of service by hand.
+    desk.import("tank");
+    desk.ok(&format!("zpool offline tank {second}"));
+    desk.ok("zfs snapshot -r tank@later");
+    desk.ok("zpool export tank");
+    desk.import("tank");
+    desk.ok("zpool wait tank");
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains("DEGRADED") && status.contains("OFFLINE"), "{status}");
+    desk.ok(&format!("zpool online tank {second}"));
+    desk.ok("zpool export tank");
+    each_alone(&desk, &["drive.img", "two.img"]);
+}
+
+/// A side is gone when the pool is opened, and is plugged in while it is in use.
+#[test]
+fn a_side_is_brought_back_without_an_export() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    let second = desk.drive("tank/two.img", 128).display().to_string();
+    desk.ok(&format!("zpool attach tank {first} {second}"));
+    for (n, line) in [format!("zpool online tank {second}"), "zpool clear tank".into()].iter().enumerate() {
+        let copy = std::fs::read(&second).unwrap();
+        desk.ok("icecore service stop");
+        std::fs::remove_file(&second).unwrap();
+        desk.feed(&format!("zfs receive tank/plain{n}"), &stream("plain@newsnapshot.R.zfs"));
+        let status = desk.ok("zpool status tank");
+        assert!(status.contains("DEGRADED") && status.contains("UNAVAIL"), "{status}");
+        desk.refused(&format!("zpool online tank {second}"), 1, &["the device cannot be opened"]);
+        std::fs::write(&second, copy).unwrap();
+        desk.ok(line);
+        desk.ok("zpool wait -t resilver tank");
+        let status = desk.ok("zpool status tank");
+        assert!(status.contains(" state: ONLINE") && status.contains("scan: resilvered "), "{status}");
+        desk.ok("zpool clear tank");
+        assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
+    }
+    desk.ok("zpool export tank");
+    each_alone(&desk, &["drive.img", "two.img"]);
+}
+
+/// Sides come and go while others make, snapshot, receive and destroy.
+#[test]
+fn the_pool_is_in_use_while_sides_are_filled() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img").display().to_string();
+    let package = stream("plain@newsnapshot.R.zfs");
+    desk.feed("zfs receive tank/plain", &package);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let rounds = std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            let mut rounds = 0;
+            while !over.load(relaxed) {
+                desk.ok(&format!("zfs create tank/r{rounds}"));
+                desk.ok(&format!("zfs snapshot -r tank@s{rounds}"));
+                desk.feed(&format!("zfs receive tank/r{rounds}/plain"), &package);
+                if rounds > 0 {
+                    desk.ok(&format!("zfs destroy -r tank/r{}", rounds - 1));
+                    desk.ok(&format!("zfs destroy -r tank@s{}", rounds - 1));
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+        let second = desk.drive("tank/two.img", 128).display().to_string();
+        let third = desk.drive("tank/three.img", 128).display().to_string();
+        desk.ok(&format!("zpool attach tank {first} {second}"));
+        desk.ok(&format!("zpool replace tank {first} {third}"));
+        for _ in 0..3 {
+            desk.ok(&format!("zpool offline tank {second}"));
+            desk.ok("zfs snapshot -r tank@between");
+            desk.ok("zfs destroy -r tank@between");
+            desk.ok(&format!("zpool online tank {second}"));
+        }
+        over.store(true, relaxed);
+        others.join().unwrap()
+    });
+    assert!(rounds > 2, "{rounds} rounds");
+    let status = desk.ok("zpool status tank");
+    assert!(status.contains(" state: ONLINE") && status.contains("No known data errors"), "{status}");
+    std::fs::remove_file(&first).unwrap();
+    desk.ok("zpool export tank");
+    each_alone(&desk, &["two.img", "three.img"]);
 }

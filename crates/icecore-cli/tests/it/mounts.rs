@@ -453,6 +453,28 @@ fn one_file_changed_in_every_way() {
     m.judge();
 }
 
+/// Blocks that go out before the commit, far behind the beginning of a new file.
+#[test]
+fn what_was_written_far_into_a_file_is_read_back() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let path = m.dir("tank").join("far");
+    for (i, at) in [130 << 20, 40 << 30, 1_u64 << 50].into_iter().enumerate() {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let data = vec![i as u8 + 7; 300_000];
+        file.write_all_at(&data, at).unwrap();
+        let mut back = vec![0; data.len()];
+        file.read_exact_at(&mut back, at).unwrap();
+        assert!(back == data, "at {at}");
+        file.sync_all().unwrap();
+        file.read_exact_at(&mut back, at).unwrap();
+        assert!(back == data, "at {at}, committed");
+    }
+    m.judge();
+}
+
 #[test]
 fn what_fsync_returned_for_is_there_after_a_crash() {
     if !can_mount() {
@@ -490,6 +512,26 @@ fn what_fsync_returned_for_is_there_after_a_crash() {
         }
         let left = fs::read(dir.join("unasked")).unwrap_or_default();
         assert!(left.iter().all(|b| *b == 1));
+    }
+    m.judge();
+}
+
+/// A system that is shut down sends this before it kills: everything that was written is there afterwards.
+#[test]
+fn a_signal_that_ends_the_service_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    m.desk.ok("zfs create tank/fs");
+    for (round, signal) in ["-TERM", "-INT", "-HUP"].into_iter().enumerate() {
+        let file = m.dir("tank/fs").join(format!("file{round}"));
+        fs::write(&file, vec![round as u8; 300_000]).unwrap();
+        let pid = m.desk.service().unwrap();
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+        wait_for("the service ends", || m.desk.service() != Some(pid));
+        m.desk.ok("zfs list");
+        assert!(fs::read(&file).unwrap() == vec![round as u8; 300_000], "after {signal}");
     }
     m.judge();
 }
@@ -705,6 +747,12 @@ fn what_does_not_fit_is_refused_and_nothing_is_half() {
     assert_eq!(errno(&fs::write(dir.join("b"), &block).unwrap_err()), 122);
     assert_eq!(fs::metadata(dir.join("b")).map_or(0, |m| m.len()), 0);
     assert!(fs::read(dir.join("a")).unwrap().chunks(1 << 20).all(|c| *c == block[..c.len()]));
+    // What a snapshot keeps is not referenced any more: it makes room at once, with the txg.
+    d.ok("zfs snapshot tank/small@kept");
+    fs::remove_file(dir.join("a")).unwrap();
+    let (wrote, why) = fill("a");
+    assert!((15..=20).contains(&wrote) && why == 122, "{wrote} MiB, errno {why}");
+    d.ok("zfs destroy tank/small@kept");
     // Statfs knows, and what is removed makes room.
     let free = |dir: &Path| rustix::fs::statvfs(dir).map(|s| s.f_bavail * s.f_frsize).unwrap();
     assert!(free(&dir) < 2 << 20, "{}", free(&dir));

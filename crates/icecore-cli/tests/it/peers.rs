@@ -240,7 +240,20 @@ fn versions_are_told_to_people_and_tools() {
     assert_eq!((&tank["type"], &tank["state"]), (&"POOL".into(), &"ONLINE".into()));
     assert_eq!(tank["properties"]["size"]["source"]["type"], "NONE");
     let size = desk.ok("zpool list -Hp -o size tank");
-    assert_eq!(tank["properties"]["size"]["value"], size.trim_end());
+    assert_eq!(tank["properties"]["size"]["value"], size.trim_end().parse::<u64>().unwrap());
+    assert_eq!(json("zpool list -jp")["pools"]["tank"]["properties"]["size"]["value"], size.trim_end());
+    let of = |line: &str| json(line)["datasets"]["tank"].take();
+    let (text, number) =
+        (of("zfs get -jp used,compression tank"), of("zfs get -j --json-int used,compression tank"));
+    let used = desk.get("used", "tank");
+    assert_eq!(text["properties"]["used"]["value"], used);
+    assert_eq!(number["properties"]["used"]["value"], used.parse::<u64>().unwrap());
+    assert_eq!(number["createtxg"].as_u64().map(|n| n.to_string()).as_deref(), text["createtxg"].as_str());
+    assert_eq!(number["properties"]["compression"]["value"], "on");
+    assert_eq!(
+        of("zfs list -j --json-int tank")["properties"]["used"]["value"],
+        used.parse::<u64>().unwrap()
+    );
     let get = json("zpool get -j guid,failmode tank");
     assert_eq!(get["pools"]["tank"]["properties"]["failmode"]["source"]["type"], "DEFAULT");
     let said = desk.ok("zfs upgrade");

@@ -192,12 +192,16 @@ fn what_was_half_received_is_sent_on() {
     desk.refused("zfs send --saved near", 1, &["'near' has no partially received state"]);
     desk.refused("zfs send -S near/none", 1, &["cannot open 'near/none': dataset does not exist"]);
     let (first, second) = ("zfs send main/plain@root", "zfs send -i @root main/plain@newsnapshot");
-    let raw = ["zfs send -w main/encrypted/docs@root", "zfs send -w -i @root main/encrypted/docs@newsnapshot"];
+    let raw =
+        ["zfs send -w main/encrypted/docs@root", "zfs send -w -i @root main/encrypted/docs@newsnapshot"];
     for (line, to) in [(first, "x"), (second, "x"), (raw[0], "y"), (raw[1], "y")] {
         let whole = desk.bytes(line);
         desk.feed_refused(&format!("zfs receive -s near/{to}"), &whole[..whole.len() / 2], &["is saved"]);
         let said = desk.ok(&format!("zfs send -nv --saved near/{to}"));
-        assert!(said.contains(&format!("\ttoname = near/{to}\n")) && said.contains("\tobject = 0x0\n"), "{said}");
+        assert!(
+            said.contains(&format!("\ttoname = near/{to}\n")) && said.contains("\tobject = 0x0\n"),
+            "{said}"
+        );
         let part = desk.bytes(&format!("zfs send --saved near/{to}"));
         assert!(part.len() > 312 && part.len() < whole.len(), "{} of {}", part.len(), whole.len());
         desk.feed_refused(&format!("zfs receive -s far/{to}"), &part, &["is saved"]);

@@ -58,6 +58,29 @@ fn it_comes_with_the_first_pool_and_goes_with_the_last() {
     });
 }
 
+/// What the one who happens to start it has limited for their own programs is no limit of others.
+#[test]
+fn limits_of_who_starts_it_are_not_its_own() {
+    let desk = Desk::new();
+    let drive = desk.drive("tank/drive.img", 128).display().to_string();
+    let create = desk.command(&format!("zpool create tank {drive}"));
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -Sn 40; ulimit -Sf 100; exec \"$@\"", "sh"]);
+    limited.arg(create.get_program()).args(create.get_args());
+    limited.envs(create.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
+    assert!(limited.status().unwrap().success());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", desk.service().unwrap())).unwrap();
+    for what in ["Max open files", "Max file size"] {
+        let line = limits.lines().find_map(|l| l.strip_prefix(what)).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[0], words[1], "{what}: {line}");
+    }
+    for i in 0..60 {
+        desk.ok(&format!("zfs create tank/fs{i}"));
+    }
+    desk.export_and_judge("tank");
+}
+
 #[test]
 fn many_commands_at_once_on_one_pool() {
     let desk = with_data();

@@ -32,6 +32,21 @@ fn a_mirror_and_what_is_said_of_it() {
     assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
     assert_eq!(desk.ok("zpool list -H -o name,health"), "twin\tONLINE\n");
     assert_eq!(desk.ok("zpool get -H -o value health twin"), "ONLINE\n");
+    let (psize, list) =
+        ((96 << 20) - (9 << 19), desk.ok("zpool list -Hpv -o name,size,alloc,free,cap,frag,health twin"));
+    let lines: Vec<Vec<&str>> = list.lines().map(|l| l.split('\t').collect()).collect();
+    let [pool, mirror, a_line, b_line] = lines.as_slice() else { panic!("{list}") };
+    assert_eq!(mirror[..2], ["", "mirror-0"]);
+    assert_eq!(mirror[2..], pool[1..], "all of the pool is in the mirror");
+    for (line, path) in [(a_line, &a), (b_line, &b)] {
+        assert_eq!(line[..3], ["", &path.display().to_string(), &psize.to_string()]);
+        assert_eq!(line[3..], ["-", "-", "-", "-", "ONLINE"]);
+    }
+    let shown = desk.ok("zpool list -v twin");
+    let mirror = shown.lines().nth(2).unwrap();
+    assert!(mirror.starts_with("  mirror-0 ") && mirror.contains("  0."), "{shown}");
+    let guid = desk.ok("zpool list -Hvg -o name twin").lines().nth(2).unwrap().trim().parse::<u64>();
+    assert!(guid.is_ok_and(|g| g > 0));
     desk.ok("zfs create twin/x");
     // One side alone: the pool is there, degraded, and can be written.
     std::fs::rename(&b, desk.path("b.away")).unwrap();
@@ -39,21 +54,24 @@ fn a_mirror_and_what_is_said_of_it() {
     let status = desk.ok("zpool status -x twin");
     assert!(status.contains(" state: DEGRADED") && status.contains("UNAVAIL"), "{status}");
     desk.ok("zfs snapshot twin/x@half");
+    desk.ok("zpool export twin");
     std::fs::rename(desk.path("b.away"), &b).unwrap();
-    desk.ok("icecore service stop");
     // Back, but behind: that is no healthy pool.
+    desk.ok("zpool import -o readonly=on -d twin twin");
     let status = desk.ok("zpool status -x twin");
     for words in [
         " state: DEGRADED",
         "has missed writes",
-        "'zpool online' copies what they missed to them",
+        "Import the pool for writing: what they missed is copied to them then",
         "mirror-0",
     ] {
         assert!(status.contains(words), "{status}\nand not: {words}");
     }
     assert!(status.lines().all(|l| l.trim_end() == l), "{status}");
     assert_eq!(desk.ok("zpool list -H -o health twin"), "DEGRADED\n");
-    desk.ok(&format!("zpool online twin {}", b.display()));
+    desk.ok("zpool export twin");
+    desk.import("twin");
+    desk.ok("zpool wait -t resilver twin");
     assert_eq!(desk.ok("zpool status -x"), "all pools are healthy\n");
     desk.ok("zpool export twin");
     assert_eq!(desk.ok("zpool status"), "no pools available\n");

@@ -127,7 +127,8 @@ impl Objset {
     }
 }
 
-fn has_buffers_below(o: &Obj, level: u8, blkid: u64) -> bool {
+/// Whether anything below a block was changed in memory.
+pub(super) fn has_buffers_below(o: &Obj, level: u8, blkid: u64) -> bool {
     (0..level).any(|l| {
         let shift = o.dn.epbs() * u32::from(level - l);
         let lo = blkid.checked_shl(shift).unwrap_or(u64::MAX);

@@ -27,6 +27,8 @@ pub struct Room {
 pub(super) struct Growth {
     /// Allocated for blocks of earlier txgs that were replaced and are given back.
     freed: u64,
+    /// The same for those that a snapshot still has: the objset will be smaller without them, once the txg is committed.
+    left: u64,
     /// Data that waits in buffers, uncompressed, for blocks that make it grow.
     buffered: u64,
     /// The same for all blocks.
@@ -44,6 +46,12 @@ impl Objset {
     pub fn growth(&self) -> u64 {
         let born = u64::try_from(self.delta.born.used).unwrap_or(0);
         born.saturating_sub(self.grown.freed).saturating_add(self.grown.buffered)
+    }
+
+    /// Whether there will be more room after the txg than is known before.
+    #[must_use]
+    pub fn shrinks_later(&self) -> bool {
+        self.room.is_some_and(|room| room.quota) && self.grown.left > 0
     }
 
     /// Bytes of data for which the open txg takes or will take new places, whatever it gives back: that can be used again only
@@ -133,9 +141,10 @@ impl Objset {
 
     /// Notes that a block of an earlier txg left the tree.
     pub(super) fn note_killed(&mut self, bp: &Blkptr) {
-        if self.room.is_some_and(|room| bp.alloc_birth() > room.own_after) {
-            let used = u64::try_from(Space::of(bp).used).unwrap_or(0);
-            self.grown.freed = self.grown.freed.saturating_add(used);
-        }
+        let Some(room) = self.room else { return };
+        let used = u64::try_from(Space::of(bp).used).unwrap_or(0);
+        let sum =
+            if bp.alloc_birth() > room.own_after { &mut self.grown.freed } else { &mut self.grown.left };
+        *sum = sum.saturating_add(used);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a damaged tree cannot make a scan endless. Indirect blocks without any data below them do not occur
 //! (they would have become holes); after [`BARREN_MAX`] of them in a row the tree counts as damaged.
 
+use super::free::has_buffers_below;
 use super::tree::bp_in;
 use super::{Obj, Objset};
 use crate::store::{BlockStore, ReadError};
@@ -80,7 +81,9 @@ impl Objset {
         let last = first.saturating_add(1_u64.checked_shl(shift).map_or(u64::MAX, |n| n - 1));
         let buffer = o.bufs.get(&(level, id)).filter(|_| level > 0);
         let done = scan.found.len() >= scan.limit || last < scan.from || first > o.dn.maxblkid();
-        if done || (bp.is_hole() && buffer.is_none()) {
+        // What was written since may hang on pointers in memory, below holes that are not rewritten yet.
+        let nothing = bp.is_hole() && buffer.is_none();
+        if done || nothing && !has_buffers_below(o, level, id) {
             return Ok(());
         }
         if level == 0 {
@@ -91,6 +94,8 @@ impl Objset {
         let read;
         let block: &[u8] = match buffer {
             Some(buf) => buf,
+            // All its children are holes, as far as it knows.
+            None if nothing => &[],
             None => {
                 read = self.read_indirect(io, obj, o, bp, level, id)?;
                 &read

@@ -13,7 +13,7 @@
 use super::Io;
 use super::gang::{DEPTH_MAX, parts_of};
 use icecore_dmu::WriteError;
-use icecore_format::{Blkptr, Dva};
+use icecore_format::{Blkptr, Dva, Guid};
 use icecore_transform::{checksum, crypt};
 use icecore_vdev::tree::{BadCopy, Read};
 
@@ -98,6 +98,56 @@ impl Io {
             None => sum.lost = true,
         }
         sum
+    }
+
+    /// Gives a leaf that lacks them its copies of the block that `bp` points to; nothing of it is read. `repaired` are those it
+    /// took, `bad` those it did not.
+    #[must_use]
+    pub(crate) fn supply(&self, bp: &Blkptr, to: Guid) -> Examined {
+        self.supply_block(bp, to, DEPTH_MAX)
+    }
+
+    fn supply_block(&self, bp: &Blkptr, to: Guid, depth: u32) -> Examined {
+        let mut sum = Examined::default();
+        let (gangs, places): (Vec<&Dva>, Vec<&Dva>) = bp.dvas().iter().partition(|d| d.is_gang());
+        let places: Vec<&Dva> = places.into_iter().filter(|d| self.vdevs.is_behind(d, to)).collect();
+        if !places.is_empty() {
+            match bp.dvas().iter().find_map(|dva| self.read_any(bp, dva)) {
+                Some(data) => places.iter().for_each(|dva| self.hand_over(bp, dva, &data, to, &mut sum)),
+                None => sum.lost = true,
+            }
+        }
+        let header = gangs.iter().find_map(|dva| self.gang_header(bp, dva).ok());
+        match header {
+            None => sum.lost |= !gangs.is_empty(),
+            Some(_) if depth == 0 => sum.lost = true,
+            Some(header) => {
+                let places = gangs.iter().filter(|d| self.vdevs.is_behind(d, to));
+                places.for_each(|dva| self.hand_over(bp, dva, &header, to, &mut sum));
+                for part in parts_of(&header).iter().filter(|part| part.check().is_ok()) {
+                    let seen = self.supply_block(part, to, depth - 1);
+                    sum.add(seen);
+                    sum.lost |= seen.lost;
+                }
+            }
+        }
+        sum
+    }
+
+    /// The stored bytes behind one place, if they are right.
+    fn read_any(&self, bp: &Blkptr, dva: &Dva) -> Option<Vec<u8>> {
+        let read = match dva.is_gang() {
+            true => self.read_ganged(bp, dva),
+            false => self.read_copy(bp, dva, &mut Vec::new()).map(|(data, _)| data),
+        };
+        read.ok().filter(|data| !bp.has_indirect_mac() || crypt::check_indirect(bp, data).is_ok())
+    }
+
+    fn hand_over(&self, bp: &Blkptr, dva: &Dva, data: &[u8], to: Guid, sum: &mut Examined) {
+        match self.vdevs.supply(dva, bp.physical_birth(), data, to) {
+            true => sum.repaired += 1,
+            false => sum.bad += 1,
+        }
     }
 
     /// What the bad copies behind one place mean: damage, or what a device is known to have missed.

@@ -89,9 +89,13 @@ impl Io {
 
     /// The pointers in the header at `dva`.
     fn gang_parts(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<Blkptr>, Bad> {
+        Ok(parts_of(&self.gang_header(bp, dva)?))
+    }
+
+    /// The header at `dva`.
+    pub(super) fn gang_header(&self, bp: &Blkptr, dva: &Dva) -> Result<Vec<u8>, Bad> {
         let mut accept = |header: &[u8]| checksum::embedded::gang_verify(bp, header).is_ok();
-        let header = self.read_raw(dva, HEADER as u64, of_header(bp), &mut accept, &mut Vec::new())?;
-        Ok(parts_of(&header))
+        self.read_raw(dva, HEADER as u64, of_header(bp), &mut accept, &mut Vec::new())
     }
 
     /// The header at `dva`, with every side of it looked at and mended.

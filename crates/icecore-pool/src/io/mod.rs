@@ -101,7 +101,7 @@ impl Io {
 
     /// Whether what is freed is kept for [`Io::take_freed`].
     pub(crate) fn watch_frees(&mut self, watch: bool) {
-        self.freed = watch.then(BTreeMap::new);
+        self.freed = if watch { Some(self.freed.take().unwrap_or_default()) } else { None };
     }
     /// What was freed since the last look.
     pub(crate) fn take_freed(&mut self) -> BTreeMap<u32, RangeTree> {

@@ -249,7 +249,7 @@ impl Top {
         }
     }
     /// The mean over its metaslabs, if more than half of them tell (`metaslab_group_fragmentation`).
-    fn fragmentation(&self) -> Option<u64> {
+    pub(crate) fn fragmentation(&self) -> Option<u64> {
         let told: Vec<u64> = self.slabs.iter().filter_map(|s| s.fragmentation(self.ashift)).collect();
         let count = told.len();
         (count > self.slabs.len() / 2).then(|| told.iter().sum::<u64>() / count as u64)

@@ -165,6 +165,8 @@ impl Pool {
             logs: BTreeMap::new(),
             passed: opened.passed,
             scanning: crate::scan::Scanning::default(),
+            resilver: None,
+            copying: crate::scan::Scanning::default(),
         };
         if spec.mode == Mode::Write {
             pool.load_scan()?;

@@ -1,18 +1,19 @@
-//! The scrub of a pool in use: in turns, between which others change the pool; known to the pool, so that it goes on after
-//! an export, a crash, or with another system (dsl_scan.c).
+//! Scans of a pool in use, in turns, between which others change the pool (dsl_scan.c): the scrub, known to the pool, so that
+//! it goes on after an export, a crash, or with another system; and what copies to a side of a mirror what it lacks
+//! ([`crate::resilver`]), of which the pool is told when it is done.
 //!
 //! A *fill* is a number of blocks that the walk found, sorted by their places on the devices. Turns walk until there is a fill,
 //! then examine it, then walk on.
 //!
 //! Invariants:
-//! 1. What the pool knows is where the last fill began: everything before was examined, and what was repaired is durable.
+//! 1. What the pool knows of a scrub is where the last fill began: everything before was examined, and what was repaired is durable.
 //!    Who begins there again misses nothing. It is in the form, and walked in the order, of OpenZFS: the MOS, then
 //!    datasets from `$ORIGIN` on, each after the one whose blocks it shares.
 //! 2. A turn reads the pool, and repairs blocks in their places. It is short ([`Pool::scan_turn`] asks whether to go on
 //!    between blocks), and its caller holds the pool's lock for reading: nobody changes the pool meanwhile.
 //! 3. A block that was freed since it was found is not examined: something else may be in its place. [`Scan::freed`] has
 //!    all that was freed since the fill began; what is newer than the scan is in no fill.
-//! 4. Places follow their datasets in the very txg that destroys, snapshots or swaps these, in memory and in the pool
+//! 4. While something is copied the scrub waits. Places follow their datasets in the very txg that destroys, snapshots or swaps these, in memory and in the pool
 //!    ([`Pool::sync_scan`]): no place ever names a dataset that is gone.
 //! 5. Memory is [`FILL`] blocks, the datasets still to be visited, and what is lost.
 
@@ -26,8 +27,8 @@ use crate::range_tree::RangeTree;
 use crate::scrub::{Damage, Scrubbed};
 use icecore_dmu::zap::{self, ZapValue};
 use icecore_dsl::ErrorLog;
-use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType, Txg};
-use phys::{CANCELED, ENTRY, FINISHED, Place, SCRUB, ScanPhys};
+use icecore_format::{Blkptr, Bookmark, Guid, ObjectId, ObjectType, Txg};
+use phys::{CANCELED, ENTRY, FINISHED, Place, RESILVER, SCRUB, ScanPhys};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,7 +43,7 @@ const FREED_MAX: usize = 1 << 18;
 /// Up to which txg the pool was scrubbed (`DMU_POOL_LAST_SCRUBBED_TXG`, dmu.h).
 pub(crate) const LAST_SCRUBBED: &str = "last_scrubbed_txg";
 
-/// The scan of a pool open for writing, if there is one under way.
+/// A scan of a pool open for writing, if there is one under way.
 #[derive(Default)]
 pub(crate) struct Scanning(Mutex<Option<Box<Scan>>>);
 
@@ -50,13 +51,48 @@ impl Scanning {
     fn lock(&self) -> MutexGuard<'_, Option<Box<Scan>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// One that gives `to` what was born by `max_txg` and in the txgs that it `missed`.
+    pub(crate) fn copying(pool: &Pool, to: Guid, missed: RangeTree, max_txg: Txg) -> Self {
+        let clock = &pool.io.env.clock;
+        let since = missed.iter().next().map_or(u64::MAX, |(start, _)| start.saturating_sub(1));
+        let phys = ScanPhys::new(RESILVER, since, max_txg.0, clock.now(), pool.io.space().allocated);
+        let place = Place { phys, queue: BTreeMap::new() };
+        let mut scan = Scan::new(place, clock.now(), clock.monotonic_ns());
+        scan.task = Task::Copy { to, missed };
+        Self::new(Some(scan))
+    }
+    /// What one that copies has done, if it copied all that it should; or why not.
+    pub(crate) fn copied(&mut self) -> std::result::Result<Scrubbed, String> {
+        let Some(scan) = self.lock().take() else { return Err("nothing was copied".into()) };
+        if let Some(why) = scan.given_up {
+            return Err(why);
+        }
+        if !scan.now.is_end() || scan.done.is_some() {
+            return Err("the resilver was stopped".into());
+        }
+        match scan.found.unseen.first() {
+            Some(first) => Err(format!("not all of the pool could be read: {}", first.why)),
+            None => Ok(scan.found),
+        }
+    }
     fn new(scan: Option<Scan>) -> Self {
         Self(Mutex::new(scan.map(Box::new)))
     }
 }
 
+/// What is done to each block.
+enum Task {
+    /// All its copies are read, and mended.
+    Scrub,
+    /// A side of a mirror gets its copies of those born in the txgs that it missed.
+    Copy { to: Guid, missed: RangeTree },
+}
+
 /// A scan under way.
 struct Scan {
+    task: Task,
+    /// Why it cannot come to its end.
+    given_up: Option<String>,
     /// Behind the last block in `todo`.
     now: Place,
     /// Before the first one.
@@ -128,6 +164,8 @@ impl Scan {
             ..Pass::default()
         };
         Self {
+            task: Task::Scrub,
+            given_up: None,
             began: place.clone(),
             saved: place.clone(),
             now: place,
@@ -165,9 +203,9 @@ impl Scan {
         place
     }
 
-    fn took_back(&mut self, freed: BTreeMap<u32, RangeTree>) {
+    fn took_back(&mut self, freed: &BTreeMap<u32, RangeTree>) {
         for (vdev, ranges) in freed {
-            let known = self.freed.entry(vdev).or_default();
+            let known = self.freed.entry(*vdev).or_default();
             ranges.iter().for_each(|(start, len)| known.cover(start, len));
         }
         if self.freed.values().map(RangeTree::count).sum::<usize>() > FREED_MAX {
@@ -212,6 +250,12 @@ impl Pool {
         Ok(())
     }
 
+    /// What scans have to know of what is freed, they are told.
+    pub(crate) fn watch_frees(&mut self) {
+        let watch = self.is_scanning() || self.resilvering().is_some();
+        self.io.watch_frees(watch);
+    }
+
     /// Whether a scrub is under way, paused or not.
     #[must_use]
     pub fn is_scanning(&self) -> bool {
@@ -238,6 +282,9 @@ impl Pool {
 
     fn scan_start_from(&mut self, min_txg: u64) -> Result<()> {
         self.io.check_writable()?;
+        if self.resilvering().is_some() {
+            return refused("currently resilvering");
+        }
         if let Some(scan) = &*self.scanning.lock() {
             if !scan.now.phys.is_paused() {
                 return refused(UNDER_WAY);
@@ -250,7 +297,7 @@ impl Pool {
 
     fn scan_begin(&mut self, min_txg: u64) -> Result<()> {
         let (now, now_ns) = (self.io.env.clock.now(), self.io.env.clock.monotonic_ns());
-        let mut phys = ScanPhys::scrub(min_txg, self.io.txg.0, now, self.io.space().allocated);
+        let mut phys = ScanPhys::new(SCRUB, min_txg, self.io.txg.0, now, self.io.space().allocated);
         let (labels, labels_left) = self.scrub_labels();
         let (io, dsl) = self.parts();
         dsl.errlog_drop_scrub(io)?;
@@ -268,8 +315,10 @@ impl Pool {
 
     /// For tests: a fill has so many blocks.
     pub fn scan_fill(&self, blocks: usize) {
-        if let Some(scan) = &mut *self.scanning.lock() {
-            (scan.fill, scan.room) = (blocks, blocks);
+        for scans in [&self.scanning, &self.copying] {
+            if let Some(scan) = &mut *scans.lock() {
+                (scan.fill, scan.room) = (blocks, blocks);
+            }
         }
     }
 
@@ -328,7 +377,7 @@ impl Pool {
             *self.scanning.lock() = Some(scan);
             return Err(e);
         }
-        self.io.watch_frees(false);
+        self.watch_frees();
         Ok(scan.found)
     }
 
@@ -417,6 +466,12 @@ impl Pool {
     pub(crate) fn sync_scan(&mut self) -> Result<()> {
         let events = std::mem::take(&mut self.dsl.events);
         self.forget_bootfs(&events)?;
+        if let Some(copying) = &mut *self.copying.lock() {
+            for event in &events {
+                copying.now.follow(event);
+                copying.began.follow(event);
+            }
+        }
         let Some(mut scan) = self.scanning.lock().take() else { return Ok(()) };
         let mut moved = false;
         for event in &events {
@@ -439,18 +494,22 @@ impl Pool {
     /// After a commit: the freed blocks of its txg are free.
     pub(crate) fn scan_committed(&mut self) {
         let freed = self.io.take_freed();
-        if let Some(scan) = &mut *self.scanning.lock() {
-            scan.took_back(freed);
+        for scans in [&self.scanning, &self.copying] {
+            if let Some(scan) = &mut *scans.lock() {
+                scan.took_back(&freed);
+            }
         }
     }
 
-    /// The last scan, or the one under way; `None` if there never was one.
+    /// The last scan, or the one under way, a resilver before a scrub; `None` if there never was one.
     ///
     /// # Errors
     /// The MOS directory cannot be read.
     pub fn scan_status(&self) -> std::result::Result<Option<ScanStatus>, icecore_dsl::DslError> {
         let now = self.io.env.clock.now();
-        if let Some(scan) = &*self.scanning.lock() {
+        let copying = self.copying.lock();
+        let scanning = self.scanning.lock();
+        if let Some(scan) = copying.as_ref().or(scanning.as_ref()) {
             let pass = &scan.pass;
             let worked = pass.paused.unwrap_or(now).saturating_sub(pass.start);
             return Ok(Some(ScanStatus {

@@ -73,14 +73,14 @@ pub struct ScanPhys {
 }
 
 impl ScanPhys {
-    /// A scrub of all that is there in `max_txg` and was born after `min_txg`.
-    pub(super) fn scrub(min_txg: u64, max_txg: u64, start: u64, to_examine: u64) -> Self {
+    /// A scan of what was born after `min_txg` and is there in `max_txg`.
+    pub(super) fn new(func: u64, min_txg: u64, max_txg: u64, start: u64, to_examine: u64) -> Self {
         Self {
-            func: SCRUB,
+            func,
             state: SCANNING,
             min_txg,
-            cur_min_txg: min_txg,
             max_txg,
+            cur_min_txg: min_txg,
             cur_max_txg: max_txg,
             start,
             to_examine,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_place_follows_its_datasets() {
-        let mut phys = ScanPhys::scrub(0, 50, 0, 0);
+        let mut phys = ScanPhys::new(SCRUB, 0, 50, 0, 0);
         phys.at = [10, 7, 0, 3];
         let mut place = Place { phys, queue: BTreeMap::from([(20, 5), (30, 6)]) };
         assert!(!place.follow(&DatasetEvent::Snapshotted { head: 40, snap: 41 }));

@@ -6,7 +6,7 @@
 //!    datasets, however damaged, is walked for ever.
 
 use super::phys::{BETWEEN, ScanPhys};
-use super::{FILL_BYTES, Scan};
+use super::{FILL_BYTES, Scan, Task};
 use crate::io::{Examined, Io};
 use crate::pool::Pool;
 use crate::scrub::{DAMAGE_MAX, Damage};
@@ -33,6 +33,8 @@ pub enum Turn {
     Save,
     /// [`Pool::scan_finish`].
     Done,
+    /// [`Pool::resilver_finish`]: all was copied, or cannot be.
+    Copied,
 }
 
 /// Where the walk is to go on.
@@ -44,11 +46,20 @@ enum Visited {
 }
 
 impl Pool {
-    /// Does a piece of the scan that is under way, until `go_on` says no. To be called with the pool's lock held for reading:
-    /// others may read, and nobody changes anything meanwhile.
+    /// Does a piece of the scan that is under way, of a resilver before a scrub, until `go_on` says no. To be called with the
+    /// pool's lock held for reading: others may read, and nobody changes anything meanwhile.
     pub fn scan_turn(&self, go_on: &dyn Fn() -> bool) -> Turn {
-        let mut scan = self.scanning.lock();
-        let Some(scan) = scan.as_deref_mut().filter(|s| !s.now.phys.is_paused()) else { return Turn::Idle };
+        if let Some(copying) = self.copying.lock().as_deref_mut() {
+            let turn = self.turn(copying, go_on);
+            return if copying.given_up.is_some() || turn == Turn::Done { Turn::Copied } else { turn };
+        }
+        match self.scanning.lock().as_deref_mut().filter(|s| !s.now.phys.is_paused()) {
+            Some(scan) => self.turn(scan, go_on),
+            None => Turn::Idle,
+        }
+    }
+
+    fn turn(&self, scan: &mut Scan, go_on: &dyn Fn() -> bool) -> Turn {
         loop {
             let Some(done) = scan.done else {
                 fill(self, scan, go_on);
@@ -63,7 +74,7 @@ impl Pool {
             };
             if done < scan.todo.len() {
                 examine(&self.io, scan, done);
-                if go_on() {
+                if go_on() && scan.given_up.is_none() {
                     continue;
                 }
                 return Turn::More;
@@ -73,7 +84,7 @@ impl Pool {
                 return Turn::Done;
             }
             let waited = self.io.env.clock.monotonic_ns().saturating_sub(scan.saved_ns);
-            if waited >= SAVE_NS {
+            if waited >= SAVE_NS && matches!(scan.task, Task::Scrub) {
                 return Turn::Save;
             }
         }
@@ -83,6 +94,13 @@ impl Pool {
 impl Scan {
     fn is_full(&self) -> bool {
         self.todo.len() >= self.room || self.bytes >= FILL_BYTES
+    }
+
+    fn wants(&self, bp: &Blkptr) -> bool {
+        match &self.task {
+            Task::Scrub => true,
+            Task::Copy { missed, .. } => missed.contains(bp.physical_birth().0, 1),
+        }
     }
 
     /// All of the fill was examined.
@@ -100,7 +118,6 @@ impl Scan {
         if seen == Examined::default() {
             return;
         }
-        self.found.damaged += 1;
         if seen.repaired > 0 {
             let bytes = bp.psize().saturating_mul(seen.repaired);
             self.found.repaired_bytes += bytes;
@@ -112,6 +129,13 @@ impl Scan {
             self.now.phys.errors += 1;
             self.unlogged.push((*at, bp.physical_birth()));
         }
+        if let (Task::Copy { .. }, true) = (&self.task, seen.bad > 0) {
+            self.given_up = Some("the device could not be written".into());
+        }
+        if seen.bad == 0 && !seen.lost {
+            return;
+        }
+        self.found.damaged += 1;
         if self.found.damage.len() < DAMAGE_MAX {
             self.found.damage.push(Damage { at: *at, bp: Box::new(*bp), seen });
         }
@@ -141,7 +165,10 @@ fn examine(io: &Io, scan: &mut Scan, done: usize) {
         rest.iter().take(len).filter(|(bp, _)| !scan.was_freed(bp)).copied().collect();
     let none = Examined::default();
     let seen = icecore_env::map(&*io.env.workers, hand.len(), |i| {
-        hand.get(i).map_or(none, |(bp, _)| io.examine(bp))
+        hand.get(i).map_or(none, |(bp, _)| match &scan.task {
+            Task::Scrub => io.examine(bp),
+            Task::Copy { to, .. } => io.supply(bp, *to),
+        })
     });
     for ((bp, at), seen) in hand.iter().zip(seen) {
         scan.count(bp, at, seen);
@@ -278,8 +305,10 @@ fn walk(
     let walked = walk_part(pool, &part, go_on, &mut |bp, at| {
         scan.now.phys.examined += bp.asize();
         scan.pass.exam += bp.asize();
-        scan.bytes += bp.asize();
-        scan.todo.push((*bp, *at));
+        if scan.wants(bp) {
+            scan.bytes += bp.asize();
+            scan.todo.push((*bp, *at));
+        }
         !scan.is_full()
     });
     scan.note_unseen(walked.unseen);

@@ -2,13 +2,14 @@
 
 use crate::support::{blocks, create, disks, env, host, judge, open};
 use icecore_check::fixture::fixture;
+use icecore_dmu::NewObject;
 use icecore_env::Device;
-use icecore_format::{Blkptr, Bookmark};
+use icecore_format::{Blkptr, Bookmark, ObjectId, ObjectType};
 use icecore_pool::scan::Turn;
 use icecore_pool::scan::phys::{CANCELED, FINISHED, SCANNING};
 use icecore_pool::{Mode, OpenSpec, Pool};
 use icecore_sim::{Rng, SimDisk};
-use icecore_vdev::create::NewKind;
+use icecore_vdev::create::{NewKind, NewLeaf};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ fn turn(pool: &mut Pool) -> bool {
             pool.scan_save().unwrap();
             true
         }
-        Turn::Done => false,
+        Turn::Done | Turn::Copied => false,
     }
 }
 
@@ -190,6 +191,89 @@ fn the_pool_changes_under_a_scrub() {
         while turn(&mut pool) {}
         let again = pool.scan_finish().unwrap();
         assert_eq!(again.damaged, again.lost, "seed {seed}");
+    }
+}
+
+/// Writes blocks of an object of `main/new`, and commits.
+fn write(pool: &mut Pool, rng: &mut Rng) {
+    let (io, dsl) = pool.parts();
+    if dsl.lookup_dataset(io, "main/new").is_err() {
+        dsl.create_filesystem(io, "main/new", &[]).unwrap();
+    }
+    let head = dsl.lookup_dataset(io, "main/new").unwrap();
+    let os = dsl.open_dataset(io, head.obj).unwrap();
+    if os.dnode(io, ObjectId(20)).is_err() {
+        os.claim(io, ObjectId(20), &NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 4096)).unwrap();
+    }
+    let mut data = vec![0; 4096];
+    for _ in 0..rng.below(6) {
+        data.fill_with(|| rng.below(256) as u8);
+        os.write(io, ObjectId(20), rng.below(200) * 4096, &data).unwrap();
+    }
+    pool.commit().unwrap();
+}
+
+/// The pool goes on being changed while a second device gets all of it, and is taken back to its last commit now and then:
+/// afterwards either device is enough for everything.
+#[test]
+fn the_pool_changes_under_a_resilver() {
+    let original = SimDisk::load(&fixture("cold/main.img")).unwrap();
+    let size = Device::size(&original);
+    for seed in 0..6 {
+        let disk = Arc::new(original.fork());
+        let new = Arc::new(SimDisk::with_sector("new", size, 512));
+        let mut rng = Rng::new(seed + 20);
+        let mut pool = open_main(&disk);
+        for n in 0..10 {
+            change(&mut pool, n, &mut rng);
+            write(&mut pool, &mut rng);
+        }
+        let old = pool.config().vdev_tree.as_ref().unwrap().leaves()[0].guid;
+        let side = NewLeaf { device: new.clone(), path: "/sim/new.img".into(), whole_disk: None };
+        pool.begin_side(old, side, seed % 2 == 1).unwrap();
+        assert!(pool.scan_start().unwrap_err().to_string().contains("currently resilvering"));
+        pool.scan_fill(8 + 40 * (seed as usize % 3));
+        let (mut n, mut turns) = (10, 0);
+        while turn(&mut pool) {
+            turns += 1;
+            if rng.below(12) == 0 {
+                change(&mut pool, n, &mut rng);
+                n += 1;
+            }
+            if rng.below(8) == 0 {
+                write(&mut pool, &mut rng);
+            }
+            if rng.below(300) == 0 {
+                // Changed, and not committed.
+                let (io, dsl) = pool.parts();
+                dsl.create_filesystem(io, "main/never", &[]).unwrap();
+                let spec = OpenSpec {
+                    devices: pool.devices(),
+                    pool: None,
+                    mode: Mode::Write,
+                    force: true,
+                    host: host(),
+                    max_txg: None,
+                };
+                pool.reopen(spec).unwrap();
+                pool.scan_fill(16);
+            }
+        }
+        write(&mut pool, &mut rng);
+        assert!(turns > 100 && n > 20, "seed {seed}: {turns} turns, {n} changes");
+        let done = pool.resilver_finish().unwrap();
+        assert!(done.repaired_bytes > 1 << 20 && done.lost == 0, "seed {seed}: {done:?}");
+        write(&mut pool, &mut rng);
+        pool.mark_exported().unwrap();
+        drop(pool);
+        let sides = if seed % 2 == 1 { vec![new] } else { vec![disk, new] };
+        for side in sides {
+            let mut pool = open(env(9), std::slice::from_ref(&side), Mode::ReadOnly).unwrap();
+            let found = icecore_pool::scrub::scrub(&mut pool, &mut |_| true).unwrap();
+            assert_eq!((found.damaged, found.unseen.len()), (0, 0), "seed {seed}");
+            drop(pool);
+            judge("main", &[side]);
+        }
     }
 }
 

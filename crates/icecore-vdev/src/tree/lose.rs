@@ -9,7 +9,7 @@ impl VdevSet {
     /// still has a sound one that did. Gives the leaves so lost; empty if the pool cannot go on.
     pub fn lose(&mut self, failed: &[BadCopy]) -> BTreeSet<Guid> {
         let gone: BTreeSet<Guid> = failed.iter().map(|bad| bad.guid).collect();
-        let stays = |leaf: &Leaf| leaf.device.is_some() && !leaf.stale && !gone.contains(&leaf.guid);
+        let stays = |leaf: &Leaf| leaf.device.is_some() && !leaf.is_stale() && !gone.contains(&leaf.guid);
         let goes_on = self.tops.iter().filter(|top| top.is_concrete()).all(|top| {
             let copies = self.copies_at(top, &top.node, 0);
             copies.iter().filter_map(|i| self.leaves.get(*i)).any(stays)

@@ -370,7 +370,7 @@ impl VdevSet {
     fn sound_first(&self, copies: &mut [usize]) {
         copies.sort_by_key(|i| {
             let leaf = &self.leaves[*i];
-            (leaf.device.is_none(), leaf.stale)
+            (leaf.device.is_none(), leaf.is_stale())
         });
     }
 }

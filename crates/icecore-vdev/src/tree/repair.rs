@@ -60,8 +60,23 @@ impl VdevSet {
     /// Puts the bytes of a block born in `birth` in all its places behind a DVA, parity too. Whether every device that is there
     /// took them, and at least one did.
     pub fn rewrite(&self, dva: &Dva, birth: Txg, data: &[u8]) -> bool {
+        self.rewrite_on(dva, birth, data, |leaf| leaf.device.is_some())
+    }
+
+    /// The same of its places on one leaf.
+    pub fn supply(&self, dva: &Dva, birth: Txg, data: &[u8], to: Guid) -> bool {
+        self.rewrite_on(dva, birth, data, |leaf| leaf.guid == to)
+    }
+
+    /// Whether a leaf is in the top-level vdev that a DVA leads to.
+    #[must_use]
+    pub fn is_behind(&self, dva: &Dva, leaf: Guid) -> bool {
+        self.leaves.iter().any(|l| l.guid == leaf && l.top as u64 == u64::from(dva.vdev()))
+    }
+
+    fn rewrite_on(&self, dva: &Dva, birth: Txg, data: &[u8], which: impl Fn(&Leaf) -> bool) -> bool {
         let Ok(spots) = self.spots(dva, birth, data) else { return false };
-        let here: Vec<&Spot> = spots.iter().filter(|s| self.leaves[s.leaf].device.is_some()).collect();
+        let here: Vec<&Spot> = spots.iter().filter(|s| which(&self.leaves[s.leaf])).collect();
         let took = |s: &&Spot| {
             let leaf: &Leaf = &self.leaves[s.leaf];
             leaf.writable() && leaf.write(s.offset, &s.bytes).is_ok()
