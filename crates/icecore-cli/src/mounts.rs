@@ -523,10 +523,13 @@ pub fn remove_dirs(mut dirs: Vec<PathBuf>) {
     }
 }
 
-/// Holds on those of these snapshots in which somebody works where a mount shows them, below `.zfs/snapshot`: they are in use as
+/// Holds on those of these that are snapshots in which somebody works where a mount shows them, below `.zfs/snapshot`: they are in use as
 /// if each were mounted there, as OpenZFS does it.
 pub fn visits(pool: &Pool, snaps: &[String]) -> Vec<Hold> {
     let mounts = of_pool(pool.name());
+    if mounts.is_empty() {
+        return Vec::new();
+    }
     let objects = snaps.iter().filter_map(|s| Some(pool.dsl.lookup_snapshot(pool.io(), s).ok()?.obj));
     let visited = |object: &u64| mounts.iter().any(|m| m.mounted.is_visited(*object));
     objects.filter(visited).map(|object| pool.dsl.busy().mount(object)).collect()

@@ -166,6 +166,8 @@ fn head(pool: Open, name: &str, typed: &Typed) -> Outcome {
 
 fn destroy(name: &str, doomed: Vec<String>) -> Outcome {
     let mut pool = session::open(name, For::Write)?;
+    // The root of a pool stays, mounted.
+    let _visits = crate::mounts::visits(&pool, &doomed);
     let (io, dsl) = pool.parts();
     remove_all(dsl, io, doomed).map_err(|(n, e)| explain(&n, &e))?;
     pool.commit()?;

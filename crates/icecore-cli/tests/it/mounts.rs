@@ -1466,6 +1466,16 @@ fn who_works_in_a_snapshot_keeps_it() {
     drop(open);
     wait_for("the file to be closed", || d.run("zfs destroy tank/a@two").status == 0);
     d.ok("zfs rollback -r tank/a@one");
+    // The root of a pool is not destroyed, and stays mounted.
+    d.ok("zfs snapshot tank@root");
+    let mut stands =
+        Command::new("sleep").arg("1000").current_dir(m.dir("tank/.zfs/snapshot/root")).spawn().unwrap();
+    d.refused("zfs destroy -r tank", 1, &["cannot destroy snapshot tank@root: dataset is busy"]);
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    stands.kill().unwrap();
+    stands.wait().unwrap();
+    d.ok("zfs destroy -r tank");
+    assert_eq!(d.names("-r -t all tank"), ["tank"]);
     m.judge();
 }
 
