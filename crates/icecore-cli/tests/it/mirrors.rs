@@ -145,6 +145,8 @@ fn devices_that_have_grown() {
     grow(&first, 700);
     desk.ok(&format!("zpool online -e tank {}", first.display()));
     assert_eq!(size(&desk), after);
+    let device = icecore_env::FileDevice::open(&first, icecore_env::Access::Probe).unwrap();
+    assert_eq!(icecore_vdev::Labels::read(&device).good().count(), 4, "the last two are where it ends now");
     grow(second.as_ref(), 700);
     desk.ok("zpool online -e tank mirror-0");
     assert!(size(&desk) > after + (150 << 20));
