@@ -43,6 +43,7 @@ mount --bind "$stage/sbin" "$r/usr/local/sbin"
 mount -o remount,bind,ro "$r/usr/local/sbin"
 # Where mount(8) looks, and nowhere else.
 ln -sf /usr/local/sbin/mount.zfs "$r/usr/sbin/mount.zfs"
+ln -sf /usr/local/sbin/mount.fuse.zfs "$r/usr/sbin/mount.fuse.zfs"
 # After the stage, which may lie below one of them.
 mount -t tmpfs -o mode=1777,size=8G tmp "$r/tmp"
 mount -t tmpfs -o mode=1777,size=8G tmp "$r/var/tmp"

@@ -130,7 +130,7 @@ impl Stage {
             let _ = fs::remove_file(&to);
             fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
         }
-        for name in ["zfs", "zpool", "icecore", "mount.zfs"] {
+        for name in ["zfs", "zpool", "icecore", "mount.zfs", "mount.fuse.zfs"] {
             symlink("/peers/xtask", dir.join("sbin").join(name)).map_err(io)?;
             symlink("../icecore", dir.join("real").join(name)).map_err(io)?;
         }

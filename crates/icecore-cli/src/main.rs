@@ -54,8 +54,12 @@ const USAGE_TEXT: &str = "usage: icecore COMMAND ...
   icecore service ...     status, stop: the process that owns the imported pools
   icecore version
 
-Called through a link named zfs or zpool it behaves as that command; as /sbin/mount.zfs it serves mount(8).
+Called through a link named zfs or zpool it behaves as that command; as /sbin/mount.zfs and
+/sbin/mount.fuse.zfs it serves mount(8).
 ";
+
+/// Names of links under which mount(8) calls it: for what is to be mounted, and for what is mounted already.
+const HELPERS: [&str; 2] = ["mount.zfs", "mount.fuse.zfs"];
 
 /// Characters of a command line that go into a pool's history (`HIS_MAX_RECORD_LEN` leaves room for more).
 const HISTORY_LINE: usize = 1024;
@@ -65,12 +69,13 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let mut args: Vec<String> = args.collect();
     let called = name.rsplit('/').next().unwrap_or("");
-    if called == "mount.zfs" {
+    if HELPERS.contains(&called) {
         args = zfs::mount::helper(args);
     }
     let tool = match called {
-        "zfs" | "mount.zfs" => Tool::Zfs,
+        "zfs" => Tool::Zfs,
         "zpool" => Tool::Zpool,
+        helper if HELPERS.contains(&helper) => Tool::Zfs,
         _ => Tool::Icecore,
     };
     let outcome = match service::wanted(tool, &args) {

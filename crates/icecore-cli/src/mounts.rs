@@ -12,9 +12,9 @@ use crate::fail::{Fail, Outcome};
 use crate::pools::{self, Owned};
 use crate::session::{self, For};
 use crate::state::{self, Imported};
-use icecore_dsl::{Kind, Source};
+use icecore_dsl::{Hold, Kind, Source};
 use icecore_format::Blkptr;
-use icecore_fuse::{Flags, MountError, Mounted, Options, What};
+use icecore_fuse::{MountError, Mounted, Options, Said, What};
 use icecore_pool::{Pool, Shared};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,18 +40,20 @@ pub struct Mount {
     /// The dataset object.
     object: u64,
     guid: u64,
-    flags: Flags,
-    read_only: bool,
+    /// What it was told instead of its properties.
+    said: Mutex<Said>,
     mounted: Mounted,
 }
 
 /// What is written down of one.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    #[serde(default)]
+    object: u64,
     guid: u64,
     dir: PathBuf,
     #[serde(default)]
-    read_only: bool,
+    read_only: Option<bool>,
     #[serde(default)]
     atime: Option<bool>,
     #[serde(default)]
@@ -62,7 +64,7 @@ struct Kept {
     setuid: Option<bool>,
 }
 
-/// A file system, and where it belongs.
+/// A file system, or a snapshot of one, and where it belongs.
 #[derive(Clone, Debug)]
 pub struct Home {
     /// Its name.
@@ -89,10 +91,8 @@ pub struct Home {
 pub struct How {
     /// Over a directory that is not empty.
     pub overlay: bool,
-    /// For reading, whatever the property says.
-    pub read_only: bool,
-    /// Flags that override properties.
-    pub flags: Flags,
+    /// What overrides properties.
+    pub said: Said,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,18 +135,44 @@ impl Mount {
     /// What it was mounted with instead of a property's value.
     fn instead(&self, prop: &str) -> Option<bool> {
         match prop {
-            "atime" => self.flags.atime,
-            "devices" => self.flags.devices,
-            "exec" => self.flags.exec,
-            "setuid" => self.flags.setuid,
-            "readonly" => self.read_only.then_some(true),
+            "atime" => self.said().atime,
+            "devices" => self.said().devices,
+            "exec" => self.said().exec,
+            "setuid" => self.said().setuid,
+            "readonly" => self.said().read_only,
             _ => None,
         }
     }
+    fn said(&self) -> Said {
+        *lock(&self.said)
+    }
+    /// Whether it is a snapshot's.
+    pub fn is_snapshot(&self) -> bool {
+        self.mounted.name().contains('@')
+    }
+    /// Changes how it is mounted.
+    pub fn remount(&self, said: Said) -> Outcome {
+        self.mounted.remount(&said).map_err(|e| {
+            Fail::new(format!("filesystem '{}' can not be mounted: {}", self.mounted.name(), reason(&e)))
+        })?;
+        let mut own = lock(&self.said);
+        own.read_only = said.read_only.or(own.read_only);
+        own.atime = said.atime.or(own.atime);
+        own.devices = said.devices.or(own.devices);
+        own.exec = said.exec.or(own.exec);
+        own.setuid = said.setuid.or(own.setuid);
+        drop(own);
+        remember(&self.pool);
+        Ok(())
+    }
     fn kept(&self) -> Kept {
-        let Flags { atime, devices, exec, setuid } = self.flags;
-        let (dir, read_only) = (self.dir().to_path_buf(), self.read_only);
-        Kept { guid: self.guid, dir, read_only, atime, devices, exec, setuid }
+        let Said { read_only, atime, devices, exec, setuid } = self.said();
+        let dir = self.dir().to_path_buf();
+        Kept { object: self.object, guid: self.guid, dir, read_only, atime, devices, exec, setuid }
+    }
+    /// Where what it shows belongs by now, if that is still there.
+    fn home(&self, pool: &Pool) -> Outcome<Option<Home>> {
+        home_of(pool, self.object, self.guid)
     }
 }
 
@@ -176,15 +202,51 @@ pub fn home(pool: &Pool, name: &str) -> Outcome<Option<Home>> {
     }))
 }
 
-/// The file systems from `name` down, by where they belong: what lies in another comes after it.
-pub fn homes(pool: &Pool, name: &str) -> Outcome<Vec<Home>> {
+/// What is known of the file system or snapshot that is dataset `object`; `None` if that is another's by now.
+fn home_of(pool: &Pool, object: u64, guid: u64) -> Outcome<Option<Home>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let Ok(name) = dsl.by_object(io, object).and_then(|r| dsl.name(io, r)) else { return Ok(None) };
+    let found = if name.contains('@') { snapshot(pool, &name)? } else { home(pool, &name)? };
+    Ok(found.filter(|h| h.guid == guid))
+}
+
+/// What is known of snapshot `name`, which belongs nowhere; `None` of a volume's.
+pub fn snapshot(pool: &Pool, name: &str) -> Outcome<Option<Home>> {
+    let (io, dsl) = (pool.io(), &pool.dsl);
+    let r = dsl.lookup_snapshot(io, name).map_err(|e| crate::zfs::cannot("open", name, &e))?;
+    if dsl.kind(io, r)? != Kind::Snapshot {
+        return Ok(None);
+    }
+    Ok(Some(Home {
+        name: name.into(),
+        object: r.obj,
+        guid: dsl.dataset(io, r.obj)?.guid,
+        mountpoint: "legacy".into(),
+        source: Source::None,
+        canmount: "noauto".into(),
+        overlay: true,
+        unlocked: dsl.key_loaded(io, r.dir)?,
+        partial: false,
+        mounted: dsl.busy().is_mounted(r.obj),
+    }))
+}
+
+/// The file systems from `name` down, by where they belong: what lies in another comes after it. False if some cannot be
+/// known for damage: that is told, and they are left out.
+pub fn homes(pool: &Pool, name: &str) -> Outcome<(Vec<Home>, bool)> {
     let names = pool.dsl.descendants(pool.io(), name).map_err(|e| crate::zfs::cannot("open", name, &e))?;
-    let mut out = Vec::new();
+    let (mut out, mut well) = (Vec::new(), true);
     for name in names.iter().filter(|n| !n.contains('%')) {
-        out.extend(home(pool, name)?);
+        match home(pool, name) {
+            Ok(home) => out.extend(home),
+            Err(f) => {
+                eprintln!("{}", f.message);
+                well = false;
+            }
+        }
     }
     out.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-    Ok(out)
+    Ok((out, well))
 }
 
 impl Home {
@@ -196,6 +258,13 @@ impl Home {
             || !(self.unlocked || asking)
             || self.partial
             || self.mounted
+    }
+
+    /// Whether the directory it is mounted on goes with it: that of one that does not say itself where it belongs.
+    fn dir_goes(&self) -> bool {
+        matches!(self.source, Source::Default | Source::Inherited(_))
+            && self.mountpoint.starts_with('/')
+            && self.canmount != "off"
     }
 
     /// Mounts it at `dir`.
@@ -211,7 +280,12 @@ impl Home {
             return Err(cannot(&shown, &"directory is not empty"));
         }
         let dir = dir.canonicalize().map_err(|e| cannot(&self.name, &reason(&e)))?;
-        let options = Options { read_only: how.read_only, flags: how.flags, ..Options::default() };
+        let mut said = how.said;
+        if owned.is_read_only() {
+            // As every mount of such a pool (`zfs_mount_at`, libzfs_mount.c).
+            said.read_only = Some(true);
+        }
+        let options = Options { said, ..Options::default() };
         if !options.allow_other && is_fuse(&dir) {
             let why = format!(
                 "{shown} lies in another mount of yours, which only you may enter, and not the program that mounts for you; \
@@ -231,8 +305,7 @@ impl Home {
             pool_guid: owned.guid_of_now(),
             object: self.object,
             guid: self.guid,
-            flags: how.flags,
-            read_only: how.read_only,
+            said: Mutex::new(said),
             mounted,
         });
         lock(&MOUNTS).push(mount);
@@ -319,12 +392,20 @@ pub fn created(name: &str) -> Outcome {
     }
 }
 
+/// File systems of a pool that the service owns.
+struct OwnedHomes {
+    owned: Arc<Owned>,
+    homes: Vec<Home>,
+    /// None was left out.
+    well: bool,
+}
+
 /// The file systems from `name` down and who owns their pool, if it is the service; the pool is let go.
-fn owned_homes(name: &str) -> Outcome<Option<(Arc<Owned>, Vec<Home>)>> {
+fn owned_homes(name: &str) -> Outcome<Option<OwnedHomes>> {
     let pool = session::open(name, For::Read)?;
     let Some(owned) = pool.owned().cloned() else { return Ok(None) };
-    let homes = homes(&pool, name)?;
-    Ok(Some((owned, homes)))
+    let (homes, well) = homes(&pool, name)?;
+    Ok(Some(OwnedHomes { owned, homes, well }))
 }
 
 /// Mounts what a receive made or changed from `name` down; but nothing where a stream alone says so.
@@ -332,7 +413,7 @@ pub fn received(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let homes: Vec<Home> = homes.into_iter().filter(|h| h.source != Source::Received).collect();
     mount_all(&owned, &homes);
     Ok(())
@@ -343,8 +424,8 @@ pub fn settle_below(name: &str) -> Outcome<bool> {
     if !automatic() {
         return Ok(true);
     }
-    let Some((owned, homes)) = owned_homes(name)? else { return Ok(true) };
-    Ok(mount_all(&owned, &homes))
+    let Some(OwnedHomes { owned, homes, well }) = owned_homes(name)? else { return Ok(true) };
+    Ok(mount_all(&owned, &homes) && well)
 }
 
 /// Mounts `name`, whose mountpoint was set, and what inherits it from there, where it belongs mounted.
@@ -352,7 +433,7 @@ pub fn settle_heirs(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let inside = |from: &str| from.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let heir = |h: &Home| match &h.source {
         Source::Inherited(from) => !inside(from),
@@ -404,14 +485,9 @@ pub fn unmount_all(mut mounts: Vec<Arc<Mount>>, force: bool) -> Outcome {
 fn again(mount: &Mount, dir: Option<&Path>) -> Outcome {
     let record = state::find(&mount.pool)?.ok_or_else(|| session::no_pool(&mount.pool))?;
     let owned = pools::get(&record).map_err(|n| n.fail)?;
-    let home = {
-        let pool = owned.shared().read();
-        let r = pool.dsl.by_object(pool.io(), mount.object)?;
-        let name = pool.dsl.name(pool.io(), r)?;
-        home(&pool, &name)?
-    };
-    let Some(home) = home.filter(|h| h.guid == mount.guid) else { return Ok(()) };
-    let how = How { overlay: true, read_only: mount.read_only, flags: mount.flags };
+    let home = mount.home(&owned.shared().read())?;
+    let Some(home) = home else { return Ok(()) };
+    let how = How { overlay: true, said: mount.said() };
     home.mount_at(&owned, dir.unwrap_or(mount.dir()), how)
 }
 
@@ -432,6 +508,30 @@ pub fn exactly(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
     of_pool(pool.name()).into_iter().filter(|m| Some(m.object) == object).collect()
 }
 
+/// The directories of these mounts that go with what is mounted (`remove_mountpoint`, libzfs_mount.c).
+pub fn dirs_of(pool: &Pool, mounts: &[Arc<Mount>]) -> Vec<PathBuf> {
+    let goes = |m: &&Arc<Mount>| m.home(pool).ok().flatten().is_some_and(|home| home.dir_goes());
+    mounts.iter().filter(goes).map(|m| m.dir().to_path_buf()).collect()
+}
+
+/// Removes them when nothing is mounted there any more, as far as they are empty. The pool must not be in hand.
+pub fn remove_dirs(mut dirs: Vec<PathBuf>) {
+    dirs.sort();
+    for dir in dirs.iter().rev() {
+        // Whatever hinders it, nobody misses anything.
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+/// Holds on those of these snapshots in which somebody works where a mount shows them, below `.zfs/snapshot`: they are in use as
+/// if each were mounted there, as OpenZFS does it.
+pub fn visits(pool: &Pool, snaps: &[String]) -> Vec<Hold> {
+    let mounts = of_pool(pool.name());
+    let objects = snaps.iter().filter_map(|s| Some(pool.dsl.lookup_snapshot(pool.io(), s).ok()?.obj));
+    let visited = |object: &u64| mounts.iter().any(|m| m.mounted.is_visited(*object));
+    objects.filter(visited).map(|object| pool.dsl.busy().mount(object)).collect()
+}
+
 /// What is so of `name` only while it is mounted as it is, where that is not what the property says.
 pub fn temporary(pool: &Pool, name: &str, prop: &str) -> Option<bool> {
     if name.contains(['@', '#']) {
@@ -440,12 +540,13 @@ pub fn temporary(pool: &Pool, name: &str, prop: &str) -> Option<bool> {
     exactly(pool, name).first()?.instead(prop)
 }
 
-/// The mounts of `name` and of all below it.
+/// The mounts of `name` and of all file systems below it.
 pub fn below(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
     let (io, dsl) = (pool.io(), &pool.dsl);
     let inside = |m: &&Arc<Mount>| {
         let path = dsl.by_object(io, m.object).and_then(|r| dsl.name(io, r));
         m.pool == pool.name()
+            && !m.is_snapshot()
             && path.is_ok_and(|p| {
                 p.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             })
@@ -465,13 +566,15 @@ struct Away {
     mount: Arc<Mount>,
     /// Only who mounted it knew where.
     legacy: bool,
+    /// Its directory goes when it is elsewhere.
+    dir_goes: bool,
 }
 
 impl Away {
     fn of(mount: Arc<Mount>, pool: &Pool) -> Self {
-        let name = pool.dsl.by_object(pool.io(), mount.object).and_then(|r| pool.dsl.name(pool.io(), r));
-        let home = name.ok().and_then(|n| home(pool, &n).ok().flatten());
-        Self { mount, legacy: home.is_some_and(|h| h.mountpoint == "legacy") }
+        let home = mount.home(pool).ok().flatten();
+        let legacy = home.as_ref().is_some_and(|h| h.mountpoint == "legacy");
+        Self { mount, legacy, dir_goes: home.is_some_and(|h| h.dir_goes()) }
     }
 }
 
@@ -531,19 +634,16 @@ impl Aside {
     pub fn back(self) -> Outcome {
         let mut mounts = self.mounts;
         mounts.sort_by(|a, b| a.mount.dir().cmp(b.mount.dir()));
-        let mut failed = None;
-        for Away { mount, legacy } in mounts {
+        let (mut failed, mut left) = (None, Vec::new());
+        for Away { mount, legacy, dir_goes } in mounts {
             let belongs = {
                 let Some(record) = state::find(&mount.pool)? else { continue };
                 let owned = pools::get(&record).map_err(|n| n.fail)?;
-                let pool = owned.shared().read();
-                let named =
-                    pool.dsl.by_object(pool.io(), mount.object).and_then(|r| pool.dsl.name(pool.io(), r));
-                match named {
-                    Ok(name) => home(&pool, &name)?.filter(|h| h.guid == mount.guid),
-                    Err(_) => None,
-                }
+                mount.home(&owned.shared().read())?
             };
+            if dir_goes && belongs.as_ref().is_none_or(|h| Path::new(&h.mountpoint) != mount.dir()) {
+                left.push(mount.dir().to_path_buf());
+            }
             let Some(home) = belongs.filter(|h| !h.mounted && h.canmount != "off" && h.mountpoint != "none")
             else {
                 continue;
@@ -556,12 +656,13 @@ impl Aside {
                 failed.get_or_insert(f);
             }
         }
+        remove_dirs(left);
         failed.map_or(Ok(()), Err)
     }
 }
 
-/// After properties of `name` changed that mounts follow: `readonly`, `atime` and the like.
-pub fn follow(name: &str) -> Outcome {
+/// After properties of `name` changed: mounts follow `readonly`, also those that were told otherwise, if it is among them.
+pub fn follow(name: &str, read_only_is_new: bool) -> Outcome {
     if !pools::serving() {
         return Ok(());
     }
@@ -570,19 +671,20 @@ pub fn follow(name: &str) -> Outcome {
         let (io, dsl) = (pool.io(), &pool.dsl);
         let of = |m: Arc<Mount>| {
             let r = dsl.by_object(io, m.object).ok()?;
-            let read_only = m.read_only || dsl.prop_number(io, r, "readonly").ok()? != 0;
+            let property = dsl.prop_number(io, r, "readonly").ok()? != 0;
+            if read_only_is_new {
+                lock(&m.said).read_only = None;
+            }
+            let read_only = m.said().read_only.unwrap_or(property);
             (m.mounted.is_writable() == read_only).then_some((m, read_only))
         };
-        below(&pool, name).into_iter().filter_map(of).collect()
+        below(&pool, name).into_iter().filter(|m| m.mounted.is_of_head()).filter_map(of).collect()
     };
     for (mount, read_only) in changed {
-        if !read_only {
-            mount.mounted.set_writable(true);
-        }
-        icecore_fuse::remount(mount.dir(), read_only).map_err(|e| {
+        let said = Said { read_only: Some(read_only), ..Said::default() };
+        mount.mounted.remount(&said).map_err(|e| {
             Fail::new(format!("property may be set but unable to remount filesystem: {}", reason(&e)))
         })?;
-        mount.mounted.set_writable(!read_only);
     }
     Ok(())
 }
@@ -674,7 +776,7 @@ fn remember(pool: &str) {
 
 /// What an earlier service had mounted is mounted again.
 pub fn restore() {
-    for record in state::all().unwrap_or_default().into_iter().filter(|r| !r.readonly) {
+    for record in state::all().unwrap_or_default() {
         let kept = file(&record.name).ok().and_then(|p| std::fs::read(p).ok());
         let kept: Vec<Kept> = kept.and_then(|k| serde_json::from_slice(&k).ok()).unwrap_or_default();
         if !kept.is_empty() {
@@ -693,19 +795,16 @@ fn restore_pool(record: &Imported, mut kept: Vec<Kept>) {
         Ok(owned) => owned,
         Err(n) => return lock(&NEWS).push(format!("{}: not mounted again: {}", record.name, n.fail.message)),
     };
-    let homes: Vec<Home> = {
-        let pool = owned.shared().read();
-        homes(&pool, &record.name).unwrap_or_default()
-    };
     let mut locked = Vec::new();
     for k in kept {
-        let Some(home) = homes.iter().find(|h| h.guid == k.guid) else { continue };
+        let home = home_of(&owned.shared().read(), k.object, k.guid);
+        let Ok(Some(home)) = home else { continue };
         if !home.unlocked {
             locked.push(home.name.clone());
             continue;
         }
-        let flags = Flags { atime: k.atime, devices: k.devices, exec: k.exec, setuid: k.setuid };
-        let how = How { overlay: true, read_only: k.read_only, flags };
+        let Kept { read_only, atime, devices, exec, setuid, .. } = k;
+        let how = How { overlay: true, said: Said { read_only, atime, devices, exec, setuid } };
         if let Err(f) = home.mount_at(&owned, &k.dir, how) {
             lock(&NEWS).push(f.message);
         }

@@ -3,8 +3,8 @@
 //! In a process of its own there are none: each command opens the pool alone, and `session` does that.
 //!
 //! Invariants:
-//! 1. A pool imported for writing is opened by the first command that needs it and stays open until it is exported, or
-//!    fails.
+//! 1. An imported pool is opened by the first command that needs it and stays open until it is exported, or fails. Of one
+//!    that is imported for reading only, nothing is ever written, and others may read its devices too.
 //! 2. Whoever changed a pool and did not commit leaves it, by dropping its guard, as its last commit left it.
 //! 3. A pool whose devices failed is let go at once: its commands fail without touching the devices, until `zpool clear`
 //!    or `zpool import` opens it again.
@@ -13,10 +13,9 @@
 
 use crate::fail::{Fail, Outcome};
 use crate::mounts;
-use crate::session::{self, For, NotOpen, Why};
+use crate::session::{self, NotOpen, Why};
 use crate::state::Imported;
 use icecore_dsl::Hold;
-use icecore_env::Access;
 use icecore_format::{Guid, Txg};
 use icecore_pool::shared::{ReadGuard, WriteGuard};
 use icecore_pool::{Pool, PoolError, Shared};
@@ -64,6 +63,8 @@ pub struct Owned {
 #[derive(Clone)]
 enum Over {
     Exported,
+    /// Somebody needs its devices alone, for a while.
+    Closed,
     Failed(String),
 }
 
@@ -96,25 +97,26 @@ pub fn get(record: &Imported) -> Result<Arc<Owned>, NotOpen> {
         Slot::Failed(why) => return Err(suspended(&record.name, why)),
         _ => {}
     }
-    let owned = Owned::new(record, session::open_alone(record, Access::Exclusive, For::Write)?);
+    let (access, what_for) = session::by_owner(record);
+    let owned = Owned::new(record, session::open_alone(record, access, what_for)?);
     *slot = Slot::Open(Arc::clone(&owned));
     mounts::attach(record.guid, &owned.shared);
-    crate::scan::go_on(&owned, None);
+    owned.begun();
     Ok(owned)
 }
 
-/// Takes a pool that a command made or imported for writing: its devices stay open, so that it is here though their names
+/// Takes a pool that a command made or imported: its devices stay open, so that it is here though their names
 /// may go, as with a kernel. In a process of its own the pool is closed.
 pub fn adopt(record: &Imported, mut pool: Pool) -> Outcome {
-    if !serving() || record.readonly {
+    if !serving() {
         return Ok(());
     }
-    let spec = session::open_spec(record, pool.devices(), For::Write);
-    pool.dsl.altroot.clone_from(&record.altroot);
+    let spec = session::open_spec(record, pool.devices(), session::by_owner(record).1);
     pool.reopen(spec)?;
+    session::dress(&mut pool, record);
     let owned = Owned::new(record, pool);
     *lock(&slot(&record.name)) = Slot::Open(Arc::clone(&owned));
-    crate::scan::go_on(&owned, None);
+    owned.begun();
     Ok(())
 }
 
@@ -144,7 +146,7 @@ pub fn clear(record: &Imported) -> Outcome<bool> {
     }
 }
 
-/// Marks a pool exported on its devices and lets it go.
+/// Marks a pool exported on its devices, if it is written to at all, and lets it go.
 pub fn export(record: &Imported, force: bool) -> Outcome {
     leave(record, Pool::mark_exported, force)
 }
@@ -174,30 +176,51 @@ fn leave(
     mark: impl FnOnce(&mut Pool) -> icecore_pool::Result<Txg>,
     force: bool,
 ) -> Outcome {
-    let owned = get(record).map_err(|n| n.fail)?;
+    let owned = match get(record) {
+        Ok(owned) => owned,
+        // Nothing is to be written, so its devices need not be there.
+        Err(_) if record.readonly => {
+            forget(&record.name);
+            return Ok(());
+        }
+        Err(n) => return Err(n.fail),
+    };
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));
     }
-    mounts::unmount_all(mounts::of_pool(&record.name), force)?;
-    let mut guard = owned.write()?;
-    guard.note_command(crate::caller::command_line());
-    // Under the lock nobody begins: who waits for it finds the pool gone.
-    if owned.streams.load(Ordering::SeqCst) > 0 || !guard.dsl.busy().all().is_empty() {
-        return Err(Fail::new("pool is busy"));
+    let mounts = mounts::of_pool(&record.name);
+    let dirs = mounts::dirs_of(&owned.shared.read(), &mounts);
+    mounts::unmount_all(mounts, force)?;
+    let mut guard = owned.unused()?;
+    if !record.readonly {
+        guard.note_command(crate::caller::command_line());
+        mark(&mut guard).map_err(|e| {
+            owned.fail(&e.to_string());
+            Fail::new(e.to_string())
+        })?;
     }
-    mark(&mut guard).map_err(|e| {
-        owned.fail(&e.to_string());
-        Fail::new(e.to_string())
-    })?;
     *lock(&owned.over) = Some(Over::Exported);
     drop(guard);
     crate::scan::stop(&owned);
     forget(&record.name);
-    // Whoever looked at it last lets its devices go.
-    let until = Instant::now() + LAST_MAX;
-    while Arc::strong_count(&owned.shared) > 1 && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(1));
+    owned.wait_for_last();
+    mounts::remove_dirs(dirs);
+    Ok(())
+}
+
+/// Closes a pool that is imported for reading only, for who needs its devices alone. Whoever comes after that opens it again.
+pub fn close_for_repair(record: &Imported) -> Outcome {
+    let slot = slot(&record.name);
+    let mut slot = lock(&slot);
+    let Slot::Open(owned) = &*slot else { return Ok(()) };
+    let guard = owned.unused()?;
+    if guard.dsl.has_keys() {
+        return Err(Fail::new("keys are loaded, which would be forgotten: 'zfs unload-key -a' first"));
     }
+    *lock(&owned.over) = Some(Over::Closed);
+    drop(guard);
+    owned.wait_for_last();
+    *slot = Slot::Closed;
     Ok(())
 }
 
@@ -258,7 +281,7 @@ impl Owned {
         let (own, of_now) = (record.clone(), Arc::clone(&guid));
         shared.set_abandon(move |pool| {
             let own = Imported { guid: of_now.load(Ordering::SeqCst), ..own.clone() };
-            let spec = session::open_spec(&own, pool.devices(), For::Write);
+            let spec = session::open_spec(&own, pool.devices(), session::by_owner(&own).1);
             if let Err(e) = pool.reopen(spec) {
                 pool.suspend(&e.to_string());
             }
@@ -272,6 +295,31 @@ impl Owned {
             loans: Mutex::new(BTreeMap::new()),
             scan: crate::scan::Run::default(),
         })
+    }
+    /// What goes on behind the commands begins.
+    fn begun(self: &Arc<Self>) {
+        if !self.is_read_only() {
+            crate::scan::go_on(self, None);
+        }
+    }
+    /// Whether it is imported for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.record.readonly
+    }
+    /// The pool, if nothing uses it. Nobody begins to: who waits for it finds it gone.
+    fn unused(&self) -> Outcome<WriteGuard> {
+        let guard = self.write()?;
+        if self.streams.load(Ordering::SeqCst) > 0 || !guard.dsl.busy().all().is_empty() {
+            return Err(Fail::new("pool is busy"));
+        }
+        Ok(guard)
+    }
+    /// Whoever looked at it last lets its devices go.
+    fn wait_for_last(&self) {
+        let until = Instant::now() + LAST_MAX;
+        while Arc::strong_count(&self.shared) > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     /// Its name.
     pub fn name(&self) -> &str {
@@ -332,6 +380,7 @@ impl Owned {
         match lock(&self.over).clone() {
             None => Ok(()),
             Some(Over::Exported) => Err(session::no_pool(&self.record.name)),
+            Some(Over::Closed) => Err(self.taken()),
             Some(Over::Failed(why)) => Err(suspended(&self.record.name, &why).fail),
         }
     }
@@ -356,7 +405,7 @@ impl Owned {
     }
     /// Takes the pool back to its last commit.
     pub fn reopen(&self, pool: &mut Pool) -> Result<(), PoolError> {
-        let spec = session::open_spec(&self.now(), pool.devices(), For::Write);
+        let spec = session::open_spec(&self.now(), pool.devices(), session::by_owner(&self.record).1);
         pool.reopen(spec).inspect_err(|e| {
             pool.suspend(&e.to_string());
             self.fail(&e.to_string());

@@ -1,10 +1,10 @@
 //! The service, as far as commands go: which of them run in it, how they get there, and what it does with them.
 //!
-//! While a pool is imported for writing one process owns it, which the first command that needs it starts. Commands hand
-//! their line to it with their standard streams, and it runs the code that they would have run themselves.
+//! While a pool is imported one process owns it, which the first command that needs it starts. Commands hand their line to
+//! it with their standard streams, and it runs the code that they would have run themselves.
 //!
 //! Invariants:
-//! 1. What needs no pool, or only pools that are imported for reading, runs in the process that was called.
+//! 1. What needs no pool runs in the process that was called.
 //! 2. The environment a command looks at is named in [`ENV`]; nothing else of it leaves the caller.
 //! 3. A command that panics is its caller's failure and nobody else's.
 
@@ -92,29 +92,23 @@ pub fn wanted(tool: Tool, args: &[String]) -> Option<Place> {
             return None;
         }
         (Tool::Zpool, "create") => true,
-        (Tool::Zpool, "import") => imports_for_writing(rest),
+        (Tool::Zpool, "import") => imports(rest),
         // Nobody's pool yet, or none any more.
         (Tool::Zpool, "labelclear") => return None,
         _ => false,
     };
     // A state that cannot be read is the command's to complain of.
-    let owned = || state::all().is_ok_and(|all| all.iter().any(|p| !p.readonly));
-    if begins_one || owned() { place().ok() } else { None }
+    let there = || state::all().is_ok_and(|all| !all.is_empty());
+    if begins_one || there() { place().ok() } else { None }
 }
 
-/// Whether `zpool import` with these arguments imports a pool, and for writing.
-fn imports_for_writing(args: &[String]) -> bool {
+/// Whether `zpool import` with these arguments imports a pool, or shows what could be.
+fn imports(args: &[String]) -> bool {
     let mut names = false;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "-o" => {
-                if args.next().is_some_and(|o| o == "readonly=on") {
-                    return false;
-                }
-            }
-            "-d" | "-R" => drop(args.next()),
-            "-T" => return false,
+            "-d" | "-o" | "-R" | "-T" => drop(args.next()),
             "--" => names |= args.next().is_some(),
             a if a.starts_with('-') && !a.starts_with("--") => names |= a.contains('a'),
             _ => names = true,
@@ -264,7 +258,7 @@ impl Work for Commands {
         pools::commit();
     }
     fn is_needed(&self) -> bool {
-        state::all().is_ok_and(|all| all.iter().any(|p| !p.readonly))
+        state::all().is_ok_and(|all| !all.is_empty())
     }
 }
 
@@ -356,17 +350,12 @@ mod tests {
 
     #[test]
     fn which_imports_are_the_services() {
-        let writes = |line: &str| {
+        let one = |line: &str| {
             let args: Vec<String> = line.split_whitespace().map(String::from).collect();
-            imports_for_writing(&args)
+            imports(&args)
         };
-        assert!(
-            writes("-d /x tank")
-                && writes("tank")
-                && writes("-a")
-                && writes("-Na -d dir")
-                && writes("-f -- p")
-        );
-        assert!(!writes("") && !writes("-d /x") && !writes("-o readonly=on tank") && !writes("-T 5 tank"));
+        assert!(one("-d /x tank") && one("tank") && one("-a") && one("-Na -d dir") && one("-f -- p"));
+        assert!(one("-o readonly=on tank") && one("-T 5 tank"));
+        assert!(!one("") && !one("-d /x") && !one("-o readonly=on") && !one("-T 5"));
     }
 }

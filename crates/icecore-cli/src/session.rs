@@ -155,8 +155,9 @@ pub fn try_open(record: &Imported, what_for: For) -> Result<Open, NotOpen> {
         let fail = Fail::new("pool is read-only: it was imported with readonly=on");
         return Err(NotOpen { why: Why::Other, fail });
     }
-    // What is imported for reading only stays nobody's: others may read it too.
-    if pools::serving() && !record.readonly {
+    if pools::serving() && what_for == For::Repair {
+        pools::close_for_repair(record).map_err(|fail| NotOpen { why: Why::Busy, fail })?;
+    } else if pools::serving() {
         let owned = pools::get(record)?;
         return Open::of(owned, what_for).map_err(|fail| NotOpen { why: Why::Other, fail });
     }
@@ -195,16 +196,27 @@ pub fn open_alone(record: &Imported, access: Access, what_for: For) -> Result<Po
     let spec = open_spec(record, devices, what_for);
     let why = if missing.is_empty() { Why::Other } else { Why::Missing };
     let opened = Pool::open(Env::os(), spec).and_then(|mut pool| {
-        pool.dsl.altroot.clone_from(&record.altroot);
-        pool.dsl.who = who();
-        // Its labels may have another: of one that has this for now only, or is only read.
-        pool.call(&record.name);
+        dress(&mut pool, record);
         if what_for == For::Write {
             crate::replay::now(&mut pool)?;
         }
         Ok(pool)
     });
     opened.map_err(|e| NotOpen { why, fail: pool_fail(&e, &missing) })
+}
+
+/// How who owns an imported pool has its devices, and what for.
+pub fn by_owner(record: &Imported) -> (Access, For) {
+    if record.readonly { (Access::ReadOnly, For::Read) } else { (Access::Exclusive, For::Write) }
+}
+
+/// What an open pool does not know of itself: where it is mounted, who changes it, and its name where it is imported for
+/// reading only under another one, for then its labels have the old one.
+pub fn dress(pool: &mut Pool, record: &Imported) {
+    pool.dsl.altroot.clone_from(&record.altroot);
+    pool.dsl.who = who();
+    // Its labels may have another: of one that has this for now only, or is only read.
+    pool.call(&record.name);
 }
 
 /// Who changes pools here: the service is of one user.

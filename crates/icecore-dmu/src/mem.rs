@@ -60,6 +60,11 @@ impl BlockWriter for MemStore {
                 out.push(Blkptr::default());
                 continue;
             }
+            let old = self.blocks.get(&b.old.dva[0].offset()).filter(|_| b.may_keep && !b.old.is_embedded());
+            if old.is_some_and(|old| **old == *b.data) {
+                out.push(b.old);
+                continue;
+            }
             let mut bp = Blkptr::default();
             bp.set_type(b.kind);
             bp.set_level(b.level);

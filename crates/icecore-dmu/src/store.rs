@@ -300,6 +300,8 @@ pub struct NewBlock {
     /// May the block be embedded in its pointer when it compresses to 112 bytes or less
     /// (only ever for unencrypted objsets, with the embedded_data feature)?
     pub may_embed: bool,
+    /// May the block that `old` points to be kept if its contents are these, by its checksum? The answer is `old` then.
+    pub may_keep: bool,
     /// The pointer this one replaces. If it was born in this very txg and the stored size is the same,
     /// its place is used again (and the caller must not free it: the DVAs are equal).
     pub old: Blkptr,

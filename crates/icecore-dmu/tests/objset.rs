@@ -3,7 +3,7 @@
 use icecore_dmu::mem::MemStore;
 use icecore_dmu::{BlockStore, Form, NewObject, Objset, Policy, ReadError, Want};
 use icecore_format::objset::ObjsetType;
-use icecore_format::{Blkptr, Bookmark, Compress, ObjectId, ObjectType, Txg};
+use icecore_format::{Blkptr, Bookmark, Checksum, Compress, ObjectId, ObjectType, Txg};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,6 +96,52 @@ fn random_writes_frees_and_syncs_equal_a_model() {
         sync(&mut io, &mut os);
         assert!(io.len() <= 2 && full > 2, "seed {seed}: {} of {full} blocks left", io.len());
         assert!(matches!(os.dnode(&io, objs[0]), Err(ReadError::NoObject(_))));
+    }
+}
+
+/// What is written over itself stays where it is, if its checksum tells contents and it is compressed; written twice in
+/// one batch, the second time counts.
+#[test]
+fn blocks_with_the_same_contents_stay() {
+    let strong = Policy { checksum: Checksum::SHA256, ..Policy::default() };
+    let weak = Policy { checksum: Checksum::FLETCHER_4, ..strong };
+    let plain = Policy { compress: Compress::OFF, ..strong };
+    for (policy, stays) in [(strong, true), (weak, false), (plain, false)] {
+        let (mut io, mut os) = fresh();
+        os.set_policy(policy);
+        let shape = NewObject { indblkshift: 12, ..NewObject::plain(ObjectType::PLAIN_FILE_CONTENTS, 512) };
+        let obj = os.allocate(&io, &shape).unwrap();
+        let block = |blkid: u64, byte: u8| {
+            let form = Form::Logical { compress: policy.compress, level: 0, encrypt: false };
+            (blkid, vec![byte; 512], form)
+        };
+        os.write_through(&mut io, obj, (0..100).map(|b| block(b, b as u8 + 1)).collect()).unwrap();
+        sync(&mut io, &mut os);
+        let pointers = |os: &Objset, io: &MemStore| -> Vec<Blkptr> {
+            let dn = os.dnode(io, obj).unwrap();
+            (0..100).map(|b| os.blkptr(io, obj, &dn, 0, b).unwrap()).collect()
+        };
+        let (before, held) = (pointers(&os, &io), io.len());
+        let used = os.dnode(&io, obj).unwrap().used_bytes();
+        os.write_through(&mut io, obj, (0..100).map(|b| block(b, b as u8 + 1)).collect()).unwrap();
+        assert_eq!(pointers(&os, &io) == before, stays, "{policy:?}");
+        sync(&mut io, &mut os);
+        // Through memory, and with one that differs.
+        let before = pointers(&os, &io);
+        os.write(&io, obj, 0, &[1; 512]).unwrap();
+        os.write(&io, obj, 512, &[77; 512]).unwrap();
+        sync(&mut io, &mut os);
+        let after = pointers(&os, &io);
+        assert_eq!(after[0] == before[0], stays);
+        assert!(after[1] != before[1] && after[2..] == before[2..]);
+        // The first of two is as it was, the second is not; and the other way round.
+        let twice = vec![block(2, 3), block(2, 88), block(3, 99), block(3, 4)];
+        os.write_through(&mut io, obj, twice).unwrap();
+        sync(&mut io, &mut os);
+        let first = |b: u64| os.read(&io, obj, b * 512, 512).unwrap()[0];
+        assert_eq!([first(0), first(1), first(2), first(3)], [1, 77, 88, 4]);
+        assert_eq!(os.dnode(&io, obj).unwrap().used_bytes(), used);
+        assert_eq!(io.len(), held, "something was lost, or freed twice");
     }
 }
 

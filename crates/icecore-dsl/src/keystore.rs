@@ -166,6 +166,12 @@ impl Dsl {
         Ok(all)
     }
 
+    /// Whether any key is loaded.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        !self.wrapping.is_empty()
+    }
+
     /// Takes over the wrapping keys and the datasets in use of `old`, the same pool before it was opened again: those
     /// keys that still open their roots. Gives the data keys for the block store.
     pub fn take_over(&mut self, io: &dyn BlockStore, old: &mut Self) -> Result<Vec<ObjsetKeys>> {

@@ -265,6 +265,11 @@ impl Blkptr {
     pub fn set_level(&mut self, level: u8) {
         self.set_level_bits(u64::from(level));
     }
+    /// Whether `other` says the same of its block, wherever that lies: sizes, type, algorithms, byte order and sum.
+    #[must_use]
+    pub fn is_stored_as(&self, other: &Self) -> bool {
+        self.prop == other.prop && self.cksum == other.cksum
+    }
     /// The crypt bit: encrypted, authenticated or MAC-summed (`BP_USES_CRYPT`).
     #[must_use]
     pub fn uses_crypt(&self) -> bool {

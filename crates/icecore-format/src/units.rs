@@ -80,6 +80,11 @@ impl Checksum {
             Self::FLETCHER_4 | Self::SHA256 | Self::SHA512 | Self::SKEIN | Self::EDONR | Self::BLAKE3
         )
     }
+    /// Whether blocks with the same sum may be taken for the same block (`ZCHECKSUM_FLAG_NOPWRITE`).
+    #[must_use]
+    pub fn tells_contents(self) -> bool {
+        matches!(self, Self::SHA256 | Self::SHA512 | Self::SKEIN | Self::EDONR | Self::BLAKE3)
+    }
 }
 
 /// A compression algorithm by its on-disk number (`enum zio_compress`, zio_compress.h). Open.

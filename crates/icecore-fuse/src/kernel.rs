@@ -3,7 +3,7 @@
 //! Root mounts by itself, under the type `fuse.zfs` and the dataset's name, which is what `df`, `findmnt` and `mount` show;
 //! others through `fusermount3`.
 
-use crate::{Options, Served};
+use crate::{Options, Said, Served};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -120,23 +120,17 @@ pub(crate) fn abort(number: u32) -> io::Result<()> {
     done
 }
 
-/// Sets whether files can be changed; the other flags stay.
-pub(crate) fn remount(dir: &Path, read_only: bool) -> io::Result<()> {
-    use rustix::fs::{StatVfsMountFlags, statvfs};
+/// Sets what is said; the other flags stay.
+pub(crate) fn remount(dir: &Path, said: &Said) -> io::Result<()> {
+    use rustix::fs::{StatVfsMountFlags as Has, statvfs};
     let now = statvfs(dir)?.f_flag;
-    let mut bits = MountFlags::empty();
-    for (has, flag) in [
-        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-    ] {
-        if now.contains(has) {
-            bits |= flag;
-        }
-    }
-    if read_only {
-        bits |= MountFlags::RDONLY;
-    }
-    Ok(rustix::mount::mount_remount(dir, bits, c"")?)
+    let on = |said: Option<bool>, off: Has| said.unwrap_or(!now.contains(off));
+    let flags = Flags {
+        read_only: said.read_only.unwrap_or(now.contains(Has::RDONLY)),
+        atime: on(said.atime, Has::NOATIME),
+        devices: on(said.devices, Has::NODEV),
+        exec: on(said.exec, Has::NOEXEC),
+        setuid: on(said.setuid, Has::NOSUID),
+    };
+    Ok(rustix::mount::mount_remount(dir, flags.bits(), c"")?)
 }

@@ -35,6 +35,7 @@ mod requests;
 mod serve;
 pub mod table;
 mod views;
+mod visitors;
 
 use fuser::{BackgroundSession, Notifier};
 use icecore_dsl::{DslError, Kind};
@@ -78,15 +79,15 @@ pub struct Options {
     pub allow_other: bool,
     /// Requests that are worked on at once.
     pub threads: usize,
-    /// Nothing can be changed, whatever the properties say.
-    pub read_only: bool,
-    /// Flags of the mount that override the properties `atime`, `devices`, `exec`, `setuid`: `None` leaves it to them.
-    pub flags: Flags,
+    /// What overrides properties.
+    pub said: Said,
 }
 
-/// What a mount may be told besides its dataset's properties.
+/// What a mount may be told instead of its dataset's properties: `None` leaves it to them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Flags {
+pub struct Said {
+    /// `ro`, `rw`. A snapshot, or a pool that is imported for reading, cannot be changed all the same.
+    pub read_only: Option<bool>,
     /// `atime`, `noatime`.
     pub atime: Option<bool>,
     /// `dev`, `nodev`.
@@ -102,8 +103,7 @@ impl Default for Options {
         Self {
             allow_other: rustix::process::geteuid().is_root() || kernel::users_may_allow_others(),
             threads: 4,
-            read_only: false,
-            flags: Flags::default(),
+            said: Said::default(),
         }
     }
 }
@@ -154,6 +154,8 @@ pub struct Mounted {
     server: Arc<Server>,
     dir: PathBuf,
     name: String,
+    /// The dataset at the top.
+    object: u64,
 }
 
 /// What fuser owns of the server.
@@ -187,6 +189,19 @@ impl Mounted {
     pub fn is_writable(&self) -> bool {
         self.server.head.is_some() && self.server.writable.load(Ordering::Relaxed)
     }
+    /// Whether they ever can be.
+    #[must_use]
+    pub fn is_of_head(&self) -> bool {
+        self.server.head.is_some()
+    }
+    /// Whether a process works in snapshot `object` where this mount shows it, below `.zfs/snapshot`. The pool may be in hand.
+    #[must_use]
+    pub fn is_visited(&self, object: u64) -> bool {
+        let Some(view) = self.server.views.entered(object) else { return false };
+        let table = table::all();
+        let Some(line) = table.iter().rev().find(|line| line.dir == self.dir) else { return false };
+        visitors::any(line.device, |ino| ino::Node::from_number(ino).is_some_and(|n| n.view() == view))
+    }
     /// The pool that is behind it, unless that is let go.
     #[must_use]
     pub fn is_of(&self, shared: &Arc<Shared>) -> bool {
@@ -211,12 +226,6 @@ impl Mounted {
     pub fn wait(self) -> io::Result<()> {
         self.session.join()
     }
-    fn take_back(&self) {
-        let Ok(shared) = self.server.pool() else { return };
-        if let Some((object, _)) = self.server.head {
-            *locked(&self.server.hold) = Some(shared.read().dsl.busy().mount(object));
-        }
-    }
     /// Lets the pool go, whose devices failed: every request fails until [`Self::attach`].
     pub fn detach(&self) {
         drop(locked(&self.server.hold).take());
@@ -225,13 +234,27 @@ impl Mounted {
     }
     /// Goes on with the pool, opened anew.
     pub fn attach(&self, shared: Arc<Shared>) {
+        let hold = shared.read().dsl.busy().mount(self.object);
         *self.server.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.server.live.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.take_back();
+        *locked(&self.server.hold) = Some(hold);
     }
-    /// Lets files be changed, or not: the kernel's flags are the caller's business.
-    pub fn set_writable(&self, on: bool) {
-        self.server.writable.store(on, Ordering::Relaxed);
+    /// Changes how it is mounted: what is said; the rest stays.
+    ///
+    /// # Errors
+    /// The system's refusal: files are open for writing (busy), or what can only be read is to be changed. Nothing has changed.
+    pub fn remount(&self, said: &Said) -> io::Result<()> {
+        let writable = said.read_only.map(|read_only| !read_only);
+        if writable == Some(true) && self.server.head.is_none() {
+            return Err(rustix::io::Errno::ROFS.into());
+        }
+        // What the kernel lets through is never refused here: the server allows it first and forbids it last.
+        let before = self.server.writable.load(Ordering::Relaxed);
+        let allow = |on: bool| self.server.writable.store(on, Ordering::Relaxed);
+        allow(before || writable == Some(true));
+        let done = kernel::remount(&self.dir, said);
+        allow(if done.is_ok() { writable.unwrap_or(before) } else { before });
+        done
     }
     /// Tells the kernel to forget what it has of the dataset's files, because somebody else changed them. Must not be called
     /// with the pool in hand: the kernel may wait for requests that wait for it.
@@ -259,7 +282,7 @@ pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) ->
     let name = what.name().to_string();
     let tree = matches!(what, What::Tree(_));
     lend_keys(&shared, &name)?;
-    let (views, flags, head, writable, hold) = {
+    let (views, flags, head, writable, object, hold) = {
         let pool = shared.read();
         let (io, dsl) = (pool.io(), &pool.dsl);
         let r = dsl.lookup_dataset(io, &name)?;
@@ -270,17 +293,17 @@ pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) ->
             Ok(said.unwrap_or(dsl.prop_number(io, r, prop)? != 0))
         };
         let can_change = pool.writable() && !r.snapshot && !tree;
-        let writable = can_change && !options.read_only && !on("readonly", None)?;
+        let writable = can_change && !on("readonly", options.said.read_only)?;
         let flags = kernel::Flags {
             read_only: !writable,
-            atime: on("atime", options.flags.atime)?,
-            devices: on("devices", options.flags.devices)?,
-            exec: on("exec", options.flags.exec)?,
-            setuid: on("setuid", options.flags.setuid)?,
+            atime: on("atime", options.said.atime)?,
+            devices: on("devices", options.said.devices)?,
+            exec: on("exec", options.said.exec)?,
+            setuid: on("setuid", options.said.setuid)?,
         };
         let head = can_change.then_some((r.obj, dsl.dataset(io, r.obj)?.guid));
         let hold = dsl.busy().mount(r.obj);
-        (views::Views::new(&pool, r.obj, tree)?, flags, head, writable, hold)
+        (views::Views::new(&pool, r.obj, tree)?, flags, head, writable, r.obj, hold)
     };
     let opened = match head {
         Some(head) => live::Live::open(&mut shared.files(), head, shared.epoch()).map(Some),
@@ -304,7 +327,7 @@ pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) ->
         // What a crash left without a name.
         server.drain();
     }
-    Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name })
+    Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name, object })
 }
 
 /// A clone, or what was made since the key was loaded, has its data keys still in the pool only.
@@ -320,11 +343,6 @@ fn lend_keys(shared: &Shared, name: &str) -> Result<(), MountError> {
         shared.files().lend_keys(dir).map_err(|e| ZplError::Unsupported(e.to_string()))?;
     }
     Ok(())
-}
-
-/// Sets the kernel's flags of a mount anew: whether files can be changed.
-pub fn remount(dir: &Path, read_only: bool) -> io::Result<()> {
-    kernel::remount(dir, read_only)
 }
 
 /// Takes a mount of ours away under those who use it, whose files are cut off. What they wrote is kept.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 /// A mount of any kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
+    /// Device number of its file system: major, minor.
+    pub device: (u32, u32),
     /// Where.
     pub dir: PathBuf,
     /// Type of its file system, as `fuse.zfs`.
@@ -22,9 +24,11 @@ pub fn all() -> Vec<Line> {
 fn parse(table: &[u8]) -> Vec<Line> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|b| *b == b' ');
-        let dir = fields.nth(4).map(unescaped)?;
+        let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+        let device = (major.parse().ok()?, minor.parse().ok()?);
+        let dir = fields.nth(1).map(unescaped)?;
         let kind = fields.skip_while(|f| *f != b"-").nth(1)?.to_vec();
-        Some(Line { dir: OsString::from_vec(dir).into(), kind })
+        Some(Line { device, dir: OsString::from_vec(dir).into(), kind })
     };
     table.split(|b| *b == b'\n').filter_map(line).collect()
 }
@@ -57,7 +61,7 @@ mod tests {
     fn lines_of_the_kernels_table() {
         let text =
             b"36 35 0:44 / /mnt/my\\040pool\\134x rw,nosuid shared:1 - fuse.zfs tank/fs rw\nnonsense\n";
-        let line = Line { dir: "/mnt/my pool\\x".into(), kind: b"fuse.zfs".to_vec() };
+        let line = Line { device: (0, 44), dir: "/mnt/my pool\\x".into(), kind: b"fuse.zfs".to_vec() };
         assert_eq!(parse(text), [line]);
         assert_eq!(unescaped(br"/mnt/x\\9"), br"/mnt/x\\9");
     }

@@ -175,6 +175,11 @@ impl Views {
         Ok(id)
     }
 
+    /// The view of dataset `object`, if that is not at the top and was ever entered.
+    pub fn entered(&self, object: u64) -> Option<ViewId> {
+        self.table().views.iter().find(|(id, v)| **id != 0 && v.object == object).map(|(id, _)| *id)
+    }
+
     /// The view this one was entered from; of the top itself.
     pub fn above(&self, view: ViewId) -> ViewId {
         self.table().views.get(&view).map_or(0, |v| v.above)

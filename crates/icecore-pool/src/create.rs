@@ -64,7 +64,7 @@ impl Pool {
         let vdevs = VdevSet::open(&spec.root, &spec.devices)?;
         vdevs.check_readable()?;
         let mut pool = Self::start(env, vdevs, config, &spec, root)?;
-        pool.make_objects(&spec)?;
+        pool.make_objects()?;
         pool.commit()?;
         Ok(pool)
     }
@@ -120,7 +120,7 @@ impl Pool {
         })
     }
 
-    fn make_objects(&mut self, spec: &CreateSpec) -> Result<()> {
+    fn make_objects(&mut self) -> Result<()> {
         self.make_history()?;
         let nvlist = NewObject::plain(ObjectType::PACKED_NVLIST, CONFIG_BLOCK as u64)
             .with_bonus(ObjectType::PACKED_NVLIST_SIZE, 8);
@@ -136,7 +136,7 @@ impl Pool {
         self.entry("sync_bplist", deferred.0)?;
         let salt = ZapValue::U8(self.io.salt.0.to_vec());
         zap::add(&mut self.dsl.mos, &mut self.io, DIRECTORY, "org.illumos:checksum_salt", &salt)?;
-        self.make_props(spec)?;
+        self.make_props()?;
         self.make_vdev_zaps()?;
         self.make_metaslab_arrays()?;
         self.refresh_label_features()
@@ -158,11 +158,9 @@ impl Pool {
         self.entry("history", object.0)
     }
 
-    fn make_props(&mut self, spec: &CreateSpec) -> Result<()> {
+    fn make_props(&mut self) -> Result<()> {
         let (mos, io) = (&mut self.dsl.mos, &mut self.io);
         let props = zap::create(mos, io, ObjectType::POOL_PROPS, None, 0)?;
-        let ashift = spec.root.children.first().and_then(|t| t.ashift).unwrap_or(9);
-        zap::add(mos, io, props, "ashift", &ZapValue::u64(ashift))?;
         self.entry("pool_props", props.0)
     }
 

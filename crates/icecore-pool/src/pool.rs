@@ -202,11 +202,11 @@ impl Pool {
     pub fn claim(&mut self) {
         self.config_dirty |= std::mem::take(&mut self.announce);
     }
-    /// Calls it by another name, which the next commit writes into its labels.
+    /// Calls it by another name, which the next commit writes into its labels, if there can be one.
     pub fn rename(&mut self, name: &str) {
         self.call(name);
         self.config.name = Some(name.into());
-        self.config_dirty = true;
+        self.config_dirty |= self.io.writable;
     }
     /// Calls it by another name here only: its labels keep theirs (`ZFS_IMPORT_TEMP_NAME`).
     pub fn call(&mut self, name: &str) {

@@ -23,7 +23,7 @@ use crate::scan::{Scanning, Turn};
 use crate::scrub::{Progress, Scrubbed};
 use icecore_env::Device;
 use icecore_format::{Guid, ObjectId, Txg};
-use icecore_vdev::{VdevConfig, VdevKind, VdevSet, label};
+use icecore_vdev::{PoolConfig, VdevConfig, VdevKind, VdevSet, label};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -112,6 +112,15 @@ impl Pool {
         idle.map(|leaf| (*leaf, path(leaf))).collect()
     }
 
+    /// Whether the labels of a device say that it is that leaf of this pool.
+    #[must_use]
+    pub fn is_labelled(&self, leaf: Guid, device: &dyn Device) -> bool {
+        let labels = label::Labels::read(device);
+        let own =
+            |config: &PoolConfig| config.guid == Some(leaf.0) && config.pool_guid == self.config.pool_guid;
+        labels.best(Txg(u64::MAX)).is_some_and(own)
+    }
+
     /// Lets the device of a leaf that is left alone go, so that it can be opened anew.
     pub fn let_device_go(&mut self, leaf: Guid) {
         if self.left_alone().iter().any(|(l, _)| *l == leaf) {
@@ -119,17 +128,14 @@ impl Pool {
         }
     }
 
-    /// Takes a device for a leaf that is left alone, if its labels say that it is that one. Whether it was taken.
+    /// Takes a device for a leaf that is left alone and has none, if its labels say that it is that one. Whether it was taken.
     pub fn take_device(&mut self, leaf: Guid, device: Arc<dyn Device>) -> bool {
-        let labels = label::Labels::read(&*device);
-        let own = labels
-            .best(Txg(u64::MAX))
-            .is_some_and(|config| config.guid == Some(leaf.0) && config.pool_guid == self.config.pool_guid);
         let vacant = self.missing.contains(&leaf) && !self.devices.contains_key(&leaf);
-        if own && vacant {
+        let taken = vacant && self.is_labelled(leaf, &*device);
+        if taken {
             self.devices.insert(leaf, device);
         }
-        own && vacant
+        taken
     }
 
     /// Begins to bring up to date a side that has come back, if there is one that nobody took out of service. Which.

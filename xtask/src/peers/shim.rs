@@ -28,7 +28,7 @@ impl Call {
 /// Whether this program was called in the place of a command, and then as which.
 pub fn called_as(name: &str) -> Option<&str> {
     let name = name.rsplit('/').next()?;
-    ["zfs", "zpool", "icecore", "mount.zfs"].contains(&name).then_some(name)
+    ["zfs", "zpool", "icecore", "mount.zfs", "mount.fuse.zfs"].contains(&name).then_some(name)
 }
 
 /// Notes the call and becomes the program of that name.

@@ -298,6 +298,12 @@ pub fn import_tree(args: &[String]) -> Outcome {
 /// `icecore cp SOURCE ... POOL/FS:PATH`.
 pub fn cp(sources: &[String], dataset: &str, path: &str, recursive: bool) -> Outcome {
     for source in sources {
+        if split(source).is_some() && std::fs::symlink_metadata(source).is_err() {
+            return Err(Fail::new(format!(
+                "cannot copy '{source}': files are not copied from one dataset into another\n\
+                 copy it to this machine first, or mount one of the two ('zfs mount', 'icecore mount')"
+            )));
+        }
         crate::mounts::refuse(Path::new(source), session::pool_of(dataset))?;
     }
     let mut target = Target::open(dataset)?;

@@ -1,6 +1,6 @@
 //! `zfs load-key`, `zfs unload-key`, `zfs change-key`.
 //!
-//! Keys stay loaded in the service, for pools that it owns; without it they can be checked and changed.
+//! Keys stay loaded in the service; without it they can be checked and changed.
 
 use super::Named;
 use crate::args::{Typed, flag, value};
@@ -16,7 +16,7 @@ pub const LOAD_USAGE: &str = "load-key [-rn] [-L <keylocation>] <-a | filesystem
 pub const UNLOAD_USAGE: &str = "unload-key [-r] <-a | filesystem|volume>";
 pub const CHANGE_USAGE: &str = "change-key [-l] [--keylocation <keylocation>] [-o keyformat=<value>]\n\t    [-o keylocation=<value>] [-o pbkdf2iters=<value>]\n\t    <filesystem|volume>\n\tchange-key -i [-l] [--keylocation <keylocation>] <filesystem|volume>";
 
-const NOT_KEPT: &str = "no process keeps its keys, so nothing can stay loaded: that takes a pool that is imported\nfor writing, and the service\n'zfs load-key -n' checks a key; commands that need one read it from keylocation=file:///PATH,\nfrom --keylocation file:///PATH, or ask for it";
+const NOT_KEPT: &str = "no process keeps its keys, so nothing can stay loaded: that takes the service\n'zfs load-key -n' checks a key; commands that need one read it from keylocation=file:///PATH,\nfrom --keylocation file:///PATH, or ask for it";
 
 pub fn load(args: &[String]) -> Outcome {
     let known = [flag('a', ""), flag('r', ""), flag('n', ""), value('L', "keylocation")];

@@ -69,7 +69,8 @@ pub fn run(args: &[String]) -> Outcome {
     }
 }
 
-/// The words for [`run`] of a call as `mount.zfs [-fnsv] [-o OPTIONS] DATASET DIR`, which is how mount(8) asks.
+/// The words for [`run`] of a call as `mount.zfs [-fnsv] [-o OPTIONS] DATASET DIR`, which is how mount(8) asks; as `mount.fuse.zfs`, with
+/// `-t TYPE` after that, when something is mounted already.
 pub fn helper(args: Vec<String>) -> Vec<String> {
     let mut words = vec!["mount".to_string()];
     let mut operands = Vec::new();
@@ -89,18 +90,29 @@ pub fn helper(args: Vec<String>) -> Vec<String> {
     words
 }
 
-/// Where mount(8) wants it: of a file system whose mountpoint is `legacy` (`mtab_update`, mount_zfs.c).
-fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
+/// Whether what is mounted already is to be mounted otherwise.
+fn remounts(typed: &Typed) -> bool {
+    typed.values('o').any(|o| o.split(',').any(|w| w == "remount"))
+}
+
+/// Where mount(8) wants it: of a snapshot, or a file system whose mountpoint is `legacy` (`main`, mount_zfs.c).
+fn at(name: &str, dir: &str, typed: &Typed, mut how: How) -> Outcome {
     let cannot = |why: &str| Fail::new(format!("cannot mount '{name}': {why}"));
-    if name.contains(['@', '#']) {
-        return Err(cannot(
-            "mount(8) mounts no snapshots here: they are in .zfs/snapshot, or use 'icecore mount'",
-        ));
-    }
     if !dir.starts_with('/') {
         return Err(cannot("there is no directory given"));
     }
-    let Some(home) = mounts::home(&*session::open(name, For::Read)?, name)? else {
+    if remounts(typed) {
+        let real = crate::fuse::real_path(Path::new(dir));
+        let there = mounts::all().into_iter().find(|m| m.dir() == real && m.name().as_deref() == Some(name));
+        return there.ok_or_else(|| cannot("not currently mounted there"))?.remount(how.said);
+    }
+    // mount(8) says `rw` where nobody said anything.
+    how.said.read_only = how.said.read_only.filter(|read_only| *read_only);
+    let home = {
+        let pool = session::open(name, For::Read)?;
+        if name.contains('@') { mounts::snapshot(&pool, name)? } else { mounts::home(&pool, name)? }
+    };
+    let Some(home) = home else {
         return Err(Fail::new(format!("filesystem '{name}' cannot be mounted: it is no file system")));
     };
     let zfsutil = typed.values('o').any(|o| o.split(',').any(|w| w == "zfsutil"));
@@ -119,7 +131,7 @@ fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
     let owned = session::open(name, For::Read)?.owned().cloned();
     match owned {
         Some(owned) => home.mount_at(&owned, Path::new(dir), How { overlay: true, ..how }),
-        None => Err(cannot("its pool is imported for reading only, or no service has it")),
+        None => Err(cannot("no service has its pool")),
     }
 }
 
@@ -127,18 +139,18 @@ fn at(name: &str, dir: &str, typed: &Typed, how: How) -> Outcome {
 fn how(typed: &Typed) -> Result<How, String> {
     let mut how = How { overlay: typed.has('O'), ..How::default() };
     for word in typed.values('o').flat_map(|o| o.split(',')).filter(|w| !w.is_empty()) {
-        let flags = &mut how.flags;
+        let said = &mut how.said;
         match word {
-            "ro" => how.read_only = true,
-            "rw" => how.read_only = false,
-            "atime" => flags.atime = Some(true),
-            "noatime" => flags.atime = Some(false),
-            "dev" | "devices" => flags.devices = Some(true),
-            "nodev" | "nodevices" => flags.devices = Some(false),
-            "exec" => flags.exec = Some(true),
-            "noexec" => flags.exec = Some(false),
-            "suid" | "setuid" => flags.setuid = Some(true),
-            "nosuid" | "nosetuid" => flags.setuid = Some(false),
+            "ro" => said.read_only = Some(true),
+            "rw" => said.read_only = Some(false),
+            "atime" => said.atime = Some(true),
+            "noatime" => said.atime = Some(false),
+            "dev" | "devices" => said.devices = Some(true),
+            "nodev" | "nodevices" => said.devices = Some(false),
+            "exec" => said.exec = Some(true),
+            "noexec" => said.exec = Some(false),
+            "suid" | "setuid" => said.setuid = Some(true),
+            "nosuid" | "nosetuid" => said.setuid = Some(false),
             // What is so anyhow, or has no meaning here.
             "defaults" | "relatime" | "norelatime" | "xattr" | "noxattr" | "remount" | "nonbmand"
             | "zfsutil" => {}
@@ -151,7 +163,7 @@ fn how(typed: &Typed) -> Result<How, String> {
 /// Active mounts.
 fn list(as_json: bool) -> Outcome {
     let mut rows: Vec<(String, String)> = Vec::new();
-    for mount in mounts::all() {
+    for mount in mounts::all().iter().filter(|m| !m.is_snapshot()) {
         if let Some(name) = mount.name() {
             rows.push((name, mount.dir().display().to_string()));
         }
@@ -171,7 +183,7 @@ fn list(as_json: bool) -> Outcome {
 
 fn all(typed: &Typed, how: How) -> Outcome {
     let mut well = true;
-    for pool in state::all()?.into_iter().filter(|p| !p.readonly) {
+    for pool in state::all()? {
         well &= many(&pool.name, typed, how)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
@@ -179,13 +191,12 @@ fn all(typed: &Typed, how: How) -> Outcome {
 
 /// Mounts what belongs mounted from `name` down. What fails is told, and the others go on.
 fn many(name: &str, typed: &Typed, how: How) -> Outcome<bool> {
-    let homes = super::open(name, Named::Dataset, For::Read)
+    let (homes, mut well) = super::open(name, Named::Dataset, For::Read)
         .and_then(|pool| match mounts::home(&pool, name)? {
             Some(_) => mounts::homes(&pool, name),
             None => Err(super::wrong_kind(name)),
         })
         .map_err(|f| Fail::usage(f.message, USAGE))?;
-    let mut well = true;
     for home in homes.iter().filter(|h| !h.stays_out(typed.has('l'))) {
         if let Err(f) = mount(home, how) {
             eprintln!("{}", f.message);
@@ -216,8 +227,9 @@ fn one(name: &str, typed: &Typed, how: How) -> Outcome {
         ));
     }
     if home.mounted {
-        if typed.values('o').any(|o| o.split(',').any(|w| w == "remount")) {
-            return Ok(());
+        if remounts(typed) {
+            let own = mounts::exactly(&*session::open(name, For::Read)?, name);
+            return own.iter().try_for_each(|m| m.remount(how.said));
         }
         return Err(cannot("filesystem already mounted"));
     }
@@ -231,8 +243,8 @@ fn mount(home: &Home, how: How) -> Outcome {
     let owned = session::open(&home.name, For::Read)?.owned().cloned();
     let Some(owned) = owned else {
         return Err(Fail::new(format!(
-            "cannot mount '{}': no process serves its mounts: that takes a pool that is imported for writing, and the\n\
-             service. 'icecore mount {} DIR' mounts for reading",
+            "cannot mount '{}': no process serves its mounts, which takes the service\n\
+             'icecore mount {} DIR' mounts for reading",
             home.name, home.name
         )));
     };
@@ -253,7 +265,7 @@ pub fn unmount(args: &[String]) -> Outcome {
 /// The deepest first; what is in use stays, and the rest goes on.
 fn unmount_every(keys: bool) -> Outcome {
     let mut mounts: Vec<(String, Arc<Mount>)> =
-        mounts::all().into_iter().filter_map(|m| Some((m.name()?, m))).collect();
+        mounts::all().into_iter().filter(|m| !m.is_snapshot()).filter_map(|m| Some((m.name()?, m))).collect();
     mounts.sort_by(|a, b| b.1.dir().cmp(a.1.dir()));
     let mut last = Ok(());
     for (name, m) in mounts {
@@ -295,8 +307,10 @@ fn unmount_path(path: &str, keys: bool) -> Outcome {
             Ok(_) => fail("not a ZFS filesystem"),
         });
     };
-    let Some(name) = m.name() else { return mounts::unmount(&m, false) };
-    unmount_name(&name, keys)
+    match m.name() {
+        Some(name) if !m.is_snapshot() => unmount_name(&name, keys),
+        _ => mounts::unmount(&m, false),
+    }
 }
 
 /// A file system, and what is mounted of those below it.

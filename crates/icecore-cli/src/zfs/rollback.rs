@@ -35,13 +35,7 @@ pub fn run(args: &[String]) -> Outcome {
     if mounts.is_empty() {
         return back(pool, name, &newer, clones);
     }
-    drop(pool);
-    crate::mounts::unmount_all(mounts.clone(), false)?;
-    let done = session::open(name, For::Write).and_then(|pool| back(pool, name, &newer, clones));
-    if done.is_err() {
-        crate::mounts::again_all(&mounts);
-    }
-    done
+    destroy::without(pool, mounts, || back(session::open(name, For::Write)?, name, &newer, clones))
 }
 
 /// Snapshots and bookmarks that are newer than the target.
@@ -62,6 +56,7 @@ fn newer(pool: &Pool, path: &str, name: &str) -> Outcome<Vec<String>> {
 
 /// Destroys what is in the way, and goes back: all in one txg, or nothing.
 fn back(mut pool: Open, name: &str, newer: &[String], clones: Vec<String>) -> Outcome {
+    let _visits = crate::mounts::visits(&pool, newer);
     destroy::remove(&mut pool, clones)?;
     let (io, dsl) = pool.parts();
     for n in newer.iter().rev() {

@@ -87,7 +87,7 @@ pub fn run(args: &[String]) -> Outcome {
             pool.commit()?;
             Ok(())
         })?;
-        crate::mounts::follow(name)
+        crate::mounts::follow(name, value("readonly").is_some())
     })
 }
 
@@ -201,7 +201,7 @@ pub fn inherit(args: &[String]) -> Outcome {
     let moves = Moves::by(false, prop == "mountpoint", None);
     each_there(names, |name| {
         around(name, moves, || inherit_one(name, prop, typed.has('r'), received))?;
-        crate::mounts::follow(name)
+        crate::mounts::follow(name, prop == "readonly")
     })
 }
 

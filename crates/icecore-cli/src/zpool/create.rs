@@ -261,7 +261,11 @@ fn values(asked: &[(&str, &str)]) -> Result<Options, String> {
         }
         match p {
             // Looked at before.
-            "ashift" | "altroot" => {}
+            "altroot" => {}
+            "ashift" => {
+                let asked = vdevs::ashift(v).map_err(|f| f.message)?;
+                options.stored.extend(asked.map(|n| (p.to_string(), n)));
+            }
             "compatibility" if ["", "off"].contains(&v) => {}
             "compatibility" => return Err("property 'compatibility' can only be 'off' here".into()),
             "multihost" if v == "on" => {

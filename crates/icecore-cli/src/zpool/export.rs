@@ -55,7 +55,8 @@ pub fn destroy(args: &[String]) -> Outcome {
     if there.readonly {
         return Err(Fail::new(format!("cannot destroy '{name}': one or more devices is read only")));
     }
-    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, typed.has('f')).map_err(|f| {
+    // What is in use stays, with `-f` too, as on Linux.
+    leave(name, "destroy", pools::destroy, Pool::mark_destroyed, false).map_err(|f| {
         match f.message.starts_with("cannot unmount") {
             true => {
                 Fail::new(format!("{}\ncould not destroy '{name}': could not unmount datasets", f.message))
@@ -74,7 +75,7 @@ fn leave(
     force: bool,
 ) -> Outcome {
     let record = state::named(name)?;
-    if !record.readonly {
+    if pools::serving() || !record.readonly {
         let refused = |n: NotOpen| {
             let hint = match n.why {
                 Why::Busy => String::new(),
@@ -83,7 +84,9 @@ fn leave(
             Fail::new(format!("cannot {verb} '{name}': {}{hint}", n.fail.message))
         };
         if pools::serving() {
-            pools::get(&record).map_err(refused)?;
+            if !record.readonly {
+                pools::get(&record).map_err(refused)?;
+            }
             let fail = |f: Fail| match f.message.starts_with("cannot unmount") {
                 true => f,
                 false => Fail::new(format!("cannot {verb} '{name}': {}", f.message)),

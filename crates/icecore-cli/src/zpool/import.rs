@@ -113,10 +113,14 @@ pub fn run(args: &[String]) -> Outcome {
             continue;
         }
         let name = new_name.unwrap_or(&f.name);
-        if typed.has('l') {
-            crate::zfs::load_keys(name)?;
+        // A key that is not to be had keeps nothing else from being mounted.
+        if typed.has('l')
+            && let Err(f) = crate::zfs::load_keys(name)
+        {
+            eprintln!("{}", f.message);
+            well = false;
         }
-        well &= !mount || props.readonly || crate::mounts::settle_below(name)?;
+        well &= !mount || crate::mounts::settle_below(name)?;
     }
     if well { Ok(()) } else { Err(Fail::said(1)) }
 }

@@ -203,7 +203,10 @@ pub fn online(args: &[String]) -> Outcome {
             open_anew(pool, leaf, path.as_deref());
         }
         resilver(pool, |pool| pool.begin_online(guid))?;
-        if expand { Ok(pool.expand(guid).map(|_| ())?) } else { Ok(()) }
+        if expand {
+            pool.expand(guid)?;
+        }
+        Ok(())
     })
 }
 
@@ -218,12 +221,22 @@ pub fn bring_back(pool: &mut Open) -> Outcome {
     Ok(())
 }
 
-/// Opens the device of a leaf that is left alone anew: what was pulled out and plugged in again is another device to the system.
+/// Opens the device of a leaf that is left alone anew: what was pulled out and plugged in again is another device to the system. It
+/// is where the pool's configuration says, or among the devices that the pool was imported from; else what is open stays.
 fn open_anew(pool: &mut Pool, leaf: Guid, path: Option<&str>) {
-    let Some(path) = path else { return };
-    pool.let_device_go(leaf);
-    let found = session::open_devices(Path::new(path), Access::Exclusive).unwrap_or_default();
-    let _taken = found.into_iter().any(|device| pool.take_device(leaf, device));
+    let imported = state::find(pool.name()).ok().flatten().map_or(Vec::new(), |record| record.devices);
+    for path in path.map(PathBuf::from).into_iter().chain(imported) {
+        let there = session::open_devices(&path, Access::Probe).unwrap_or_default();
+        if !there.iter().any(|device| pool.is_labelled(leaf, &**device)) {
+            continue;
+        }
+        // It cannot be open twice.
+        pool.let_device_go(leaf);
+        let found = session::open_devices(&path, Access::Exclusive).unwrap_or_default();
+        if found.into_iter().any(|device| pool.take_device(leaf, device)) {
+            return;
+        }
+    }
 }
 
 /// A resilver, with its progress.

@@ -11,6 +11,7 @@ use crate::caller;
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::human;
 use crate::keys::{self, How, unlock};
+use crate::mounts::Aside;
 use crate::scan::{self, Ended};
 use crate::session::{self, For, Open};
 use crate::state::{self, Imported};
@@ -238,6 +239,15 @@ fn open(record: &Imported, ask: Ask) -> Outcome<(Open, For)> {
 
 /// A scrub that this command carries out by itself, leaving no trace in the pool but repairs.
 fn alone(record: &Imported, typed: &Typed) -> Outcome<bool> {
+    // A repair has the devices alone: what is mounted comes back after it.
+    let repairs = record.readonly && ask(typed) == Ask::Repair;
+    let aside = if repairs { Aside::of(&record.name)? } else { Aside::default() };
+    let done = examined(record, typed);
+    let back = aside.back();
+    done.and_then(|sound| back.map(|()| sound))
+}
+
+fn examined(record: &Imported, typed: &Typed) -> Outcome<bool> {
     let (ask, from) = (ask(typed), typed.value('f'));
     let name = &record.name;
     let (mut pool, how) = open(record, ask)?;

@@ -188,17 +188,27 @@ fn a_side_that_comes_back_is_brought_up_to_date_by_itself() {
     assert!(!status.contains("missed writes") && !status.contains("(resilvering)"), "{status}");
     desk.ok("zpool export tank");
     each_alone(&desk, &["drive.img", "two.img"]);
-    // Nobody brings back what was taken out of service by hand.
-    desk.import("tank");
+    // Nobody brings back what was taken out of service by hand. Nor are drives where the pool's configuration says.
+    for name in ["drive.img", "two.img"] {
+        std::fs::create_dir_all(desk.path("elsewhere/tank")).unwrap();
+        std::fs::rename(desk.path(&format!("tank/{name}")), desk.path(&format!("elsewhere/tank/{name}")))
+            .unwrap();
+    }
+    let elsewhere = desk.path("elsewhere/tank");
+    let second = elsewhere.join("two.img").display().to_string();
+    desk.ok(&format!("zpool import -d {} tank", elsewhere.display()));
     desk.ok(&format!("zpool offline tank {second}"));
     desk.ok("zfs snapshot -r tank@later");
     desk.ok("zpool export tank");
-    desk.import("tank");
+    desk.ok(&format!("zpool import -d {} tank", elsewhere.display()));
     desk.ok("zpool wait tank");
     let status = desk.ok("zpool status tank");
     assert!(status.contains("DEGRADED") && status.contains("OFFLINE"), "{status}");
-    desk.ok(&format!("zpool online tank {second}"));
+    desk.ok("zpool online tank two.img");
+    assert!(desk.ok("zpool status tank").contains(" state: ONLINE"));
     desk.ok("zpool export tank");
+    std::fs::remove_dir_all(desk.path("tank")).unwrap();
+    std::fs::rename(elsewhere, desk.path("tank")).unwrap();
     each_alone(&desk, &["drive.img", "two.img"]);
 }
 

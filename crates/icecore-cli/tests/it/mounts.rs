@@ -770,6 +770,26 @@ fn what_does_not_fit_is_refused_and_nothing_is_half() {
     m.judge();
 }
 
+/// A key that is not to be had keeps nothing else from being mounted (`do_import`, zpool_main.c).
+#[test]
+fn an_import_with_one_key_that_is_wrong() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let d = &m.desk;
+    for name in ["tank/one", "tank/two"] {
+        d.feed(&format!("zfs create -o encryption=on -o keyformat=passphrase {name}"), PASSPHRASE);
+    }
+    d.ok("zpool export tank");
+    let import = format!("zpool import -l -R {} -d tank tank", d.path("root").display());
+    let done = d.with_input(&import, &[PASSPHRASE, b"not the passphrase\n"].concat());
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("Incorrect key provided for 'tank/two'"), "{}", done.err);
+    assert_eq!(m.mounted(), ["tank", "tank/one"]);
+    m.judge();
+}
+
 #[test]
 fn keys_and_mounts() {
     if !can_mount() {
@@ -1247,4 +1267,239 @@ fn properties_of_blocks_hold_while_mounted() {
     write("unsummed");
     assert!(used() > before + (3 << 20), "{} after {before}", used());
     m.judge();
+}
+
+/// What is imported for reading only is mounted all the same, keeps its keys, and is not written to by anybody.
+#[test]
+fn a_pool_imported_for_reading_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    fs::write(dir.join("f"), "for good").unwrap();
+    d.ok("zfs snapshot tank/a@s");
+    let key = d.key_file("key", PASSPHRASE);
+    d.ok(&format!("zfs create -o encryption=on -o keyformat=passphrase -o keylocation={key} tank/e"));
+    fs::write(m.dir("tank/e").join("g"), "secret").unwrap();
+    d.ok("zfs create -o mountpoint=legacy tank/l");
+    d.ok("zpool export tank");
+    let drive = d.path("tank/drive.img");
+    let before = fs::read(&drive).unwrap();
+    let import = format!("zpool import -o readonly=on -R {} -d tank", d.path("root").display());
+    d.ok(&format!("{import} -N tank"));
+    assert!(m.mounted().is_empty());
+    d.ok("zfs mount -a");
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), "for good");
+    assert_eq!(fs::read_to_string(dir.join(".zfs/snapshot/s/f")).unwrap(), "for good");
+    let read_only = rustix::io::Errno::ROFS.raw_os_error();
+    assert_eq!(errno(&fs::write(dir.join("f"), "x").unwrap_err()), read_only);
+    assert_eq!(errno(&fs::create_dir(dir.join("d")).unwrap_err()), read_only);
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/a"), "on\ttemporary\n");
+    d.refused("zfs mount tank/e", 1, &["encryption key not loaded"]);
+    d.ok("zfs load-key tank/e");
+    d.ok("zfs mount tank/e");
+    assert_eq!(fs::read_to_string(m.dir("tank/e").join("g")).unwrap(), "secret");
+    d.refused("zfs unload-key tank/e", 255, &["'tank/e' is busy"]);
+    d.ok("zfs unmount -u tank/e");
+    assert_eq!(d.get("keystatus", "tank/e"), "unavailable");
+    d.refused("zfs snapshot tank@new", 1, &["readonly=on"]);
+    let load = d.ok("zpool get -H -o value load_guid tank");
+    assert_eq!(d.ok("zpool get -H -o value load_guid tank"), load);
+    // A repair wants the devices for itself: the mounts step aside, unless they are in use.
+    let open = File::open(dir.join("f")).unwrap();
+    d.refused("zpool scrub --repair tank", 1, &["pool or dataset is busy"]);
+    drop(open);
+    d.ok("zpool scrub --repair tank");
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    d.ok("zfs load-key tank/e");
+    d.refused("zpool scrub --repair tank", 1, &["zfs unload-key -a"]);
+    d.ok("zfs unload-key tank/e");
+    // Whoever else reads the devices may go on doing so.
+    d.ok("zpool scrub -n tank");
+    let elsewhere = d.command("icecore ls tank/a").env("ICECORE_SERVICE", "off").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&elsewhere.stdout), "f\n");
+    // The next service mounts again what this one had.
+    m.kill();
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), "for good");
+    d.ok("zpool export tank");
+    assert!(!dir.join("f").exists());
+    wait_for("the service goes", || d.service().is_none());
+    // By itself, and under another name.
+    d.ok(&format!("{import} -l tank other"));
+    assert_eq!(m.mounted(), ["other", "other/a", "other/e"]);
+    assert_eq!(fs::read_to_string(m.dir("other/e").join("g")).unwrap(), "secret");
+    d.ok("zfs unmount -a");
+    assert!(m.mounted().is_empty());
+    // Devices that are gone do not keep it.
+    fs::rename(&drive, d.path("away")).unwrap();
+    m.kill();
+    d.ok("zpool export other");
+    fs::rename(d.path("away"), &drive).unwrap();
+    assert!(fs::read(&drive).unwrap() == before, "something was written");
+    d.ok(&format!("zpool import -R {} -d tank tank", d.path("root").display()));
+    m.judge();
+}
+
+/// What a program writes over with the same bytes takes no new space, where the checksum tells contents.
+#[test]
+fn what_is_written_over_with_the_same_stays() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounts::new();
+    let bytes = Dice(11).bytes(4 << 20);
+    for (name, checksum, stays) in [("strong", "sha512", true), ("weak", "fletcher4", false)] {
+        let name = format!("tank/{name}");
+        m.desk.ok(&format!("zfs create -o compression=lz4 -o checksum={checksum} {name}"));
+        let file = m.dir(&name).join("f");
+        fs::write(&file, &bytes).unwrap();
+        m.desk.ok(&format!("zfs snapshot {name}@s"));
+        let open = OpenOptions::new().write(true).open(&file).unwrap();
+        open.write_all_at(&bytes, 0).unwrap();
+        open.sync_all().unwrap();
+        let written: u64 = m.desk.get("written", &name).parse().unwrap();
+        assert_eq!(written < 1 << 20, stays, "{name}: {written}");
+        assert!(fs::read(&file).unwrap() == bytes);
+    }
+    m.judge();
+}
+
+/// As mount(8) calls it: snapshots, and what is mounted already, to be mounted otherwise.
+#[test]
+fn what_mount_8_asks_for() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    for link in ["mount.zfs", "mount.fuse.zfs"] {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_icecore"), d.path(link)).unwrap();
+    }
+    let read_only = rustix::io::Errno::ROFS.raw_os_error();
+    let refuses = |path: &Path| assert_eq!(errno(&fs::write(path, "x").unwrap_err()), read_only);
+    fs::write(dir.join("f"), "then").unwrap();
+    d.ok("zfs snapshot tank/a@s");
+    fs::write(dir.join("f"), "now").unwrap();
+    let at = d.path("snap");
+    fs::create_dir(&at).unwrap();
+    d.ok(&format!("mount.zfs tank/a@s {} -o rw", at.display()));
+    assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "then");
+    refuses(&at.join("f"));
+    let again = format!("mount.fuse.zfs tank/a@s {} -o rw,remount -t fuse.zfs", at.display());
+    d.refused(&again, 1, &["filesystem 'tank/a@s' can not be mounted: Read-only file system"]);
+    d.ok(&again.replace("rw,", "ro,"));
+    d.refused(&again.replace("@s", "@none"), 1, &["not currently mounted there"]);
+    // Among file systems it does not show; it is in use, goes with no other, and comes back with the next service.
+    assert_eq!(m.mounted(), ["tank", "tank/a"]);
+    d.refused("zfs destroy tank/a@s", 1, &["dataset is busy"]);
+    d.ok("zfs unmount -a");
+    d.ok("zfs rename tank/a tank/b");
+    d.ok("zfs mount -a");
+    m.kill();
+    assert_eq!(m.mounted(), ["tank", "tank/b"]);
+    assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "then");
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    d.ok("zfs destroy tank/b@s");
+    // A head, for reading and back; the property's new value counts more.
+    let (dir, file) = (m.dir("tank/b"), m.dir("tank/b").join("f"));
+    let again = format!("mount.fuse.zfs tank/b {} -o ro,remount -t fuse.zfs", dir.display());
+    let open = OpenOptions::new().write(true).open(&file).unwrap();
+    d.refused(&again, 1, &["busy"]);
+    (&open).write_all(b"more").unwrap();
+    drop(open);
+    d.ok(&again);
+    refuses(&file);
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/b"), "on\ttemporary\n");
+    d.ok("zfs mount -o remount,rw,noexec tank/b");
+    assert_eq!(d.ok("zfs get -H -o value,source exec tank/b"), "off\ttemporary\n");
+    fs::write(&file, "x").unwrap();
+    let flags = |word: &str| {
+        let table = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = table.lines().find(|l| l.contains(&format!(" {} ", dir.display()))).unwrap().to_string();
+        line.split(' ').nth(3).unwrap().split(',').any(|w| w == word)
+    };
+    assert!(flags("rw") && flags("noexec"));
+    d.ok("zfs set readonly=on tank/b");
+    refuses(&file);
+    assert!(flags("ro") && flags("noexec"));
+    d.ok("zfs mount -o remount,rw tank/b");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(d.ok("zfs get -H -o value,source readonly tank/b"), "off\ttemporary\n");
+    // What is in use keeps its pool from being destroyed, with -f too.
+    let open = File::open(&file).unwrap();
+    d.refused("zpool destroy -f tank", 1, &["could not destroy 'tank': could not unmount datasets"]);
+    drop(open);
+    m.judge();
+}
+
+/// Who stands in `.zfs/snapshot`, or has a file of it open, keeps that snapshot from being destroyed, and no other.
+#[test]
+fn who_works_in_a_snapshot_keeps_it() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let d = &m.desk;
+    fs::write(dir.join("f"), "kept").unwrap();
+    for snap in ["one", "two", "three"] {
+        d.ok(&format!("zfs snapshot tank/a@{snap}"));
+    }
+    let of = |snap: &str| dir.join(".zfs/snapshot").join(snap);
+    let busy = ["cannot destroy snapshot tank/a@two: dataset is busy"];
+    // A look is no work.
+    assert_eq!(fs::read_to_string(of("two").join("f")).unwrap(), "kept");
+    d.ok("zfs destroy -n tank/a@two");
+    let mut stands = Command::new("sleep").arg("1000").current_dir(of("two")).spawn().unwrap();
+    d.refused("zfs destroy tank/a@two", 1, &busy);
+    d.refused("zfs destroy tank/a@one%three", 1, &busy);
+    assert_eq!(d.names("-t snapshot -r tank"), ["tank/a@one", "tank/a@two", "tank/a@three"]);
+    d.refused("zfs rollback -r tank/a@one", 1, &["'tank/a@two'", "dataset is busy"]);
+    assert_eq!(fs::read_to_string(of("two").join("f")).unwrap(), "kept");
+    d.ok("zfs destroy tank/a@three");
+    stands.kill().unwrap();
+    stands.wait().unwrap();
+    let open = File::open(of("two").join("f")).unwrap();
+    d.refused("zfs destroy tank/a@two", 1, &busy);
+    drop(open);
+    wait_for("the file to be closed", || d.run("zfs destroy tank/a@two").status == 0);
+    d.ok("zfs rollback -r tank/a@one");
+    m.judge();
+}
+
+/// What was mounted leaves no empty directory where it inherited its place; one it was given, or one with something in it, stays.
+#[test]
+fn directories_go_with_what_was_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let (d, root) = (&m.desk, m.desk.path("root"));
+    d.ok("zfs create -o mountpoint=/own tank/own");
+    d.ok("zfs rename tank/a tank/b");
+    assert!(!dir.exists() && m.dir("tank/b").exists());
+    d.ok("zfs create tank/b/c");
+    d.ok("zfs set mountpoint=/elsewhere tank/b");
+    assert!(!m.dir("tank/b").exists() && root.join("elsewhere/c").exists());
+    d.ok("zfs inherit mountpoint tank/b");
+    assert!(root.join("elsewhere").exists());
+    assert!(m.mounted().contains(&"tank/b/c".into()) && m.dir("tank/b/c").exists());
+    d.ok("zfs unmount tank/b");
+    assert!(m.dir("tank/b").exists());
+    fs::write(m.dir("tank/b").join("below"), "kept").unwrap();
+    d.ok("zfs mount -a");
+    d.ok("zfs destroy -r tank/b");
+    assert_eq!(fs::read_to_string(m.dir("tank/b").join("below")).unwrap(), "kept");
+    assert!(!m.dir("tank/b/c").exists());
+    d.ok("zfs create tank/f");
+    d.ok("zfs snapshot tank/f@s");
+    d.ok("zfs clone tank/f@s tank/g");
+    d.ok("zfs destroy -R tank/f@s");
+    assert!(m.dir("tank/f").exists() && !m.dir("tank/g").exists());
+    d.ok("zfs destroy tank/own");
+    assert!(root.join("own").exists());
+    d.export_and_judge("tank");
+    assert!(!m.dir("tank").exists() && root.exists());
 }

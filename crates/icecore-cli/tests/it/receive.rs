@@ -430,3 +430,53 @@ fn options_that_make_no_sense_store_nothing() {
     assert!(sizes.len() == 1 && !sizes[0].starts_with("received 0B"), "{said}");
     desk.export_and_judge("tank");
 }
+
+/// A full stream received as a clone of what it was sent from keeps the blocks of that, where their checksum tells contents
+/// (`zio_nop_write`, zio.c); it takes their space where not.
+#[test]
+fn a_clone_keeps_what_a_stream_repeats() {
+    let desk = Desk::with_pool("tank");
+    let folder = desk.path("files");
+    std::fs::create_dir(&folder).unwrap();
+    let mut word = 9_u64;
+    let mut bytes = Vec::new();
+    while bytes.len() < 8 << 20 {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        bytes.extend_from_slice(&(word >> 16).to_le_bytes()[..6]);
+    }
+    std::fs::write(folder.join("noise"), &bytes).unwrap();
+    std::fs::write(folder.join("text"), "the same line\n".repeat(100_000)).unwrap();
+    for (name, props, kept) in [
+        ("sum", "-o checksum=sha256 -o compression=lz4", true),
+        ("keyed", "-o checksum=blake3 -o compression=zstd", true),
+        ("weak", "-o checksum=fletcher4 -o compression=lz4", false),
+        ("plain", "-o checksum=sha256 -o compression=off", false),
+    ] {
+        desk.ok(&format!("zfs create {props} tank/{name}"));
+        desk.ok(&format!("icecore import-tree {} tank/{name}", folder.display()));
+        desk.ok(&format!("zfs snapshot tank/{name}@s"));
+        for flags in ["-p", "-pc"] {
+            let stream = desk.bytes(&format!("zfs send {flags} tank/{name}@s"));
+            desk.feed(&format!("zfs receive -o origin=tank/{name}@s tank/copy"), &stream);
+            let (used, whole): (u64, u64) = (
+                desk.get("used", "tank/copy").parse().unwrap(),
+                desk.get("used", &format!("tank/{name}")).parse().unwrap(),
+            );
+            assert_eq!(used < whole / 10, kept, "{name} {flags}: {used} of {whole}");
+            assert_eq!(desk.bytes("icecore cat tank/copy:noise"), bytes);
+            assert_eq!(desk.get("referenced", "tank/copy"), desk.get("referenced", &format!("tank/{name}")));
+            desk.ok("zfs destroy -r tank/copy");
+        }
+    }
+    // Of another origin nothing is kept that differs.
+    let stream = desk.bytes("zfs send tank/sum@s");
+    desk.ok("zfs create -o checksum=sha256 -o compression=lz4 tank/other");
+    bytes.reverse();
+    std::fs::write(folder.join("noise"), &bytes).unwrap();
+    desk.ok(&format!("icecore import-tree {} tank/other", folder.display()));
+    desk.ok("zfs snapshot tank/other@s");
+    desk.feed("zfs receive -o origin=tank/other@s tank/copy", &stream);
+    bytes.reverse();
+    assert_eq!(desk.bytes("icecore cat tank/copy:noise"), bytes);
+    desk.export_and_judge("tank");
+}

@@ -47,6 +47,12 @@ fn a_mirror_and_what_is_said_of_it() {
     assert!(mirror.starts_with("  mirror-0 ") && mirror.contains("  0."), "{shown}");
     let guid = desk.ok("zpool list -Hvg -o name twin").lines().nth(2).unwrap().trim().parse::<u64>();
     assert!(guid.is_ok_and(|g| g > 0));
+    assert_eq!(desk.ok("zpool get -H -o value,source ashift twin"), "12\tlocal\n");
+    let wide = desk.drive("wide.img", 96);
+    desk.ok(&format!("zpool create -m none wide {}", wide.display()));
+    assert_eq!(desk.ok("zpool get -H -o value,source ashift wide"), "0\tdefault\n", "nobody asked for one");
+    desk.ok("zpool destroy wide");
+    std::fs::remove_file(wide).unwrap();
     desk.ok("zfs create twin/x");
     // One side alone: the pool is there, degraded, and can be written.
     std::fs::rename(&b, desk.path("b.away")).unwrap();

@@ -7,6 +7,7 @@
 //! 2. Only data is refused. Metadata, all of `sync`, and everything that frees goes on, so that a full
 //!    dataset can be emptied (OpenZFS lets the one transaction that crosses a limit through as well).
 
+use super::sync::is_kept;
 use super::{Obj, Objset, Space};
 use crate::store::{BlockStore, BlockWriter, WriteError};
 use icecore_format::{Blkptr, ObjectId, Txg};
@@ -108,17 +109,18 @@ impl Objset {
     pub(super) fn admit_written(
         &self,
         io: &mut dyn BlockWriter,
-        places: &[(ObjectId, u64)],
+        places: &[(ObjectId, u64, Blkptr)],
         written: &[Blkptr],
     ) -> Result<(), WriteError> {
         let Some(room) = self.room else { return Ok(()) };
-        let born: u64 = written.iter().map(Blkptr::asize).fold(0, u64::saturating_add);
+        let changed = || places.iter().zip(written).filter(|((.., old), bp)| !is_kept(old, bp));
+        let born: u64 = changed().map(|(_, bp)| bp.asize()).fold(0, u64::saturating_add);
         if self.growth().saturating_add(born) <= room.bytes {
             return Ok(());
         }
         let mut given_back = 0_u64;
         let mut new = Vec::with_capacity(written.len());
-        for ((obj, blkid), bp) in places.iter().zip(written) {
+        for ((obj, blkid, _), bp) in changed() {
             let dn = self.dnode(io, *obj)?;
             let old = match *blkid <= dn.maxblkid() {
                 true => self.blkptr(io, *obj, &dn, 0, *blkid)?,

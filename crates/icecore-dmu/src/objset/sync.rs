@@ -88,6 +88,9 @@ impl Objset {
         }
         let written = io.write_batch(new)?;
         for ((obj, blkid, old, lsize), bp) in places.into_iter().zip(written) {
+            if is_kept(&old, &bp) {
+                continue;
+            }
             self.with_obj_io(io, ObjectId(obj), |os, io, o| {
                 let bp = if bp.is_hole() {
                     hole_after(&old, io.hole_birth(), io.txg(), o.dn.kind(), level, lsize)
@@ -100,16 +103,20 @@ impl Objset {
         Ok(())
     }
 
-    fn logical_form(&self, o: &Obj, level: u8) -> Form {
-        let meta = level > 0 || o.dn.kind().is_metadata();
-        let own = match o.dn.compress() {
+    /// How data of `o` is compressed.
+    fn compress(&self, o: &Obj) -> Compress {
+        match o.dn.compress() {
             Compress::INHERIT => self.policy.compress,
             Compress::ON => self.policy.meta_compress,
             c => c,
-        };
+        }
+    }
+
+    fn logical_form(&self, o: &Obj, level: u8) -> Form {
+        let meta = level > 0 || o.dn.kind().is_metadata();
         // Indirect blocks of a raw objset are plain metadata; the store adds the sum over the MACs.
         Form::Logical {
-            compress: if meta { self.policy.meta_compress } else { own },
+            compress: if meta { self.policy.meta_compress } else { self.compress(o) },
             level: self.policy.level,
             encrypt: self.policy.encrypted,
         }
@@ -160,6 +167,11 @@ impl Objset {
             copies: if meta { self.meta_copies(level, kind, false) } else { self.policy.copies.clamp(1, 3) },
             fill,
             may_embed: self.policy.embed && !self.policy.encrypted && level == 0,
+            // As `dmu_write_policy` has it (dmu.c): who does not want it turns compression off.
+            may_keep: !meta
+                && !self.policy.encrypted
+                && own.tells_contents()
+                && self.compress(o) != Compress::OFF,
             old: Blkptr::default(),
         }
     }
@@ -324,6 +336,7 @@ impl Objset {
             copies: self.meta_copies(0, ObjectType::OBJSET, false),
             fill,
             may_embed: false,
+            may_keep: false,
             old,
         };
         let bp = io
@@ -335,6 +348,11 @@ impl Objset {
         self.phys_dirty = false;
         Ok(())
     }
+}
+
+/// Whether a block that was to be replaced stays what it is.
+pub(super) fn is_kept(old: &Blkptr, new: &Blkptr) -> bool {
+    !new.is_hole() && !new.is_embedded() && old == new
 }
 
 /// Objects with buffers of `level`.

@@ -1,8 +1,11 @@
 //! The block tree of one object: pointers by (level, block id), the overlay of buffers, growth.
 
+use super::free::has_buffers_below;
+use super::sync::is_kept;
 use super::{Obj, Objset, hole_after};
 use crate::store::{BlockStore, BlockWriter, Form, NewBlock, ReadError, WriteError};
 use icecore_format::{Blkptr, Corrupt, ObjectId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -116,18 +119,13 @@ impl Objset {
             if o.bufs.contains_key(&(0, at)) {
                 return Ok(Some(at));
             }
-            // Skip the largest subtree that is a hole and has no buffers.
+            // Skip the largest subtree that is a hole, nothing in it changed in memory.
             for level in (0..dn.nlevels()).rev() {
                 let shift = epbs * u32::from(level);
                 let id = at.checked_shr(shift).unwrap_or(0);
-                let buffered = o.bufs.contains_key(&(level, id));
+                let buffered = o.bufs.contains_key(&(level, id)) || has_buffers_below(o, level, id);
                 if !buffered && self.get_bp(io, obj, o, level, id)?.is_hole() {
-                    let next = (id + 1).checked_shl(shift).filter(|n| *n > at).unwrap_or(u64::MAX);
-                    let held = o.bufs.range((0, at)..(0, next)).next().map(|((_, b), _)| *b);
-                    if let Some(held) = held {
-                        return Ok(Some(held));
-                    }
-                    at = next;
+                    at = (id + 1).checked_shl(shift).filter(|n| *n > at).unwrap_or(u64::MAX);
                     continue 'outer;
                 }
             }
@@ -372,15 +370,29 @@ impl Objset {
         }
         let mut new: Vec<NewBlock> = Vec::with_capacity(blocks.len());
         let mut places = Vec::with_capacity(blocks.len());
+        let mut first = BTreeSet::new();
         for (obj, blkid, data, form) in blocks {
-            new.push(self.with_obj(io, obj, |os, o| Ok(os.new_block(obj, o, 0, blkid, data, form)))?);
-            places.push((obj, blkid));
+            // Written twice, what is there now is gone by the second time.
+            let first = first.insert((obj, blkid));
+            let block = self.with_obj(io, obj, |os, o| {
+                let mut block = os.new_block(obj, o, 0, blkid, data, form);
+                block.may_keep &= first && blkid <= o.dn.maxblkid();
+                if block.may_keep {
+                    block.old = os.get_bp(io, obj, o, 0, blkid)?;
+                }
+                Ok(block)
+            })?;
+            places.push((obj, blkid, block.old));
+            new.push(block);
         }
         let written = io.write_batch(new)?;
         self.admit_written(io, &places, &written)?;
-        for ((obj, blkid), mut bp) in places.into_iter().zip(written) {
+        for ((obj, blkid, old), mut bp) in places.into_iter().zip(written) {
             self.with_obj_io(io, obj, |os, io, o| {
                 o.bufs.remove(&(0, blkid));
+                if is_kept(&old, &bp) {
+                    return Ok(());
+                }
                 if bp.is_hole() {
                     let old = os.get_bp(io, obj, o, 0, blkid)?;
                     bp = hole_after(&old, io.hole_birth(), io.txg(), o.dn.kind(), 0, o.dn.block_size());

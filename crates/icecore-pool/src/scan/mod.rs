@@ -465,13 +465,13 @@ impl Pool {
     /// Part of every commit, before it: what happened to datasets in this txg happens to the scan's places.
     pub(crate) fn sync_scan(&mut self) -> Result<()> {
         let events = std::mem::take(&mut self.dsl.events);
-        self.forget_bootfs(&events)?;
         if let Some(copying) = &mut *self.copying.lock() {
             for event in &events {
                 copying.now.follow(event);
                 copying.began.follow(event);
             }
         }
+        self.forget_bootfs(&events)?;
         let Some(mut scan) = self.scanning.lock().take() else { return Ok(()) };
         let mut moved = false;
         for event in &events {

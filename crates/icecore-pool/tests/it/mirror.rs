@@ -351,6 +351,28 @@ fn power_lost_when_the_only_device_is_replaced() {
     assert!(on_old > 0 && on_new > 0, "{on_old} {on_new}");
 }
 
+/// A mirror of OpenZFS's, of which a side was taken offline before the last writes: it gets what its time log says, and each side is
+/// enough then.
+#[test]
+fn a_side_that_openzfs_left_behind() {
+    let Some(files) = crate::walk::zoo(&["m3-0", "m3-1", "m3-2"]) else { return };
+    let disks: Vec<Arc<SimDisk>> = files.iter().map(|f| Arc::new(SimDisk::load(f).unwrap())).collect();
+    let mut pool = open(env(67), &disks, Mode::Write).unwrap();
+    let [behind] = pool.missing().iter().copied().collect::<Vec<_>>()[..] else { panic!() };
+    assert_eq!(pool.resilver_returned().unwrap(), None, "somebody took it out by hand");
+    let done = pool.online(behind, &mut go).unwrap();
+    assert!(done.repaired_bytes > 100_000 && done.lost == 0, "{done:?}");
+    pool.export().unwrap();
+    for (i, disk) in disks.iter().enumerate() {
+        let one = std::slice::from_ref(disk);
+        let mut pool = open(env(68), one, Mode::ReadOnly).unwrap();
+        let found = icecore_pool::scrub::scrub(&mut pool, &mut go).unwrap();
+        assert_eq!((found.damaged, found.unseen.len()), (0, 0), "side {i}");
+        drop(pool);
+        judge("mir3", one);
+    }
+}
+
 #[test]
 fn devices_that_do_not_fit() {
     let all = disks(1, SIZE);

@@ -75,6 +75,7 @@ fn the_books_balance() {
         copies: 1,
         fill: 1,
         may_embed: false,
+        may_keep: false,
         old: Blkptr::default(),
     };
     let stray = io.write_batch(vec![stray]).unwrap()[0];

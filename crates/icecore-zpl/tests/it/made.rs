@@ -251,6 +251,7 @@ fn a_tree_without_leaves_is_damage_and_soon_found_so() {
             copies: 1,
             fill: 1,
             may_embed: false,
+            may_keep: false,
             old: Blkptr::default(),
         };
         bp = m.io.write_batch(vec![new]).unwrap()[0];
