@@ -76,13 +76,19 @@ impl Pool {
         let (Some(shift), Some(before), Some(asize)) = (top.metaslab_shift, top.asize, asize) else {
             return Ok(false);
         };
+        // From now on the last labels are looked for at the new ends, be there enough for a metaslab or not.
+        let mut moved = false;
+        for device in &devices {
+            moved |= label::renew_end(&**device, self.guid()).map_err(VdevError::Device)?;
+        }
         if asize >> shift <= before >> shift {
+            if moved {
+                self.config_dirty = true;
+                self.commit()?;
+            }
             return Ok(false);
         }
         top.asize = Some(asize);
-        for device in &devices {
-            label::renew_end(&**device, self.guid()).map_err(VdevError::Device)?;
-        }
         self.rewire(tree)?;
         if let (Some(vdev), Some(Some(top))) = (self.io.vdevs.tops().get(at), self.io.alloc.tops.get_mut(at))
         {

@@ -289,12 +289,16 @@ pub fn clear(device: &dyn Device) -> Result<(), DeviceError> {
 }
 
 /// Zeroes the labels at the end and flushes, unless they are of that pool: where a device has grown, what lies there may be of
-/// a pool before it, and its uberblocks newer.
-pub fn renew_end(device: &dyn Device, pool: Guid) -> Result<(), DeviceError> {
+/// a pool before it, and its uberblocks newer. Whether it did.
+pub fn renew_end(device: &dyn Device, pool: Guid) -> Result<bool, DeviceError> {
     let ends = layout::LABELS / 2..layout::LABELS;
     let ours =
         |(l, config): (usize, &PoolConfig)| ends.contains(&(l as u64)) && config.pool_guid == Some(pool.0);
-    if Labels::read(device).good().any(ours) { Ok(()) } else { zero(device, ends) }
+    if Labels::read(device).good().any(ours) {
+        return Ok(false);
+    }
+    zero(device, ends)?;
+    Ok(true)
 }
 
 fn zero(device: &dyn Device, labels: std::ops::Range<u64>) -> Result<(), DeviceError> {

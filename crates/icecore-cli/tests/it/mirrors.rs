@@ -104,6 +104,55 @@ fn what_cannot_become_a_side_or_leave() {
     desk.export_and_judge("tank");
 }
 
+/// What a device has grown by is the pool's once it is asked for, and `zdb` finds the pool sound there.
+#[test]
+fn devices_that_have_grown() {
+    let desk = Desk::with_pool("tank");
+    let first = desk.path("tank/drive.img");
+    let grow = |path: &std::path::Path, mib: u64| {
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(mib << 20).unwrap();
+    };
+    let size = |desk: &Desk| desk.ok("zpool list -Hp -o size tank").trim().parse::<u64>().unwrap();
+    let before = size(&desk);
+    desk.ok(&format!("zpool online -e tank {}", first.display()));
+    assert_eq!(size(&desk), before, "there was nothing to grow by");
+    // The end of what is added is not empty: it has the newest labels of another pool.
+    let other = desk.pool("other", 512);
+    desk.ok("zpool export other");
+    let labels = std::fs::read(&other).unwrap();
+    grow(&first, 512);
+    let file = std::fs::OpenOptions::new().write(true).open(&first).unwrap();
+    let end = labels.len() - (512 << 10);
+    std::os::unix::fs::FileExt::write_all_at(&file, &labels[end..], end as u64).unwrap();
+    desk.ok("zfs create tank/fs");
+    assert_eq!(size(&desk), before, "nobody asked for it");
+    desk.ok(&format!("zpool online -e tank {}", first.display()));
+    let after = size(&desk);
+    assert!(after > before + (350 << 20), "{before} {after}");
+    // More than there was room for before.
+    let mut bytes = vec![0; 200 << 20];
+    icecore_sim::Rng::new(7).fill(&mut bytes);
+    std::fs::write(desk.path("bytes"), &bytes).unwrap();
+    desk.ok("icecore cp bytes tank/fs:bytes");
+    desk.export_and_judge("tank");
+    desk.import("tank");
+    assert_eq!(size(&desk), after);
+    assert!(desk.bytes("icecore cat tank/fs:bytes") == bytes);
+    assert!(desk.ok("zpool scrub -w tank").contains("0 errors"));
+    // Both sides of a mirror have to have it.
+    let second = desk.drive("tank/two.img", 512).display().to_string();
+    desk.ok(&format!("zpool attach tank {} {second}", first.display()));
+    grow(&first, 700);
+    desk.ok(&format!("zpool online -e tank {}", first.display()));
+    assert_eq!(size(&desk), after);
+    let device = icecore_env::FileDevice::open(&first, icecore_env::Access::Probe).unwrap();
+    assert_eq!(icecore_vdev::Labels::read(&device).good().count(), 4, "the last two are where it ends now");
+    grow(second.as_ref(), 700);
+    desk.ok("zpool online -e tank mirror-0");
+    assert!(size(&desk) > after + (150 << 20));
+    desk.export_and_judge("tank");
+}
+
 /// Each side by itself is the whole pool.
 fn each_alone(desk: &Desk, names: &[&str]) {
     for name in names {
@@ -233,51 +282,4 @@ fn the_pool_is_in_use_while_sides_are_filled() {
     std::fs::remove_file(&first).unwrap();
     desk.ok("zpool export tank");
     each_alone(&desk, &["two.img", "three.img"]);
-}
-
-/// What a device has grown by is the pool's once it is asked for, and `zdb` finds the pool sound there.
-#[test]
-fn devices_that_have_grown() {
-    let desk = Desk::with_pool("tank");
-    let first = desk.path("tank/drive.img");
-    let grow = |path: &std::path::Path, mib: u64| {
-        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(mib << 20).unwrap();
-    };
-    let size = |desk: &Desk| desk.ok("zpool list -Hp -o size tank").trim().parse::<u64>().unwrap();
-    let before = size(&desk);
-    desk.ok(&format!("zpool online -e tank {}", first.display()));
-    assert_eq!(size(&desk), before, "there was nothing to grow by");
-    // The end of what is added is not empty: it has the newest labels of another pool.
-    let other = desk.pool("other", 512);
-    desk.ok("zpool export other");
-    let labels = std::fs::read(&other).unwrap();
-    grow(&first, 512);
-    let file = std::fs::OpenOptions::new().write(true).open(&first).unwrap();
-    let end = labels.len() - (512 << 10);
-    std::os::unix::fs::FileExt::write_all_at(&file, &labels[end..], end as u64).unwrap();
-    desk.ok("zfs create tank/fs");
-    assert_eq!(size(&desk), before, "nobody asked for it");
-    desk.ok(&format!("zpool online -e tank {}", first.display()));
-    let after = size(&desk);
-    assert!(after > before + (350 << 20), "{before} {after}");
-    // More than there was room for before.
-    let mut bytes = vec![0; 200 << 20];
-    icecore_sim::Rng::new(7).fill(&mut bytes);
-    std::fs::write(desk.path("bytes"), &bytes).unwrap();
-    desk.ok("icecore cp bytes tank/fs:bytes");
-    desk.export_and_judge("tank");
-    desk.import("tank");
-    assert_eq!(size(&desk), after);
-    assert!(desk.bytes("icecore cat tank/fs:bytes") == bytes);
-    assert!(desk.ok("zpool scrub -w tank").contains("0 errors"));
-    // Both sides of a mirror have to have it.
-    let second = desk.drive("tank/two.img", 512).display().to_string();
-    desk.ok(&format!("zpool attach tank {} {second}", first.display()));
-    grow(&first, 700);
-    desk.ok(&format!("zpool online -e tank {}", first.display()));
-    assert_eq!(size(&desk), after);
-    grow(second.as_ref(), 700);
-    desk.ok("zpool online -e tank mirror-0");
-    assert!(size(&desk) > after + (150 << 20));
-    desk.export_and_judge("tank");
 }
