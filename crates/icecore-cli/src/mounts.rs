@@ -271,6 +271,13 @@ impl Home {
             || self.mounted
     }
 
+    /// Whether the directory it is mounted on goes with it: that of one that does not say itself where it belongs.
+    fn dir_goes(&self) -> bool {
+        matches!(self.source, Source::Default | Source::Inherited(_))
+            && self.mountpoint.starts_with('/')
+            && self.canmount != "off"
+    }
+
     fn cannot_mount(what: &str, why: &dyn std::fmt::Display) -> Fail {
         Fail::new(format!("cannot mount '{what}': {why}"))
     }
@@ -447,15 +454,20 @@ pub fn created(name: &str) -> Outcome {
     }
 }
 
-/// A pool, file systems of it, and whether these are all ([`homes`]).
-type OwnedHomes = (Arc<Owned>, Vec<Home>, bool);
+/// File systems of a pool that the service owns.
+struct OwnedHomes {
+    owned: Arc<Owned>,
+    homes: Vec<Home>,
+    /// None was left out.
+    well: bool,
+}
 
 /// The file systems from `name` down and who owns their pool, if it is the service; the pool is let go.
 fn owned_homes(name: &str) -> Outcome<Option<OwnedHomes>> {
     let pool = session::open(name, For::Read)?;
     let Some(owned) = pool.owned().cloned() else { return Ok(None) };
     let (homes, well) = homes(&pool, name)?;
-    Ok(Some((owned, homes, well)))
+    Ok(Some(OwnedHomes { owned, homes, well }))
 }
 
 /// Mounts what a receive made or changed from `name` down; but nothing where a stream alone says so.
@@ -463,7 +475,7 @@ pub fn received(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes, _)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let homes: Vec<Home> = homes.into_iter().filter(|h| h.source != Source::Received).collect();
     mount_all(&owned, &homes);
     Ok(())
@@ -474,7 +486,7 @@ pub fn settle_below(name: &str) -> Outcome<bool> {
     if !automatic() {
         return Ok(true);
     }
-    let Some((owned, homes, well)) = owned_homes(name)? else { return Ok(true) };
+    let Some(OwnedHomes { owned, homes, well }) = owned_homes(name)? else { return Ok(true) };
     Ok(mount_all(&owned, &homes) && well)
 }
 
@@ -483,7 +495,7 @@ pub fn settle_heirs(name: &str) -> Outcome {
     if !automatic() {
         return Ok(());
     }
-    let Some((owned, homes, _)) = owned_homes(name)? else { return Ok(()) };
+    let Some(OwnedHomes { owned, homes, .. }) = owned_homes(name)? else { return Ok(()) };
     let inside = |from: &str| from.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let heir = |h: &Home| match &h.source {
         Source::Inherited(from) => !inside(from),
@@ -564,6 +576,21 @@ pub fn exactly(pool: &Pool, name: &str) -> Vec<Arc<Mount>> {
     of_pool(pool.name()).into_iter().filter(|m| Some(m.object) == object).collect()
 }
 
+/// The directories of these mounts that go with what is mounted (`remove_mountpoint`, libzfs_mount.c).
+pub fn dirs_of(pool: &Pool, mounts: &[Arc<Mount>]) -> Vec<PathBuf> {
+    let goes = |m: &&Arc<Mount>| m.home(pool).ok().flatten().is_some_and(|home| home.dir_goes());
+    mounts.iter().filter(goes).map(|m| m.dir().to_path_buf()).collect()
+}
+
+/// Removes them when nothing is mounted there any more, as far as they are empty. The pool must not be in hand.
+pub fn remove_dirs(mut dirs: Vec<PathBuf>) {
+    dirs.sort();
+    for dir in dirs.iter().rev() {
+        // Whatever hinders it, nobody misses anything.
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 /// Holds on those of these snapshots in which somebody works where a mount shows them, below `.zfs/snapshot`: they are in use as
 /// if each were mounted there, as OpenZFS does it.
 pub fn visits(pool: &Pool, snaps: &[String]) -> Vec<Hold> {
@@ -607,12 +634,15 @@ struct Away {
     mount: Arc<Mount>,
     /// Only who mounted it knew where.
     legacy: bool,
+    /// Its directory goes when it is elsewhere.
+    dir_goes: bool,
 }
 
 impl Away {
     fn of(mount: Arc<Mount>, pool: &Pool) -> Self {
         let home = mount.home(pool).ok().flatten();
-        Self { mount, legacy: home.is_some_and(|h| h.mountpoint == "legacy") }
+        let legacy = home.as_ref().is_some_and(|h| h.mountpoint == "legacy");
+        Self { mount, legacy, dir_goes: home.is_some_and(|h| h.dir_goes()) }
     }
 }
 
@@ -672,13 +702,16 @@ impl Aside {
     pub fn back(self) -> Outcome {
         let mut mounts = self.mounts;
         mounts.sort_by(|a, b| a.mount.dir().cmp(b.mount.dir()));
-        let mut failed = None;
-        for Away { mount, legacy } in mounts {
+        let (mut failed, mut left) = (None, Vec::new());
+        for Away { mount, legacy, dir_goes } in mounts {
             let belongs = {
                 let Some(record) = state::find(&mount.pool)? else { continue };
                 let owned = pools::get(&record).map_err(|n| n.fail)?;
                 mount.home(&owned.shared().read())?
             };
+            if dir_goes && belongs.as_ref().is_none_or(|h| Path::new(&h.mountpoint) != mount.dir()) {
+                left.push(mount.dir().to_path_buf());
+            }
             let Some(home) = belongs.filter(|h| !h.mounted && h.canmount != "off" && h.mountpoint != "none")
             else {
                 continue;
@@ -691,6 +724,7 @@ impl Aside {
                 failed.get_or_insert(f);
             }
         }
+        remove_dirs(left);
         failed.map_or(Ok(()), Err)
     }
 }

@@ -188,7 +188,9 @@ fn leave(
     if owned.streams.load(Ordering::SeqCst) > 0 {
         return Err(Fail::new("pool is busy"));
     }
-    mounts::unmount_all(mounts::of_pool(&record.name), force)?;
+    let mounts = mounts::of_pool(&record.name);
+    let dirs = mounts::dirs_of(&owned.shared.read(), &mounts);
+    mounts::unmount_all(mounts, force)?;
     let mut guard = owned.unused()?;
     if !record.readonly {
         guard.note_command(crate::caller::command_line());
@@ -202,6 +204,7 @@ fn leave(
     crate::scan::stop(&owned);
     forget(&record.name);
     owned.wait_for_last();
+    mounts::remove_dirs(dirs);
     Ok(())
 }
 

@@ -23,8 +23,9 @@ mod sync;
 mod upgrade;
 mod vdevs;
 
+use crate::args::Typed;
 use crate::commands::{Absent, Command};
-use crate::fail::Outcome;
+use crate::fail::{Fail, Outcome};
 
 pub use export::export;
 
@@ -66,6 +67,18 @@ const ABSENT: &[Absent] = &[
     (&["split"], "'zpool detach' takes sides of mirrors out; to copy a pool use 'icecore sync'"),
     (&["prefetch", "ddtprune"], "pools with deduplicated blocks are only read"),
 ];
+
+/// What `-T` puts before all else: the time, as a date or in seconds (`print_timestamp`, statcommon.c).
+fn timestamp(typed: &Typed, usage: &str) -> Outcome {
+    let now = icecore_env::Env::os().clock.now();
+    match typed.value('T') {
+        None => {}
+        Some("u") => println!("{now}"),
+        Some("d") => println!("{}", crate::human::time_with_seconds(now)),
+        Some(_) => return Err(Fail::usage("invalid argument for 'T' option", usage)),
+    }
+    Ok(())
+}
 
 /// Runs `zpool ARGS`.
 pub fn run(args: &[String]) -> Outcome {

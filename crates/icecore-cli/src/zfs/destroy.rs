@@ -57,12 +57,18 @@ pub fn run(args: &[String]) -> Outcome {
     if mounted.is_empty() {
         return snapshots(pool, clones, &doomed, typed.has('d'));
     }
+    without(pool, mounted, || snapshots(session::open(name, For::Write)?, clones, &doomed, typed.has('d')))
+}
+
+/// Lets the pool go, and runs `f`, with which these mounts and their directories go. They are back if it fails.
+pub fn without(pool: Open, mounts: Vec<Arc<Mount>>, f: impl FnOnce() -> Outcome) -> Outcome {
+    let dirs = crate::mounts::dirs_of(&pool, &mounts);
     drop(pool);
-    crate::mounts::unmount_all(mounted.clone(), false)?;
-    let gone =
-        session::open(name, For::Write).and_then(|pool| snapshots(pool, clones, &doomed, typed.has('d')));
-    if gone.is_err() {
-        crate::mounts::again_all(&mounted);
+    crate::mounts::unmount_all(mounts.clone(), false)?;
+    let gone = f();
+    match gone {
+        Ok(()) => crate::mounts::remove_dirs(dirs),
+        Err(_) => crate::mounts::again_all(&mounts),
     }
     gone
 }
@@ -155,13 +161,7 @@ fn head(pool: Open, name: &str, typed: &Typed) -> Outcome {
         return Ok(());
     }
     let mounted: Vec<_> = doomed.iter().flat_map(|n| crate::mounts::exactly(&pool, n)).collect();
-    drop(pool);
-    crate::mounts::unmount_all(mounted.clone(), false)?;
-    let gone = destroy(name, doomed);
-    if gone.is_err() {
-        crate::mounts::again_all(&mounted);
-    }
-    gone
+    without(pool, mounted, || destroy(name, doomed))
 }
 
 fn destroy(name: &str, doomed: Vec<String>) -> Outcome {

@@ -157,8 +157,8 @@ fn finish(engine: &mut Engine, hold: Hold, found: &Found) -> Outcome {
         return Ok(());
     }
     pool.io_mut().flush_repairs().map_err(|e| Fail::new(e.to_string()))?;
-    // A scrub under way finds it out by itself.
-    if !pool.is_scanning() {
+    // A scrub under way finds it out by itself, and after a resilver the next one does.
+    if !pool.is_scanning() && pool.resilvering().is_none() {
         pool.scrub_errors(&mut || true)?;
     }
     Ok(())

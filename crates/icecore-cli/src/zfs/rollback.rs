@@ -35,13 +35,7 @@ pub fn run(args: &[String]) -> Outcome {
     if mounts.is_empty() {
         return back(pool, name, &newer, clones);
     }
-    drop(pool);
-    crate::mounts::unmount_all(mounts.clone(), false)?;
-    let done = session::open(name, For::Write).and_then(|pool| back(pool, name, &newer, clones));
-    if done.is_err() {
-        crate::mounts::again_all(&mounts);
-    }
-    done
+    destroy::without(pool, mounts, || back(session::open(name, For::Write)?, name, &newer, clones))
 }
 
 /// Snapshots and bookmarks that are newer than the target.

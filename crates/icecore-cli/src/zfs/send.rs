@@ -149,7 +149,11 @@ fn redacted(pool: &Pool, send: &SendSpec, bookmark: &str) -> Outcome {
     };
     let bookmark = bookmark.split_once('#').map_or(bookmark, |(_, short)| short);
     let name = format!("{path}#{bookmark}");
-    super::valid(&name, Named::Any).map_err(|why| Fail::new(format!("cannot open '{name}': {why}")))?;
+    let valid = match name.contains('@') {
+        true => Err("snapshot delimiter '@' is not expected here".into()),
+        false => super::valid(&name, Named::Any),
+    };
+    valid.map_err(|why| Fail::new(format!("cannot open '{name}': {why}")))?;
     let open = |e: &DslError| super::cannot("open", &name, e);
     let head = pool.dsl.lookup_head(pool.io(), path).map_err(|e| open(&e))?;
     let Some(phys) = pool.dsl.bookmark(pool.io(), head, bookmark).map_err(|e| open(&e))? else {

@@ -1,6 +1,6 @@
 //! `zpool add` of single disks and mirrors (`zpool_do_add`, zpool_main.c; `zpool_add`, libzfs_pool.c).
 
-use super::import::display_name;
+use super::import::Naming;
 use super::vdevs::{self, Groups, Terms};
 use crate::args::{Typed, flag, value};
 use crate::fail::{Fail, Outcome};
@@ -96,11 +96,7 @@ fn would_be(pool: &Pool, groups: &Groups, typed: &Typed) {
 }
 
 fn old(pool: &Pool, v: &VdevConfig, indent: usize, typed: &Typed) {
-    let name = match &v.path {
-        _ if typed.has('g') => v.guid.to_string(),
-        Some(path) if typed.has('P') => path.clone(),
-        _ => display_name(v, pool.io().vdevs()),
-    };
+    let name = Naming::of(typed).name(v, pool.io().vdevs());
     println!("\t{:indent$}{name}", "");
     v.children.iter().for_each(|side| old(pool, side, indent + 2, typed));
 }

@@ -587,6 +587,36 @@ fn list(found: &[FoundPool], unlabelled: &[Unlabelled], gone: bool, absent: &[Pa
     Ok(())
 }
 
+/// How vdevs are called (`-g`, `-L`, `-P`).
+#[derive(Clone, Copy, Default)]
+pub struct Naming {
+    guid: bool,
+    real: bool,
+    full: bool,
+}
+
+impl Naming {
+    /// As the options say.
+    pub fn of(typed: &Typed) -> Self {
+        Self { guid: typed.has('g'), real: typed.has('L'), full: typed.has('P') }
+    }
+
+    /// What a vdev is called.
+    pub fn name(self, v: &VdevConfig, vdevs: &VdevSet) -> String {
+        let path = v.path.as_ref().filter(|_| v.kind.is_leaf());
+        let real = || {
+            let path = std::fs::canonicalize(path?).ok()?;
+            let short = path.strip_prefix("/dev").ok().filter(|_| !self.full);
+            Some(short.unwrap_or(&path).display().to_string())
+        };
+        match path {
+            _ if self.guid => v.guid.to_string(),
+            Some(path) if self.full && !self.real => path.clone(),
+            _ => real().filter(|_| self.real).unwrap_or_else(|| display_name(v, vdevs)),
+        }
+    }
+}
+
 /// As `zpool status` names a vdev: the last part of the path of a device, the whole path of a file, which is
 /// where it lies now and not where its label says it lay.
 pub fn display_name(v: &VdevConfig, vdevs: &VdevSet) -> String {

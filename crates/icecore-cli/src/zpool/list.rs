@@ -11,7 +11,7 @@ use crate::table::{Align, Table};
 use icecore_pool::Pool;
 use icecore_vdev::{VdevConfig, VdevKind};
 
-pub const USAGE: &str = "list [-HpvgLP] [-j [--json-int]] [-o property[,...]] [pool] ...";
+pub const USAGE: &str = "list [-HpvgLP] [-j [--json-int]] [-o property[,...]] [-T d|u] [pool] ...";
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [
@@ -24,12 +24,15 @@ pub fn run(args: &[String]) -> Outcome {
         flag('g', ""),
         flag('L', ""),
         flag('P', ""),
+        value('T', ""),
     ];
     let typed = Typed::parse(args, &known, USAGE)?;
     json_numbers(&typed, USAGE)?;
-    if typed.has('v') && typed.has('j') {
+    // What is not there is told before what cannot be shown.
+    if typed.has('v') && typed.has('j') && typed.operands.iter().all(|name| state::named(name).is_ok()) {
         return Err(Fail::usage("vdevs are shown as JSON by 'zpool status -j'", USAGE));
     }
+    super::timestamp(&typed, USAGE)?;
     // Nothing is listed again and again here; the number is told of as a pool that there is not.
     without_interval(&typed.operands, USAGE)?;
     let exact = typed.has('p') || typed.has('J');

@@ -1,9 +1,9 @@
 //! `zpool status`.
 
 use super::errors;
-use super::import::display_name;
+use super::import::Naming;
 use super::import_list::state;
-use crate::args::{Opt, Typed, flag, without_interval};
+use crate::args::{Opt, Typed, flag, value, without_interval};
 use crate::fail::{Fail, Outcome};
 use crate::human;
 use crate::session::{self, For, NotOpen, Open, Why};
@@ -16,13 +16,18 @@ use icecore_vdev::{VdevConfig, VdevSet};
 use std::fmt::Write as _;
 
 pub const USAGE: &str =
-    "status [-j [--json-int, --json-flat-vdevs, --json-pool-key-guid]] [-pvxP] [pool] ...";
+    "status [-j [--json-int, --json-flat-vdevs, --json-pool-key-guid]] [-egLpPvx] [-T d|u] [pool] ...";
 
 const KNOWN: &[Opt] = &[
     flag('v', ""),
     flag('x', ""),
     flag('P', ""),
     flag('p', ""),
+    flag('e', ""),
+    flag('g', ""),
+    flag('L', ""),
+    value('T', ""),
+    value('c', ""),
     flag('j', "json"),
     flag('J', "json-int"),
     flag('F', "json-flat-vdevs"),
@@ -35,6 +40,14 @@ pub fn run(args: &[String]) -> Outcome {
     if let Some((_, name)) = of_json.iter().find(|(o, _)| typed.has(*o) && !typed.has('j')) {
         return Err(Fail::usage(format!("'{name}' only works with '-j' option"), USAGE));
     }
+    if typed.has('c') {
+        let why = match rustix::process::geteuid().is_root() {
+            true => "Can't run -c with root privileges unless ZPOOL_SCRIPTS_AS_ROOT is set.",
+            false => "no scripts are run here",
+        };
+        return Err(Fail::new(why));
+    }
+    super::timestamp(&typed, USAGE)?;
     without_interval(&typed.operands, USAGE)?;
     let records = state::all()?;
     if let Some(line) = state::missing(&records, &typed.operands).into_iter().next() {
@@ -49,7 +62,7 @@ pub fn run(args: &[String]) -> Outcome {
     }
     let mut shown = Vec::new();
     for record in &asked {
-        match status(record, typed.has('x'), typed.has('v')) {
+        match status(record, &typed) {
             Some(text) => shown.push(text),
             None if named => shown.push(format!("pool '{}' is healthy\n", record.name)),
             None => {}
@@ -77,12 +90,12 @@ fn behind(leaf: &icecore_vdev::tree::Leaf) -> bool {
 }
 
 /// One pool; `None` if it is healthy and only trouble was asked for.
-fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String> {
+fn status(record: &Imported, typed: &Typed) -> Option<String> {
     let seen = match Seen::of(record) {
         Ok(seen) => seen,
         Err(n) => return Some(unopened(record, &n)),
     };
-    if only_trouble && seen.is_well() {
+    if typed.has('x') && seen.is_well() {
         return None;
     }
     let (counted, pool, scan, lost) = (&seen.counted, seen.pool(), &seen.scan, seen.lost);
@@ -96,7 +109,12 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
     let mut rows =
         vec![Row { guid: None, name: record.name.clone(), state: health.to_string(), note: String::new() }];
     for v in &vdevs.config().children {
-        row(v, 1, vdevs, &mut rows);
+        row(v, 1, (vdevs, Naming::of(typed)), &mut rows);
+    }
+    if typed.has('e') {
+        // What has nothing wrong is left out, the pool itself is not.
+        let well = |r: &Row| r.state == "ONLINE" && errors_of(counted.io().vdevs(), r.guid) == [0; 3];
+        rows.retain(|r| r.guid.is_none() || !well(r));
     }
     let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0).max(10);
     let _ = writeln!(out, "\t{:width$}  {:<8} {:>5} {:>5} {:>5}", "NAME", "STATE", "READ", "WRITE", "CKSUM");
@@ -106,7 +124,7 @@ fn status(record: &Imported, only_trouble: bool, verbose: bool) -> Option<String
         let _ = writeln!(out, "\t{}", line.trim_end());
     }
     out.push('\n');
-    out.push_str(&errors::lines(pool, lost, verbose));
+    out.push_str(&errors::lines(pool, lost, typed.has('v')));
     Some(out)
 }
 
@@ -269,14 +287,14 @@ struct Row {
 }
 
 /// Adds a vdev and what is below it.
-fn row(v: &VdevConfig, depth: usize, vdevs: &VdevSet, rows: &mut Vec<Row>) {
+fn row(v: &VdevConfig, depth: usize, (vdevs, naming): (&VdevSet, Naming), rows: &mut Vec<Row>) {
     if v.is_hole() {
         return;
     }
     let (state, note) = state_of(v, vdevs);
-    let name = format!("{}{}", "  ".repeat(depth), display_name(v, vdevs));
+    let name = format!("{}{}", "  ".repeat(depth), naming.name(v, vdevs));
     rows.push(Row { guid: Some(v.guid), name, state, note });
-    v.children.iter().for_each(|c| row(c, depth + 1, vdevs, rows));
+    v.children.iter().for_each(|c| row(c, depth + 1, (vdevs, naming), rows));
 }
 
 /// The state of a vdev, and what is said of it: one with a device behind it below can lose less than it should.

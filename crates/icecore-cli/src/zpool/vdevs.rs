@@ -37,7 +37,8 @@ pub struct Terms<'a> {
 /// The devices that `words` name, each fit to be taken.
 pub fn members(words: &[String], terms: Terms<'_>) -> Outcome<Groups> {
     let (mut groups, mut wrong, mut seen) = (Groups::new(), Vec::new(), Vec::new());
-    for (kind, paths) in layout(words, terms)? {
+    let (mut shapes, mut not_here) = (Vec::new(), None);
+    for Asked { word, paths } in layout(words, terms)? {
         let mut members = Vec::new();
         for path in paths {
             // What is named twice is opened once; that it is twice is found later.
@@ -55,12 +56,32 @@ pub fn members(words: &[String], terms: Terms<'_>) -> Outcome<Groups> {
                 Err(line) => wrong.push(line),
             }
         }
-        groups.push((kind, members));
+        if !CLASSES.contains(&word) {
+            shapes.push(Shape::of(word, &members));
+        }
+        match word {
+            "" => groups.push((NewKind::Single, members)),
+            "mirror" => groups.push((NewKind::Mirror, members)),
+            _ => not_here = not_here.or(Some(word)),
+        }
     }
     if wrong.is_empty() && !terms.mismatch {
-        mismatches(&groups, terms.pool, &mut wrong);
+        mismatches(shapes, terms.pool, &mut wrong);
     }
-    if wrong.is_empty() { Ok(groups) } else { Err(stands_against(&wrong, terms.in_use)) }
+    match not_here {
+        _ if !wrong.is_empty() => Err(stands_against(&wrong, terms.in_use)),
+        Some(word) => Err(Fail::new(format!(
+            "invalid vdev specification: '{word}' is not supported yet; single disks and mirrors are"
+        ))),
+        None => Ok(groups),
+    }
+}
+
+/// A group of devices as it was typed.
+struct Asked<'a> {
+    /// What it begins with; nothing of a device by itself.
+    word: &'a str,
+    paths: Vec<PathBuf>,
 }
 
 /// What keeps devices that are fit from being a pool's.
@@ -192,9 +213,9 @@ pub fn show((kind, members): &(NewKind, Vec<Member>), full: bool) {
 }
 
 /// `[mirror] DEV…`: the top-level vdevs asked for, each device by its full path (`construct_spec`).
-fn layout(words: &[String], terms: Terms<'_>) -> Outcome<Vec<(NewKind, Vec<PathBuf>)>> {
+fn layout<'a>(words: &'a [String], terms: Terms<'_>) -> Outcome<Vec<Asked<'a>>> {
     let bad = |why: String| Fail::new(format!("invalid vdev specification: {why}"));
-    let mut out = Vec::new();
+    let mut out: Vec<Asked<'a>> = Vec::new();
     let mut rest = words;
     for once in ["log", "spare", "cache"] {
         if words.iter().filter(|w| *w == once).count() > 1 {
@@ -206,7 +227,7 @@ fn layout(words: &[String], terms: Terms<'_>) -> Outcome<Vec<(NewKind, Vec<PathB
     }
     while let Some((word, after)) = rest.split_first() {
         let Some(least) = grouping(word) else {
-            out.push((NewKind::Single, vec![resolve(word)?]));
+            out.push(Asked { word: "", paths: vec![resolve(word)?] });
             rest = after;
             continue;
         };
@@ -225,15 +246,12 @@ fn layout(words: &[String], terms: Terms<'_>) -> Outcome<Vec<(NewKind, Vec<PathB
                 if matches!(word.as_str(), "log" | "special" | "dedup") { "device" } else { "devices" };
             return Err(bad(format!("{word} requires at least {least} {devices}")));
         }
-        if word != "mirror" {
-            // What stands first of these holds all that follows (`num_normal_vdevs`).
-            if terms.pool.is_none() && out.is_empty() && CLASSES.contains(&word.as_str()) {
-                let none = "at least one general top-level vdev must be specified";
-                return Err(stands_against(&[none.to_string()], terms.in_use));
-            }
-            return Err(bad(format!("'{word}' is not supported yet; single disks and mirrors are")));
+        // What stands first of these holds all that follows (`num_normal_vdevs`).
+        if terms.pool.is_none() && out.is_empty() && CLASSES.contains(&word.as_str()) {
+            let none = "at least one general top-level vdev must be specified";
+            return Err(stands_against(&[none.to_string()], terms.in_use));
         }
-        out.push((NewKind::Mirror, devices));
+        out.push(Asked { word, paths: devices });
         rest = &after[end..];
     }
     Ok(out)
@@ -359,9 +377,26 @@ impl Member {
 
 /// What matters of a top-level vdev where they are compared.
 struct Shape {
-    mirror: bool,
+    /// What it is, if it is of several.
+    group: Option<&'static str>,
     /// File or disk, and its size, where that is known.
     sides: Vec<(&'static str, Option<u64>)>,
+}
+
+impl Shape {
+    /// Of new devices behind `word`.
+    fn of(word: &str, members: &[Member]) -> Self {
+        let groups = ["mirror", "raidz", "draid"];
+        let side = |m: &Member| (file(m.whole_disk.is_some()), Some(m.device.size()));
+        Self {
+            group: groups.into_iter().find(|g| word.starts_with(g)),
+            sides: members.iter().map(side).collect(),
+        }
+    }
+}
+
+fn file(disk: bool) -> &'static str {
+    if disk { "disk" } else { "file" }
 }
 
 /// How redundant a top-level vdev is.
@@ -372,24 +407,19 @@ struct Level {
 }
 
 /// What differs among new top-level vdevs, and from those of the pool, if those are alike (`check_replication`).
-fn mismatches(groups: &Groups, pool: Option<&Pool>, wrong: &mut Vec<String>) {
-    let file = |disk: bool| if disk { "disk" } else { "file" };
-    let new = groups.iter().map(|(kind, members)| Shape {
-        mirror: *kind == NewKind::Mirror,
-        sides: members.iter().map(|m| (file(m.whole_disk.is_some()), Some(m.device.size()))).collect(),
-    });
+fn mismatches(new: Vec<Shape>, pool: Option<&Pool>, wrong: &mut Vec<String>) {
     let mut of_pool = Vec::new();
     let current = pool.and_then(|pool| {
         let open = pool.io().vdevs().leaves();
         let size = |guid| Some(open.iter().find(|o| o.guid == guid)?.device()?.size());
         let tree = pool.config().vdev_tree.as_ref()?;
         let shapes = tree.children.iter().filter(|t| t.is_log != Some(1)).map(|top| Shape {
-            mirror: !top.kind.is_leaf(),
+            group: (!top.kind.is_leaf()).then_some("mirror"),
             sides: top.leaves().iter().map(|l| (file(l.whole_disk.is_some()), size(l.guid))).collect(),
         });
         compare(shapes, &mut of_pool)
     });
-    let Some(last) = compare(new, wrong) else { return };
+    let Some(last) = compare(new.into_iter(), wrong) else { return };
     let Some(current) = current.filter(|_| of_pool.is_empty() && wrong.is_empty()) else { return };
     if current.kind != last.kind {
         wrong.push(format!(
@@ -408,7 +438,10 @@ fn mismatches(groups: &Groups, pool: Option<&Pool>, wrong: &mut Vec<String>) {
 fn compare(shapes: impl Iterator<Item = Shape>, wrong: &mut Vec<String>) -> Option<Level> {
     let mut last: Option<Level> = None;
     for shape in shapes {
-        let kind = if shape.mirror { "mirror" } else { shape.sides.first()?.0 };
+        let kind = match shape.group {
+            Some(group) => group,
+            None => shape.sides.first()?.0,
+        };
         let level = Level { kind, sides: shape.sides.len() };
         for pair in shape.sides.windows(2) {
             let differ = pair[0].1.zip(pair[1].1).is_some_and(|(a, b)| a.abs_diff(b) > FUZZ);

@@ -18,6 +18,12 @@ fn a_mirror_grows_loses_a_side_and_gets_it_back() {
     let status = desk.ok("zpool status tank");
     assert!(status.contains("DEGRADED") && status.contains("OFFLINE"), "{status}");
     assert!(status.contains("taken offline by the administrator"), "{status}");
+    // Only what is not well, by other names, and when.
+    let part = desk.ok("zpool status -e tank");
+    assert!(part.contains("two.img") && part.contains("mirror-0") && !part.contains("drive.img"), "{part}");
+    let guids = desk.ok("zpool status -g -T u tank");
+    assert!(guids.starts_with("1") && !guids.contains("two.img") && !guids.contains("mirror-0"), "{guids}");
+    desk.refused("zpool status -T x tank", 2, &["usage"]);
     desk.refused(
         &format!("zpool offline tank {first}"),
         1,

@@ -338,3 +338,27 @@ fn snapshots_that_are_not_there_and_blocks_that_are_not_written_yet() {
     }
     m.judge();
 }
+
+/// The kernel forgets what it had of a file system that was changed, but not what is mounted in its directories.
+#[test]
+fn what_lies_in_a_changed_file_system_stays_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/fs");
+    let d = &m.desk;
+    d.ok("zfs create tank/fs/in");
+    let inner = m.dir("tank/fs/in").join("file");
+    fs::write(&inner, "there").unwrap();
+    for name in ["one", "two"] {
+        fs::write(dir.join(name), name).unwrap();
+    }
+    d.ok("zfs snapshot tank/fs@a");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    fs::remove_file(dir.join("two")).unwrap();
+    d.ok("zfs rollback tank/fs@a");
+    assert_eq!(fs::read_to_string(dir.join("two")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(&inner).unwrap(), "there");
+    assert!(m.mounted().contains(&"tank/fs/in".into()));
+    m.judge();
+}

@@ -1108,30 +1108,6 @@ fn a_head_is_changed_while_a_stream_comes_in() {
     m.judge();
 }
 
-/// The kernel forgets what it had of a file system that was changed, but not what is mounted in its directories.
-#[test]
-fn what_lies_in_a_changed_file_system_stays_mounted() {
-    if !can_mount() {
-        return;
-    }
-    let (m, dir) = Mounts::with("tank/fs");
-    let d = &m.desk;
-    d.ok("zfs create tank/fs/in");
-    let inner = m.dir("tank/fs/in").join("file");
-    fs::write(&inner, "there").unwrap();
-    for name in ["one", "two"] {
-        fs::write(dir.join(name), name).unwrap();
-    }
-    d.ok("zfs snapshot tank/fs@a");
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
-    fs::remove_file(dir.join("two")).unwrap();
-    d.ok("zfs rollback tank/fs@a");
-    assert_eq!(fs::read_to_string(dir.join("two")).unwrap(), "two");
-    assert_eq!(fs::read_to_string(&inner).unwrap(), "there");
-    assert!(m.mounted().contains(&"tank/fs/in".into()));
-    m.judge();
-}
-
 /// What the sender destroyed, renamed and promoted comes upon file systems that are mounted.
 #[test]
 fn a_package_brings_its_changes_to_what_is_mounted() {
@@ -1474,4 +1450,39 @@ fn who_works_in_a_snapshot_keeps_it() {
     wait_for("the file to be closed", || d.run("zfs destroy tank/a@two").status == 0);
     d.ok("zfs rollback -r tank/a@one");
     m.judge();
+}
+
+/// What was mounted leaves no empty directory where it inherited its place; one it was given, or one with something in it, stays.
+#[test]
+fn directories_go_with_what_was_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let (m, dir) = Mounts::with("tank/a");
+    let (d, root) = (&m.desk, m.desk.path("root"));
+    d.ok("zfs create -o mountpoint=/own tank/own");
+    d.ok("zfs rename tank/a tank/b");
+    assert!(!dir.exists() && m.dir("tank/b").exists());
+    d.ok("zfs create tank/b/c");
+    d.ok("zfs set mountpoint=/elsewhere tank/b");
+    assert!(!m.dir("tank/b").exists() && root.join("elsewhere/c").exists());
+    d.ok("zfs inherit mountpoint tank/b");
+    assert!(root.join("elsewhere").exists());
+    assert!(m.mounted().contains(&"tank/b/c".into()) && m.dir("tank/b/c").exists());
+    d.ok("zfs unmount tank/b");
+    assert!(m.dir("tank/b").exists());
+    fs::write(m.dir("tank/b").join("below"), "kept").unwrap();
+    d.ok("zfs mount -a");
+    d.ok("zfs destroy -r tank/b");
+    assert_eq!(fs::read_to_string(m.dir("tank/b").join("below")).unwrap(), "kept");
+    assert!(!m.dir("tank/b/c").exists());
+    d.ok("zfs create tank/f");
+    d.ok("zfs snapshot tank/f@s");
+    d.ok("zfs clone tank/f@s tank/g");
+    d.ok("zfs destroy -R tank/f@s");
+    assert!(m.dir("tank/f").exists() && !m.dir("tank/g").exists());
+    d.ok("zfs destroy tank/own");
+    assert!(root.join("own").exists());
+    d.export_and_judge("tank");
+    assert!(!m.dir("tank").exists() && root.exists());
 }

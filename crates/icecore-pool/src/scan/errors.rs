@@ -18,6 +18,9 @@ impl Pool {
     /// A scrub is under way; the log is too long to be read whole; or as any write.
     pub fn scrub_errors(&mut self, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Scrubbed>> {
         self.io.check_writable()?;
+        if self.resilvering().is_some() {
+            return refused("currently resilvering");
+        }
         if self.is_scanning() {
             return refused(UNDER_WAY);
         }
