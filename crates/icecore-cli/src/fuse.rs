@@ -110,9 +110,7 @@ pub fn unmount(args: &[String]) -> Outcome {
 /// Whether a mount of ours is on `dir`. Asks the kernel's table: a mount whose process is gone answers nothing itself.
 pub fn is_ours(dir: &Path) -> bool {
     let real = real_path(dir);
-    // What root mounts without fusermount3 has no second part.
-    let fuse = |kind: &[u8]| matches!(kind, b"fuse.zfs" | b"fuse.icecore" | b"fuse");
-    icecore_fuse::table::all().iter().any(|line| fuse(&line.kind) && line.dir == real)
+    icecore_fuse::table::all().iter().any(|l| icecore_fuse::stage::is_ours(&l.kind) && l.dir == real)
 }
 
 /// The path with links resolved in all but its last part, which may be a dead mount.

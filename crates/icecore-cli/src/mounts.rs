@@ -4,16 +4,23 @@
 //! 1. Nothing here touches a path while it holds a pool: the path may lead through a mount of that very pool. What is needed of
 //!    the pool is read first ([`Home`]).
 //! 2. What is mounted is written down in the state folder (`mounts/POOL.json`). A service that died is followed by one that
-//!    detaches the dead mounts and mounts them again; keys are gone by then, so encrypted ones wait for theirs.
+//!    mounts it again in the place of the dead mounts ([`restore`]); keys are gone by then, so the directories of encrypted
+//!    ones stay closed until they are mounted ([`closed`]).
 //! 3. A mount ends with the kernel's word, not with ours: one that somebody unmounts with umount(8) is forgotten when it is
 //!    next looked for.
+
+pub mod closed;
+mod restore;
+
+pub use restore::restore;
 
 use crate::fail::{Fail, Outcome};
 use crate::pools::{self, Owned};
 use crate::session::{self, For};
-use crate::state::{self, Imported};
+use crate::state;
 use icecore_dsl::{Hold, Kind, Source};
 use icecore_format::Blkptr;
+use icecore_fuse::stage::Stage;
 use icecore_fuse::{MountError, Mounted, Options, Said, What};
 use icecore_pool::{Pool, Shared};
 use serde::{Deserialize, Serialize};
@@ -46,8 +53,8 @@ pub struct Mount {
 }
 
 /// What is written down of one.
-#[derive(Serialize, Deserialize)]
-struct Kept {
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Kept {
     #[serde(default)]
     object: u64,
     guid: u64,
@@ -125,12 +132,12 @@ impl Mount {
         self.mounted.dir()
     }
     /// The name of the file system, as it is now.
-    pub fn name(&self) -> Option<String> {
-        let record = state::find(&self.pool).ok()??;
-        let owned = pools::get(&record).ok()?;
+    pub fn named(&self) -> Outcome<String> {
+        let record = state::find(&self.pool)?.ok_or_else(|| session::no_pool(&self.pool))?;
+        let owned = pools::get(&record).map_err(|n| n.fail)?;
         let pool = owned.shared().read();
-        let r = pool.dsl.by_object(pool.io(), self.object).ok()?;
-        pool.dsl.name(pool.io(), r).ok()
+        let r = pool.dsl.by_object(pool.io(), self.object)?;
+        Ok(pool.dsl.name(pool.io(), r)?)
     }
     /// What it was mounted with instead of a property's value.
     fn instead(&self, prop: &str) -> Option<bool> {
@@ -250,6 +257,10 @@ pub fn homes(pool: &Pool, name: &str) -> Outcome<(Vec<Home>, bool)> {
 }
 
 impl Home {
+    /// Its identity.
+    pub fn guid(&self) -> u64 {
+        self.guid
+    }
     /// Whether it is not mounted when nobody asks for it by name.
     /// With `asking` its key is asked for first.
     pub fn stays_out(&self, asking: bool) -> bool {
@@ -267,11 +278,39 @@ impl Home {
             && self.canmount != "off"
     }
 
+    fn cannot_mount(what: &str, why: &dyn std::fmt::Display) -> Fail {
+        Fail::new(format!("cannot mount '{what}': {why}"))
+    }
+
     /// Mounts it at `dir`.
     pub fn mount_at(&self, owned: &Arc<Owned>, dir: &Path, how: How) -> Outcome {
-        let cannot =
-            |what: &str, why: &dyn std::fmt::Display| Fail::new(format!("cannot mount '{what}': {why}"));
+        let real = crate::fuse::real_path(dir);
+        let covered = closed::is_at(self.guid, &real);
+        let dir = if covered { real } else { self.prepared(dir, how)? };
+        // What is mounted in the directory would be hidden.
+        let hidden: Vec<_> =
+            all().into_iter().filter(|m| m.dir() != dir && m.dir().starts_with(&dir)).collect();
+        unmount_all(hidden.clone(), false).map_err(|f| {
+            Self::cannot_mount(
+                &self.name,
+                &format!("what is mounted in its directory is in use\n{}", f.message),
+            )
+        })?;
+        closed::lift_inside(&dir);
+        let mounted = self.put(owned, &dir, how, covered);
+        if mounted.is_ok() {
+            closed::mounted(self.guid, &dir);
+        }
+        closed::fill(&dir, &dir);
+        again_all(&hidden);
+        remember(owned.name());
+        mounted
+    }
+
+    /// The directory `dir`, which is there and may be mounted on.
+    fn prepared(&self, dir: &Path, how: How) -> Outcome<PathBuf> {
         let shown = dir.display().to_string();
+        let cannot = Self::cannot_mount;
         if std::fs::symlink_metadata(dir).is_err() {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
             made.map_err(|e| cannot(&shown, &format!("failed to create mountpoint: {}", reason(&e))))?;
@@ -280,13 +319,7 @@ impl Home {
             return Err(cannot(&shown, &"directory is not empty"));
         }
         let dir = dir.canonicalize().map_err(|e| cannot(&self.name, &reason(&e)))?;
-        let mut said = how.said;
-        if owned.is_read_only() {
-            // As every mount of such a pool (`zfs_mount_at`, libzfs_mount.c).
-            said.read_only = Some(true);
-        }
-        let options = Options { said, ..Options::default() };
-        if !options.allow_other && is_fuse(&dir) {
+        if !Options::default().allow_other && is_fuse(&dir) {
             let why = format!(
                 "{shown} lies in another mount of yours, which only you may enter, and not the program that mounts for you; \
                  put it elsewhere ('zfs set mountpoint=DIR {}'), or have root add the line user_allow_other to /etc/fuse.conf",
@@ -294,11 +327,41 @@ impl Home {
             );
             return Err(cannot(&self.name, &why));
         }
+        Ok(dir)
+    }
+
+    /// Mounts it at `dir`: unseen first, where that is closed for it or where something in it is to be.
+    fn put(&self, owned: &Arc<Owned>, dir: &Path, how: How, covered: bool) -> Outcome {
+        if let Some(folder) = stages().filter(|_| covered || closed::lacks_cover(dir)) {
+            let cannot = |e: io::Error| Self::cannot_mount(&self.name, &reason(&e));
+            let mut stage = Stage::new(&folder).map_err(cannot)?;
+            let spot = stage.spot().map_err(cannot)?;
+            self.serve(owned, &spot, dir, how)?;
+            closed::fill(dir, &spot);
+            return stage.show(&spot, dir).map_err(cannot);
+        }
+        if covered {
+            closed::lift(self.guid);
+        }
+        self.serve(owned, dir, dir, how)
+    }
+
+    /// Mounts it at `path`, from where it comes to `dir`.
+    fn serve(&self, owned: &Arc<Owned>, path: &Path, dir: &Path, how: How) -> Outcome {
+        let mut said = how.said;
+        if owned.is_read_only() {
+            // As every mount of such a pool (`zfs_mount_at`, libzfs_mount.c).
+            said.read_only = Some(true);
+        }
+        let options = Options { said, ..Options::default() };
+        if std::fs::symlink_metadata(path).is_err() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        }
         let what = What::Dataset(self.name.clone());
-        let mounted = served(|| icecore_fuse::mount(Arc::clone(owned.shared()), &what, &dir, &options));
+        let mounted = served(|| icecore_fuse::mount(Arc::clone(owned.shared()), &what, path, &options));
         let mounted = mounted.map_err(|e| match e {
-            MountError::Fuse(e) => cannot(&self.name, &reason(&e)),
-            e => cannot(&self.name, &e),
+            MountError::Fuse(e) => Self::cannot_mount(&self.name, &reason(&e)),
+            e => Self::cannot_mount(&self.name, &e),
         })?;
         let mount = Arc::new(Mount {
             pool: owned.name().to_string(),
@@ -306,10 +369,9 @@ impl Home {
             object: self.object,
             guid: self.guid,
             said: Mutex::new(said),
-            mounted,
+            mounted: mounted.at(dir),
         });
         lock(&MOUNTS).push(mount);
-        remember(owned.name());
         Ok(())
     }
     /// Mounts it where it belongs.
@@ -444,25 +506,31 @@ pub fn settle_heirs(name: &str) -> Outcome {
     Ok(())
 }
 
-/// Unmounts one. With `force` also what is in use: its open files are cut off.
+/// Unmounts one. With `force` also what is in use or cannot be reached: its open files are cut off.
 pub fn unmount(mount: &Mount, force: bool) -> Outcome {
     let dir = mount.dir().to_path_buf();
-    let fail = |why: &str| Fail::new(format!("cannot unmount '{}': {why}", dir.display()));
-    match icecore_fuse::unmount(&dir, false) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && force => {
-            icecore_fuse::cut_off(&dir).map_err(|e| fail(&reason(&e)))?
-        }
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(fail("pool or dataset is busy")),
-        // Somebody else was faster.
-        Err(_) if mount.mounted.is_over_within(Duration::from_millis(200)) => {}
-        Err(e) => return Err(fail(&reason(&e))),
-    }
-    if !mount.mounted.is_over_within(END_MAX) {
-        return Err(fail("pool or dataset is busy"));
+    closed::lift_inside(&dir);
+    let gone = unmount_one(mount, force)
+        .map_err(|why| Fail::new(format!("cannot unmount '{}': {why}", dir.display())));
+    match gone {
+        Ok(()) => icecore_fuse::stage::clear(&dir),
+        Err(_) => closed::fill(&dir, &dir),
     }
     remember(&mount.pool);
-    Ok(())
+    gone
+}
+
+fn unmount_one(mount: &Mount, force: bool) -> Result<(), String> {
+    match icecore_fuse::unmount(mount.dir(), false) {
+        Ok(()) => {}
+        // What cannot be reached goes with what it lies in.
+        Err(_) if force => drop(mount.mounted.cut_off()),
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err("pool or dataset is busy".into()),
+        // Somebody else was faster.
+        Err(_) if mount.mounted.is_over_within(Duration::from_millis(200)) => {}
+        Err(e) => return Err(reason(&e)),
+    }
+    if mount.mounted.is_over_within(END_MAX) { Ok(()) } else { Err("pool or dataset is busy".into()) }
 }
 
 /// Unmounts many, what lies in another first. All or, as far as it can be had again, none.
@@ -755,9 +823,16 @@ fn file(pool: &str) -> Outcome<PathBuf> {
     Ok(state::folder()?.join("mounts").join(format!("{pool}.json")))
 }
 
-/// Writes down what is mounted of a pool. A failure costs no more than that a service that dies leaves dead mounts.
+/// Where mounts are put together before they are seen; `None` for those who are not root.
+fn stages() -> Option<PathBuf> {
+    let root = rustix::process::geteuid().is_root();
+    state::folder().ok().filter(|_| root).map(|folder| folder.join("stage"))
+}
+
+/// Writes down what is mounted of a pool, or would be. A failure costs no more than that a service that dies leaves dead mounts.
 fn remember(pool: &str) {
-    let kept: Vec<Kept> = of_pool(pool).iter().map(|m| m.kept()).collect();
+    let mut kept: Vec<Kept> = of_pool(pool).iter().map(|m| m.kept()).collect();
+    kept.extend(closed::kept(pool));
     let Ok(path) = file(pool) else { return };
     let write = || -> io::Result<()> {
         if kept.is_empty() {
@@ -777,49 +852,6 @@ fn remember(pool: &str) {
     }
 }
 
-/// What an earlier service had mounted is mounted again.
-pub fn restore() {
-    for record in state::all().unwrap_or_default() {
-        let kept = file(&record.name).ok().and_then(|p| std::fs::read(p).ok());
-        let kept: Vec<Kept> = kept.and_then(|k| serde_json::from_slice(&k).ok()).unwrap_or_default();
-        if !kept.is_empty() {
-            restore_pool(&record, kept);
-        }
-    }
-}
-
-fn restore_pool(record: &Imported, mut kept: Vec<Kept>) {
-    kept.sort_by(|a, b| a.dir.cmp(&b.dir));
-    // What hangs in another first.
-    for k in kept.iter().rev().filter(|k| crate::fuse::is_ours(&k.dir)) {
-        let _ = icecore_fuse::unmount(&k.dir, true);
-    }
-    let owned = match pools::get(record) {
-        Ok(owned) => owned,
-        Err(n) => return lock(&NEWS).push(format!("{}: not mounted again: {}", record.name, n.fail.message)),
-    };
-    let mut locked = Vec::new();
-    for k in kept {
-        let home = home_of(&owned.shared().read(), k.object, k.guid);
-        let Ok(Some(home)) = home else { continue };
-        if !home.unlocked {
-            locked.push(home.name.clone());
-            continue;
-        }
-        let Kept { read_only, atime, devices, exec, setuid, .. } = k;
-        let how = How { overlay: true, said: Said { read_only, atime, devices, exec, setuid } };
-        if let Err(f) = home.mount_at(&owned, &k.dir, how) {
-            lock(&NEWS).push(f.message);
-        }
-    }
-    if !locked.is_empty() {
-        lock(&NEWS).push(format!(
-            "the service had ended, and with it the keys: no longer mounted until 'zfs mount -l': {}",
-            locked.join(", ")
-        ));
-    }
-}
-
 /// Tells the caller what there is to be told.
 pub fn tell() {
     for line in std::mem::take(&mut *lock(&NEWS)) {
@@ -829,13 +861,12 @@ pub fn tell() {
 
 /// Before the service ends: everything is written, and the mounts are detached. They stay written down.
 pub fn close() {
+    closed::open_all();
     let mut mounts = all();
     mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
     for mount in &mounts {
-        if icecore_fuse::unmount(mount.dir(), false).is_err() {
-            let _ = icecore_fuse::cut_off(mount.dir());
-        }
-        mount.mounted.is_over_within(END_MAX);
+        let _ = unmount_one(mount, true);
+        icecore_fuse::stage::clear(mount.dir());
     }
     lock(&MOUNTS).clear();
 }

@@ -226,10 +226,23 @@ pub fn close_for_repair(record: &Imported) -> Outcome {
 
 /// Lets a pool go without a word to its devices.
 pub fn forget(name: &str) {
+    mounts::closed::forget(name, |_, _| true);
     let slot = lock(&POOLS).remove(name);
     if let Some(Slot::Open(owned)) = slot.as_deref().map(|slot| std::mem::take(&mut *lock(slot))) {
         mounts::detach(owned.guid());
     }
+}
+
+/// Whether a pool's devices failed.
+pub fn is_failed(name: &str) -> bool {
+    matches!(&*lock(&slot(name)), Slot::Failed(_))
+}
+
+/// Lets a pool go that cannot be exported, and cuts its mounts off.
+pub fn abandon(name: &str) -> Outcome {
+    let unmounted = mounts::unmount_all(mounts::of_pool(name), true);
+    forget(name);
+    unmounted
 }
 
 /// Lets all pools go: their devices are closed when this returns. Those with a scrub under way know how far it is.

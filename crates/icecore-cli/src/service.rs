@@ -284,6 +284,7 @@ impl Commands {
                 }
             }
         });
+        crate::mounts::closed::follow();
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&number);
         match outcome {
             Ok(()) => Answer::Done { status: 0, message: String::new() },

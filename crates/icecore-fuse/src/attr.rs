@@ -38,7 +38,7 @@ pub(crate) fn of(at: &At<'_>, view: ViewId, z: &Znode) -> FileAttr {
     FileAttr {
         ino: INodeNo(Node::Object(view, z.id).number()),
         size: z.size,
-        blocks: z.allocated().div_ceil(512),
+        blocks: blocks(at, z),
         atime: system_time(z.atime),
         mtime: system_time(z.mtime),
         ctime: system_time(z.ctime),
@@ -52,6 +52,16 @@ pub(crate) fn of(at: &At<'_>, view: ViewId, z: &Znode) -> FileAttr {
         blksize: u32::try_from(z.dnode().block_size()).unwrap_or(u32::MAX),
         flags: 0,
     }
+}
+
+/// Blocks of 512 bytes, the head's own among them (`dmu_object_size_from_db`, dmu.c): none would say that a file is all holes. What
+/// waits in memory counts as if it were written, as far as the file has room for it beside what is.
+fn blocks(at: &At<'_>, z: &Znode) -> u64 {
+    let block = z.dnode().block_size().max(1);
+    let waiting = (at.fs().objset().buffers(z.id) as u64).saturating_mul(block);
+    let whole = z.size.checked_next_multiple_of(block).unwrap_or(z.size).max(z.allocated());
+    let bytes = z.allocated().saturating_add(waiting).min(whole);
+    bytes.saturating_add(256) / 512 + 1 + u64::from(z.dnode().extra_slots())
 }
 
 /// Major and minor as FUSE packs them (`new_encode_dev`, Linux).

@@ -5,7 +5,7 @@
 //!    is asked for ([`icecore_pool::shared`]).
 //! 2. A request that is refused has changed nothing; one that breaks off half-way (damage on the way) takes the pool back to
 //!    its last commit, and whoever asks for durability next is told.
-//! 3. Only the dataset at the top changes: snapshots, children of a tree and directories on no disk are `EROFS`.
+//! 3. Only the dataset at the top changes: snapshots and children of a tree are `EROFS`, directories on no disk refuse.
 //! 4. A file that loses its last name while it is open stays until it is closed; its number is in the file system's own set
 //!    of such files, so that a crash leaves nothing behind.
 
@@ -120,7 +120,10 @@ impl Server {
         match Node::from_number(ino.0).ok_or(Errno::ESTALE)? {
             Node::Top => self.with(ino, |cx, _| Ok(cx.at(0)?.fs().root())),
             Node::Object(0, id) => Ok(id),
-            _ => Err(Errno::EROFS),
+            Node::Object(..) => Err(Errno::EROFS),
+            // As OpenZFS, unless its `zfs_admin_snapshot` is set (`zfsctl_snapdir_mkdir`, zfs_ctldir.c).
+            Node::Snapshots(_) => Err(Errno::EACCES),
+            Node::Control(_) => Err(Errno::EPERM),
         }
     }
 

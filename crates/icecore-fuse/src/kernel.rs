@@ -1,10 +1,10 @@
 //! The kernel's end of a mount.
 //!
 //! Root mounts by itself, under the type `fuse.zfs` and the dataset's name, which is what `df`, `findmnt` and `mount` show;
-//! others through `fusermount3`.
+//! others through `fusermount3`. What only stands in the place of a file system ([`crate::cover`]) has a type of its own.
 
-use crate::{Options, Said, Served};
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use crate::{Options, Said};
+use fuser::{BackgroundSession, Config, Filesystem, MountOption, Session, SessionACL};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Type of the mounts, as tools show it.
-const TYPE: &str = "fuse.zfs";
+/// What mounts are, as tools show it after `fuse.`.
+pub(crate) const ZFS: &str = "zfs";
 
 /// Flags of a mount.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +42,11 @@ impl Flags {
         }
         bits
     }
-    fn options(self, name: &str) -> Vec<MountOption> {
+    fn options(self, name: &str, kind: &str) -> Vec<MountOption> {
         let or = |on: bool, yes: MountOption, no: MountOption| if on { yes } else { no };
         vec![
             MountOption::FSName(name.into()),
-            MountOption::Subtype("zfs".into()),
+            MountOption::Subtype(kind.into()),
             MountOption::DefaultPermissions,
             or(self.read_only, MountOption::RO, MountOption::RW),
             or(self.devices, MountOption::Dev, MountOption::NoDev),
@@ -72,16 +72,16 @@ fn config(options: &Options) -> Config {
 }
 
 /// Mounts, and begins to serve.
-pub(crate) fn mount(
-    server: Served,
-    name: &str,
+pub(crate) fn mount<F: Filesystem + Send + 'static>(
+    server: F,
+    (name, kind): (&str, &str),
     dir: &Path,
     flags: Flags,
     options: &Options,
 ) -> io::Result<BackgroundSession> {
     let mut config = config(options);
     if !rustix::process::geteuid().is_root() {
-        config.mount_options = flags.options(name);
+        config.mount_options = flags.options(name, kind);
         return Session::new(server, dir, &config)?.spawn();
     }
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -89,7 +89,7 @@ pub(crate) fn mount(
     let data =
         format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{other}", device.as_raw_fd());
     let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
-    rustix::mount::mount(name, dir, TYPE, flags.bits(), Some(data.as_c_str()))?;
+    rustix::mount::mount(name, dir, format!("fuse.{kind}"), flags.bits(), Some(data.as_c_str()))?;
     let session = Session::from_fd(server, device, config.acl, config).and_then(Session::spawn);
     session.inspect_err(|_| {
         let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);

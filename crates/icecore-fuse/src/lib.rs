@@ -12,7 +12,9 @@
 //! 3. What a dataset holds is looked up again after each command that may have changed it, and what is only read, after each
 //!    txg: a mount never follows a pointer of a txg that is gone.
 //! 4. Every failure becomes an errno in one place (`errno`), and no request waits for anything but its own work.
-//! 5. Memory is bounded: open file systems, data read ahead and lists of names each have their limit; what is changed, that of
+//! 5. Where a file system was and cannot be, its directory can be closed ([`cover`]); what comes in the place of something does so
+//!    in one step ([`stage`]).
+//! 6. Memory is bounded: open file systems, data read ahead and lists of names each have their limit; what is changed, that of
 //!    [`icecore_pool::shared::WEIGHT_MAX`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -23,6 +25,7 @@
 mod attr;
 mod blocks;
 mod change;
+pub mod cover;
 mod errno;
 mod ino;
 mod kernel;
@@ -33,6 +36,7 @@ mod names;
 mod reading;
 mod requests;
 mod serve;
+pub mod stage;
 pub mod table;
 mod views;
 mod visitors;
@@ -154,6 +158,8 @@ pub struct Mounted {
     server: Arc<Server>,
     dir: PathBuf,
     name: String,
+    /// Of its connection to the kernel.
+    number: Option<u32>,
     /// The dataset at the top.
     object: u64,
 }
@@ -173,6 +179,12 @@ impl Mounted {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+    /// The same, to be moved to `dir` ([`stage`]).
+    #[must_use]
+    pub fn at(mut self, dir: &Path) -> Self {
+        self.dir = dir.to_path_buf();
+        self
     }
     /// The dataset at the top, by the name it had when it was mounted.
     #[must_use]
@@ -225,6 +237,29 @@ impl Mounted {
     /// Waits until somebody unmounts it.
     pub fn wait(self) -> io::Result<()> {
         self.session.join()
+    }
+    /// Takes it away under those who use it, whose files are cut off, also where its pool answers nothing but errors. What was
+    /// written is kept where the devices take it.
+    ///
+    /// # Errors
+    /// The mount could not be taken off its directory: a directory above it cannot be entered any more. What uses it gets
+    /// errors all the same, and it goes with what it lies in.
+    pub fn cut_off(&self) -> io::Result<()> {
+        let own = || table::top(&self.dir).is_none_or(|top| self.number.is_none_or(|n| n == top.device.1));
+        let gone = if own() {
+            if let Ok(root) = std::fs::File::open(&self.dir) {
+                // What is mapped and not yet written.
+                let _ = rustix::fs::syncfs(&root);
+            }
+            unmount(&self.dir, true)
+        } else {
+            Err(io::ErrorKind::ResourceBusy.into())
+        };
+        if let Some(number) = self.number {
+            // Without the rights for that it ends when the last who uses it does.
+            let _ = kernel::abort(number);
+        }
+        gone
     }
     /// Lets the pool go, whose devices failed: every request fails until [`Self::attach`].
     pub fn detach(&self) {
@@ -321,13 +356,14 @@ pub fn mount(shared: Arc<Shared>, what: &What, dir: &Path, options: &Options) ->
     *locked(&server.hold) = Some(hold);
     *server.live.write().unwrap_or_else(PoisonError::into_inner) = opened;
     let server = Arc::new(server);
-    let session = kernel::mount(Served(server.clone()), &name, dir, flags, options)?;
+    let session = kernel::mount(Served(server.clone()), (&name, kernel::ZFS), dir, flags, options)?;
+    let number = table::top(dir).map(|line| line.device.1);
     let notifier = session.notifier();
     if writable {
         // What a crash left without a name.
         server.drain();
     }
-    Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name, object })
+    Ok(Mounted { session, notifier, server, dir: dir.to_path_buf(), name, number, object })
 }
 
 /// A clone, or what was made since the key was loaded, has its data keys still in the pool only.
@@ -342,19 +378,6 @@ fn lend_keys(shared: &Shared, name: &str) -> Result<(), MountError> {
     if let Some(dir) = lacking {
         shared.files().lend_keys(dir).map_err(|e| ZplError::Unsupported(e.to_string()))?;
     }
-    Ok(())
-}
-
-/// Takes a mount of ours away under those who use it, whose files are cut off. What they wrote is kept.
-pub fn cut_off(dir: &Path) -> io::Result<()> {
-    let root = std::fs::File::open(dir)?;
-    let number = rustix::fs::minor(rustix::fs::fstat(&root)?.st_dev);
-    // What is mapped and not yet written.
-    let _ = rustix::fs::syncfs(&root);
-    drop(root);
-    unmount(dir, true)?;
-    // Without the rights for that it ends when the last who uses it does.
-    let _ = kernel::abort(number);
     Ok(())
 }
 

@@ -283,7 +283,12 @@ impl Views {
     pub fn snapshot(&self, pool: &Pool, view: ViewId, name: &str) -> Result<Node> {
         let (io, dsl) = (pool.io(), &pool.dsl);
         let path = dsl.name(io, self.dataset(pool, view)?)?;
-        let id = self.enter(pool, view, dsl.lookup_snapshot(io, &format!("{path}@{name}"))?.obj)?;
+        let found = dsl.lookup_snapshot(io, &format!("{path}@{name}")).map_err(|e| match e {
+            // Of the name that was asked for, not of the dataset.
+            DslError::NotFound(_) | DslError::Name(_) => ZplError::NotFound(name.into()),
+            e => e.into(),
+        })?;
+        let id = self.enter(pool, view, found.obj)?;
         self.root(pool, id)
     }
 

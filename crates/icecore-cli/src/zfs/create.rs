@@ -140,12 +140,18 @@ pub fn run(args: &[String]) -> Outcome {
 
 /// Mounts a new file system, and with `above` those that were made above it.
 pub fn mount_new(name: &str, above: bool) -> Outcome {
-    if above && crate::mounts::automatic() {
-        for (at, _) in name.match_indices('/').filter(|(at, _)| *at > 0) {
-            crate::mounts::created(&name[..at])?;
-        }
+    if above {
+        mount_above(name)?;
     }
     crate::mounts::created(name)
+}
+
+/// Mounts what was made above `name`.
+pub fn mount_above(name: &str) -> Outcome {
+    if !crate::mounts::automatic() {
+        return Ok(());
+    }
+    name.match_indices('/').try_for_each(|(at, _)| crate::mounts::created(&name[..at]))
 }
 
 fn announce(name: &str, new: &New<'_>, script: bool, dry: bool) {

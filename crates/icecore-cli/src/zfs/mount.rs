@@ -12,7 +12,6 @@ use crate::session::{self, For};
 use crate::state;
 use serde_json::json;
 use std::path::Path;
-use std::sync::Arc;
 
 pub const USAGE: &str = "mount [-j]\n\tmount [-flvO] [-o opts] <-a|-R filesystem|filesystem>";
 pub const UNMOUNT_USAGE: &str = "unmount [-fu] <-a | filesystem|mountpoint>";
@@ -103,7 +102,7 @@ fn at(name: &str, dir: &str, typed: &Typed, mut how: How) -> Outcome {
     }
     if remounts(typed) {
         let real = crate::fuse::real_path(Path::new(dir));
-        let there = mounts::all().into_iter().find(|m| m.dir() == real && m.name().as_deref() == Some(name));
+        let there = mounts::all().into_iter().find(|m| m.dir() == real && m.named().is_ok_and(|n| n == name));
         return there.ok_or_else(|| cannot("not currently mounted there"))?.remount(how.said);
     }
     // mount(8) says `rw` where nobody said anything.
@@ -163,14 +162,16 @@ fn how(typed: &Typed) -> Result<How, String> {
 /// Active mounts.
 fn list(as_json: bool) -> Outcome {
     let mut rows: Vec<(String, String)> = Vec::new();
+    let mut done = Ok(());
     for mount in mounts::all().iter().filter(|m| !m.is_snapshot()) {
-        if let Some(name) = mount.name() {
-            rows.push((name, mount.dir().display().to_string()));
+        match mount.named() {
+            Ok(name) => rows.push((name, mount.dir().display().to_string())),
+            Err(f) => done = Err(f),
         }
     }
     if !as_json {
         rows.iter().for_each(|(name, dir)| println!("{name:<30}  {dir}"));
-        return Ok(());
+        return done;
     }
     let version = json!({"command": "zfs mount", "vers_major": 0, "vers_minor": 1});
     let sets: serde_json::Map<String, serde_json::Value> = rows
@@ -178,7 +179,7 @@ fn list(as_json: bool) -> Outcome {
         .map(|(name, dir)| (name.clone(), json!({"filesystem": name, "mountpoint": dir})))
         .collect();
     println!("{}", json!({"output_version": version, "datasets": sets}));
-    Ok(())
+    done
 }
 
 fn all(typed: &Typed, how: How) -> Outcome {
@@ -264,24 +265,31 @@ pub fn unmount(args: &[String]) -> Outcome {
 
 /// The deepest first; what is in use stays, and the rest goes on.
 fn unmount_every(keys: bool) -> Outcome {
-    let mut mounts: Vec<(String, Arc<Mount>)> =
-        mounts::all().into_iter().filter(|m| !m.is_snapshot()).filter_map(|m| Some((m.name()?, m))).collect();
-    mounts.sort_by(|a, b| b.1.dir().cmp(a.1.dir()));
-    let mut last = Ok(());
-    for (name, m) in mounts {
-        let skipped = mounts::home(&*session::open(&name, For::Read)?, &name)?
-            .is_some_and(|h| h.mountpoint == "legacy" || h.canmount == "noauto");
-        if skipped {
-            continue;
-        }
-        let done = mounts::unmount(&m, false).and_then(|()| unload(&name, keys));
-        if let Err(f) = done
-            && let Err(Fail { message, .. }) = std::mem::replace(&mut last, Err(f))
+    mounts::closed::forget_all();
+    let mut mounts = mounts::all();
+    mounts.retain(|m| !m.is_snapshot());
+    mounts.sort_by(|a, b| b.dir().cmp(a.dir()));
+    // What fails for all is told once.
+    let mut told: Vec<String> = Vec::new();
+    for m in mounts {
+        if let Err(f) = unmount_of_all(&m, keys)
+            && !told.contains(&f.message)
         {
-            eprintln!("{message}");
+            told.push(f.message);
         }
     }
-    last
+    if told.is_empty() { Ok(()) } else { Err(Fail::new(told.join("\n"))) }
+}
+
+/// One of all, unless it is to be unmounted by name only.
+fn unmount_of_all(m: &Mount, keys: bool) -> Outcome {
+    let name = m.named()?;
+    let home = mounts::home(&*session::open(&name, For::Read)?, &name)?;
+    if home.is_some_and(|h| h.mountpoint == "legacy" || h.canmount == "noauto") {
+        return Ok(());
+    }
+    mounts::unmount(m, false)?;
+    unload(&name, keys)
 }
 
 fn unload(name: &str, keys: bool) -> Outcome {
@@ -298,6 +306,9 @@ fn unmount_path(path: &str, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{path}': {why}"));
     let real = crate::fuse::real_path(Path::new(path));
     let Some(m) = mounts::all().into_iter().find(|m| m.dir() == real) else {
+        if mounts::closed::forget_at(&real) {
+            return Ok(());
+        }
         return Err(match std::fs::symlink_metadata(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Fail::new(format!("cannot open '{path}': {}", crate::human::os_error(&e)))
@@ -307,8 +318,8 @@ fn unmount_path(path: &str, keys: bool) -> Outcome {
             Ok(_) => fail("not a ZFS filesystem"),
         });
     };
-    match m.name() {
-        Some(name) if !m.is_snapshot() => unmount_name(&name, keys),
+    match m.named() {
+        Ok(name) if !m.is_snapshot() => unmount_name(&name, keys),
         _ => mounts::unmount(&m, false),
     }
 }
@@ -316,19 +327,26 @@ fn unmount_path(path: &str, keys: bool) -> Outcome {
 /// A file system, and what is mounted of those below it.
 fn unmount_name(name: &str, keys: bool) -> Outcome {
     let fail = |why: &str| Fail::new(format!("cannot unmount '{name}': {why}"));
-    let (home, below) = {
+    let (home, below, guids) = {
         let pool = super::open(name, Named::Dataset, For::Read)?;
-        (mounts::home(&pool, name)?, mounts::below(&pool, name))
+        let (all, _) = mounts::homes(&pool, name)?;
+        (
+            mounts::home(&pool, name)?,
+            mounts::below(&pool, name),
+            all.iter().map(Home::guid).collect::<Vec<_>>(),
+        )
     };
     let Some(home) = home else { return Err(super::wrong_kind(name)) };
     if home.mountpoint == "legacy" {
         return Err(fail("legacy mountpoint\nuse umount(8) to unmount this filesystem"));
     }
+    let forget_closed = || mounts::closed::forget(session::pool_of(name), |guid, _| guids.contains(&guid));
     if !home.mounted {
-        return Err(fail("not currently mounted"));
+        return if forget_closed() { Ok(()) } else { Err(fail("not currently mounted")) };
     }
-    let mut names: Vec<String> = below.iter().filter_map(|m| m.name()).collect();
+    let mut names = below.iter().map(|m| m.named()).collect::<Outcome<Vec<String>>>()?;
     mounts::unmount_all(below.clone(), false)?;
+    forget_closed();
     // Of those that have a key of their own too, what lies below first.
     names.sort();
     let mut inner = names.iter().rev().filter(|n| *n != name);

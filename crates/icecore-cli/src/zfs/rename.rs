@@ -45,9 +45,11 @@ pub fn run(args: &[String]) -> Outcome {
     // Only if their mountpoints follow the name.
     let aside = crate::mounts::Aside::of(from)?;
     let renamed = dataset(from, to, parents);
+    // What steps back belongs in what is new.
+    let above = if parents && renamed.is_ok() { super::create::mount_above(to) } else { Ok(()) };
     let back = aside.back();
-    renamed.and(back)?;
-    if parents { super::create::mount_new(to, true) } else { Ok(()) }
+    renamed.and(above).and(back)?;
+    if parents { crate::mounts::created(to) } else { Ok(()) }
 }
 
 /// What is to be renamed is there, and of a kind that can be.

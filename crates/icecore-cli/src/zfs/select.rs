@@ -199,7 +199,7 @@ pub(super) fn mounted_at(path: &str) -> Outcome<String> {
         .map_err(|e| Fail::new(format!("cannot open '{path}': {}", crate::human::os_error(&e))))?;
     let mounts = crate::mounts::all();
     let inner = mounts.iter().filter(|m| real.starts_with(m.dir())).max_by_key(|m| m.dir().as_os_str().len());
-    inner.and_then(|m| m.name()).ok_or_else(|| Fail::new(format!("'{path}': not a ZFS filesystem")))
+    inner.and_then(|m| m.named().ok()).ok_or_else(|| Fail::new(format!("'{path}': not a ZFS filesystem")))
 }
 
 /// The names of properties in a list that has some (`zprop_expand_list`, libzfs_util.c).

@@ -105,22 +105,30 @@ fn leave(
 /// holds is not: that command would go on writing.
 fn abandon(name: &str) -> Outcome {
     let record = state::named(name)?;
-    match session::try_open(&record, if record.readonly { For::Read } else { For::Write }) {
+    let why = match session::try_open(&record, if record.readonly { For::Read } else { For::Write }) {
         Ok(pool) => {
             drop(pool);
-            export(name, true)
-        }
-        Err(n) if n.why == Why::Busy => Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message))),
-        Err(n) => {
-            state::forget(name)?;
-            pools::forget(name);
-            eprintln!("'{name}' is forgotten here, but could not be exported: {}", n.fail.message);
-            if !record.readonly {
-                eprintln!(
-                    "its devices still say that it is in use by this system: elsewhere, 'zpool import -f {name}' takes it"
-                );
+            match export(name, true) {
+                // They failed on the way.
+                Err(f) if pools::is_failed(name) => {
+                    let cannot = format!("cannot export '{name}': ");
+                    Fail::new(f.message.strip_prefix(&cannot).unwrap_or(&f.message))
+                }
+                done => return done,
             }
-            Ok(())
         }
+        Err(n) if n.why == Why::Busy => {
+            return Err(Fail::new(format!("cannot export '{name}': {}", n.fail.message)));
+        }
+        Err(n) => n.fail,
+    };
+    state::forget(name)?;
+    let unmounted = pools::abandon(name);
+    eprintln!("'{name}' is forgotten here, but could not be exported: {}", why.message);
+    if !record.readonly {
+        eprintln!(
+            "its devices still say that it is in use by this system: elsewhere, 'zpool import -f {name}' takes it"
+        );
     }
+    unmounted
 }

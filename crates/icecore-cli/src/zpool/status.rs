@@ -165,11 +165,23 @@ impl Seen {
     fn has_errors(&self) -> bool {
         self.counted.io().vdevs().leaves().iter().any(|l| l.counts().numbers() != [0; 3])
     }
+    /// Whether a device failed for which no other has the same.
+    fn has_lost_io(&self) -> bool {
+        let vdevs = self.counted.io().vdevs();
+        let failed = |t: &icecore_vdev::tree::Top| {
+            let alone = t.config.kind.is_leaf().then(|| errors_of(vdevs, Some(t.config.guid)));
+            let ([read, write, _], [own_read, own_write, _]) =
+                (t.counts().numbers(), alone.unwrap_or([0; 3]));
+            read + write + own_read + own_write > 0
+        };
+        vdevs.tops().iter().any(failed)
+    }
     /// The status and action lines.
     pub fn reason(&self) -> String {
         let errata = self.pool().errata().and_then(errata_lines);
         match (self.lost > 0, trouble(self.pool().io().vdevs()), errata) {
             (true, ..) => errors::STATUS.into(),
+            (false, "", _) if self.has_lost_io() => FAULTED.into(),
             (false, "", _) if self.has_errors() => FAILING.into(),
             (false, "", Some((status, action))) => format!("status: {status}\naction: {action}\n"),
             (false, trouble, _) => trouble.into(),
@@ -206,6 +218,11 @@ pub fn unopened(record: &Imported, n: &NotOpen) -> String {
         Why::Other => format!("  pool: {name}\n state: UNAVAIL\nstatus: {}\n", n.fail.message),
     }
 }
+
+/// The status and action lines where a device failed that others do not stand in for (`ZPOOL_STATUS_IO_FAILURE_WAIT`).
+const FAULTED: &str = "status: One or more devices are faulted in response to IO failures.\n\
+    action: Make sure the affected devices are connected, then run 'zpool clear'.\n\t\
+    If they are gone for good, 'zpool export -f' forgets the pool.\n";
 
 /// The same where errors were met and mended (`ZPOOL_STATUS_FAILING_DEV`).
 const FAILING: &str = "status: One or more devices has experienced an unrecoverable error.  An\n\t\

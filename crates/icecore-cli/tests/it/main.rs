@@ -12,6 +12,7 @@ mod imports;
 mod inspect;
 mod keys;
 mod mirrors;
+mod mount_trouble;
 mod mounts;
 mod owners;
 mod peers;
