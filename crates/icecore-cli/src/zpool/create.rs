@@ -64,8 +64,8 @@ pub fn run(args: &[String]) -> Outcome {
         return Ok(());
     }
     said("compatibility").map_or(Ok(()), super::set::compatible)?;
-    // All features are asked for besides, unless the version is one without them.
-    let old = |text: &str| text.parse::<u64>().is_ok_and(|n| n < WITH_FEATURES);
+    // All features are asked for besides, unless the version is one without them; as `strtoull` reads it, nothing is 0.
+    let old = |text: &str| text.is_empty() || text.parse::<u64>().is_ok_and(|n| n < WITH_FEATURES);
     if said("version").is_some_and(|text| !old(text)) && !typed.has('d') {
         return Err(Fail { status: USAGE_STATUS, message: NOT_BOTH.into() });
     }
