@@ -1393,7 +1393,8 @@ fn what_mount_8_asks_for() {
     d.refused(&again, 1, &["busy"]);
     (&open).write_all(b"more").unwrap();
     drop(open);
-    d.ok(&again);
+    // The kernel tells of the end of a file when it comes to it.
+    wait_for("the file to be let go", || d.run(&again).status == 0);
     refuses(&file);
     assert_eq!(d.ok("zfs get -H -o value,source readonly tank/b"), "on\ttemporary\n");
     d.ok("zfs mount -o remount,rw,noexec tank/b");
