@@ -1,12 +1,12 @@
 //! Sides of mirrors come and go: each step leaves a pool that `zdb` believes whole and from each side alone
 //! (`ICECORE_ZDB=1`), and a resilver reads and writes only what was missed.
 
-use crate::support::{create, disks, env, host, judge, open};
+use crate::support::{back_to_last_commit, create, disks, env, judge, open};
 use icecore_dmu::{BlockStore, NewObject, Want};
 use icecore_env::Device;
 use icecore_format::{Guid, ObjectId, ObjectType};
 use icecore_pool::scan::Turn;
-use icecore_pool::{Mode, OpenSpec, Pool};
+use icecore_pool::{Mode, Pool};
 use icecore_sim::SimDisk;
 use icecore_vdev::create::{NewKind, NewLeaf};
 use std::sync::Arc;
@@ -242,15 +242,7 @@ fn a_side_that_fails_while_it_is_filled() {
                 fill(&mut pool, turns % 50..turns % 50 + 2, turns as u8);
             }
             if turns % 20 == 0 {
-                let spec = OpenSpec {
-                    devices: pool.devices(),
-                    pool: None,
-                    mode: Mode::Write,
-                    force: true,
-                    host: host(),
-                    max_txg: None,
-                };
-                pool.reopen(spec).unwrap();
+                back_to_last_commit(&mut pool);
                 pool.scan_fill(16);
             }
         }

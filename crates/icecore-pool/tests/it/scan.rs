@@ -1,6 +1,6 @@
 //! Scrubs in turns, of a pool that goes on being changed, exported and opened again.
 
-use crate::support::{blocks, create, disks, env, host, judge, open};
+use crate::support::{back_to_last_commit, blocks, create, disks, env, host, judge, open};
 use icecore_check::fixture::fixture;
 use icecore_dmu::NewObject;
 use icecore_env::Device;
@@ -247,15 +247,7 @@ fn the_pool_changes_under_a_resilver() {
                 // Changed, and not committed.
                 let (io, dsl) = pool.parts();
                 dsl.create_filesystem(io, "main/never", &[]).unwrap();
-                let spec = OpenSpec {
-                    devices: pool.devices(),
-                    pool: None,
-                    mode: Mode::Write,
-                    force: true,
-                    host: host(),
-                    max_txg: None,
-                };
-                pool.reopen(spec).unwrap();
+                back_to_last_commit(&mut pool);
                 pool.scan_fill(16);
             }
         }

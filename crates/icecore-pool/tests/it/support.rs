@@ -123,3 +123,10 @@ fn zdb(dir: &Path, name: &str, flags: &[&str], must: &str) {
     assert!(out.status.success() && complaint.is_none(), "zdb {flags:?}: {complaint:?}\n{err}");
     assert!(text.contains(must), "zdb {flags:?} does not say «{must}»:\n{text}\n{err}");
 }
+
+/// Takes a pool back to its last commit.
+pub fn back_to_last_commit(pool: &mut Pool) {
+    let devices = pool.devices();
+    let spec = OpenSpec { devices, pool: None, mode: Mode::Write, force: true, host: host(), max_txg: None };
+    pool.reopen(spec).unwrap();
+}
