@@ -22,10 +22,12 @@ const FSX: (&str, &str) = ("fsx", "0.3.2");
 const POOL_MIB: u64 = 2048;
 const FILE_SYSTEM: &str = "posix/fs";
 
-/// What fsx does: every operation that it knows, on a file of eight records and on one that lies in a single block.
-const FSX_PLANS: &[(&str, &str)] = &[
-    ("records", "flen = 1048576\n[opsize]\nmax = 65536\n"),
-    ("one block", "flen = 100000\n[opsize]\nmax = 30000\n"),
+/// What fsx does, by name and record size: every operation that it knows, on a file of eight records, on one that lies in a
+/// single block, and on one whose pointers have three levels.
+const FSX_PLANS: &[(&str, &str, &str)] = &[
+    ("records", "128K", "flen = 1048576\n[opsize]\nmax = 65536\n"),
+    ("one block", "128K", "flen = 100000\n[opsize]\nmax = 30000\n"),
+    ("three levels", "4K", "flen = 33554432\n[opsize]\nmax = 65536\n"),
 ];
 const FSX_WEIGHTS: &str = "[weights]\nclose_open = 1\ninvalidate = 1\nread = 10\nwrite = 10\nmapread = 10\n\
     mapwrite = 10\ntruncate = 4\nfsync = 1\nfdatasync = 1\nposix_fallocate = 1\npunch_hole = 4\nsendfile = 2\n\
@@ -151,8 +153,9 @@ fn fsx(stand: &Stand, dir: &Path, time: Duration) -> Verdict {
     let rounds = || -> Outcome<String> {
         let (start, mut seed) = (Instant::now(), 0_u64);
         while start.elapsed() < time || seed < FSX_PLANS.len() as u64 {
-            for (name, plan) in FSX_PLANS {
+            for (name, records, plan) in FSX_PLANS {
                 seed += 1;
+                stand.icecore(&["zfs", "set", &format!("recordsize={records}"), FILE_SYSTEM])?;
                 let settings = stand.dir.join("fsx.toml");
                 fs::write(&settings, format!("{plan}{FSX_WEIGHTS}")).map_err(|e| e.to_string())?;
                 let file = dir.join(format!("fsx-{seed}"));
