@@ -144,11 +144,12 @@ impl Vdev<'_> {
         let value = match column {
             "name" => return self.name(pool, names),
             "health" => return super::status::state_of(self.config, pool.io().vdevs()).0,
-            // Of a device what can be allocated of it, were it alone.
+            // Of a device all that it has.
             "size" if leaf => {
                 let device = pool.io().vdevs().leaves().iter().find(|l| l.guid == self.config.guid);
-                device.and_then(|l| icecore_vdev::size::leaf_asize(l.device()?.size())).map(Value::bytes)
+                device.and_then(|l| Some(Value::bytes(l.device()?.size())))
             }
+            "altroot" => return String::new(),
             "size" => space.map(|s| Value::bytes(s.size)),
             "allocated" => space.map(|s| Value::bytes(s.allocated)),
             "free" => space.map(|s| Value::bytes(s.size.saturating_sub(s.allocated))),
