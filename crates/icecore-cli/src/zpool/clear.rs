@@ -1,6 +1,7 @@
 //! `zpool clear`: goes on with a pool or devices that had failed, and counts errors anew (`zpool_do_clear`, zpool_main.c).
 
 use super::import;
+use super::mirror::{self, POWER};
 use crate::args::{Typed, flag};
 use crate::fail::{Fail, Outcome};
 use crate::session::{self, For};
@@ -8,9 +9,6 @@ use crate::state::Imported;
 use crate::{pools, state};
 
 pub const USAGE: &str = "clear [-F [-nX]] <pool> [device]";
-
-/// `--power`, which has no letter, and does nothing where slots cannot be powered.
-const POWER: char = '\u{1}';
 
 pub fn run(args: &[String]) -> Outcome {
     let known = [flag('F', ""), flag('n', ""), flag('X', ""), flag(POWER, "power")];
@@ -33,10 +31,10 @@ pub fn run(args: &[String]) -> Outcome {
         Err(f) if typed.has('F') => return back(&record, typed.has('n'), f).map_err(fail),
         Err(f) => return Err(fail(f)),
     };
-    super::mirror::bring_back(&mut pool).map_err(fail)?;
+    mirror::bring_back(&mut pool).map_err(fail)?;
     let vdevs = pool.io().vdevs();
     if let Some(device) = device {
-        let only = super::mirror::leaf(&pool, device);
+        let only = mirror::leaf(&pool, device);
         let Some(only) = vdevs.leaves().iter().find(|l| Some(l.guid) == only) else {
             return Err(Fail::new(format!("cannot clear errors for {device}: no such device in pool")));
         };

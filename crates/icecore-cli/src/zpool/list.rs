@@ -1,7 +1,7 @@
 //! `zpool list`.
 
 use super::get::{Value, property};
-use super::import::display_name;
+use super::import::Naming;
 use crate::args::{Typed, flag, json_numbers, value, without_interval};
 use crate::fail::{FAILED, Fail, Outcome};
 use crate::numbers::Numbers;
@@ -75,10 +75,8 @@ pub fn run(args: &[String]) -> Outcome {
                 pools.insert(r.name.clone(), super::json::pool(&pool, r, numbers, properties.collect()));
                 table.row(values.iter().map(|v| v.as_ref().map_or("-".into(), |v| v.shown(exact))).collect());
                 if typed.has('v') {
-                    let names =
-                        Names { guids: typed.has('g'), links: typed.has('L'), indent: !typed.has('H') };
                     for vdev in vdevs(&pool) {
-                        table.row(columns.iter().map(|c| vdev.column(&pool, c, &names, exact)).collect());
+                        table.row(columns.iter().map(|c| vdev.column(&pool, c, &typed)).collect());
                     }
                 }
             }
@@ -108,16 +106,6 @@ pub fn run(args: &[String]) -> Outcome {
     }
 }
 
-/// How vdevs are called (`zpool_vdev_name`, libzfs_pool.c).
-struct Names {
-    /// By their guids.
-    guids: bool,
-    /// By what links lead to.
-    links: bool,
-    /// For people: moved to the right by their depth. For scripts each is a TAB.
-    indent: bool,
-}
-
 /// A vdev of the tree.
 struct Vdev<'a> {
     config: &'a VdevConfig,
@@ -138,11 +126,12 @@ fn vdevs<'a>(pool: &'a Pool) -> Vec<Vdev<'a>> {
 
 impl Vdev<'_> {
     /// What stands in a column (`collect_list_stats`, zpool_main.c).
-    fn column(&self, pool: &Pool, column: &str, names: &Names, exact: bool) -> String {
+    fn column(&self, pool: &Pool, column: &str, typed: &Typed) -> String {
+        let exact = typed.has('p') || typed.has('J');
         let space = self.top.and_then(|top| pool.space_of(top));
         let leaf = self.config.kind.is_leaf();
         let value = match column {
-            "name" => return self.name(pool, names),
+            "name" => return self.name(pool, typed),
             "health" => return super::status::state_of(self.config, pool.io().vdevs()).0,
             // Of a device all that it has.
             "size" if leaf => {
@@ -160,18 +149,13 @@ impl Vdev<'_> {
         value.map_or("-".into(), |v| v.shown(exact))
     }
 
-    fn name(&self, pool: &Pool, names: &Names) -> String {
-        let vdevs = pool.io().vdevs();
-        let name = match names.guids {
-            true => self.config.guid.to_string(),
-            false => display_name(self.config, vdevs),
-        };
-        let target = Some(&name).filter(|n| names.links && n.starts_with('/')).map(std::fs::canonicalize);
-        let name = target.and_then(Result::ok).map_or(name, |path| path.display().to_string());
-        match (names.indent, self.top) {
-            (false, _) => format!("\t{name}"),
-            (true, Some(_)) => format!("  {name}"),
-            (true, None) => format!("    {name}"),
+    /// Its name, for people moved to the right by its depth, for scripts behind a TAB.
+    fn name(&self, pool: &Pool, typed: &Typed) -> String {
+        let name = Naming::of(typed).name(self.config, pool.io().vdevs());
+        match (typed.has('H'), self.top) {
+            (true, _) => format!("\t{name}"),
+            (false, Some(_)) => format!("  {name}"),
+            (false, None) => format!("    {name}"),
         }
     }
 }
@@ -192,8 +176,7 @@ fn share(part: u64, whole: u64, exact: bool) -> Value {
 fn unopened(record: &Imported, why: Why, column: &str) -> String {
     match column {
         "name" => record.name.clone(),
-        "health" if why == Why::Missing => "UNAVAIL".into(),
-        "health" if why == Why::Suspended => super::status::SUSPENDED.into(),
+        "health" if matches!(why, Why::Missing | Why::Suspended) => super::status::state_unopened(why).into(),
         "guid" => record.guid.to_string(),
         "readonly" => if record.readonly { "on" } else { "off" }.into(),
         "altroot" if !record.altroot.is_empty() => record.altroot.clone(),

@@ -27,8 +27,8 @@ pub const ONLINE_USAGE: &str = "online [-e] <pool> <device> ...";
 /// What powering a slot ends with where there is none (`EBADSLT`).
 const NO_SLOT: i32 = 57;
 
-/// `--power`, which has no letter.
-const POWER: char = '\u{1}';
+/// `--power`, which has no letter: slots cannot be powered here.
+pub const POWER: char = '\u{1}';
 
 /// The imported pool `name`, open for writing.
 fn open(name: &str) -> Outcome<(Imported, Open)> {

@@ -190,7 +190,7 @@ impl Seen {
 }
 
 /// The state of a pool whose devices failed while it was in use (`zpool_get_state_str`, libzfs_pool.c).
-pub const SUSPENDED: &str = "SUSPENDED";
+const SUSPENDED: &str = "SUSPENDED";
 
 /// The state of a pool that cannot be opened.
 pub fn state_unopened(why: Why) -> &'static str {
